@@ -1,0 +1,192 @@
+//! The one error of all connectors: what happened, whether trying again may help, and the provider's own words.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// A result of a connector.
+pub type Result<T> = std::result::Result<T, Error>;
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+/// What went wrong, in terms that hold for every storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The address is not one that this server may connect to.
+    HostNotAllowed,
+    /// The host name has no address.
+    HostNotFound,
+    /// No connection could be made, or it broke.
+    Unreachable,
+    /// The other side's certificate was not accepted.
+    TlsRefused,
+    /// The other side's SSH host key is not the one that was insisted on.
+    HostKeyMismatch,
+    /// No byte moved for too long.
+    Timeout,
+    /// The credentials are wrong, expired or malformed.
+    InvalidCredentials,
+    /// The credentials are right but may not do this.
+    AccessDenied,
+    /// The bucket, container or directory does not exist.
+    ContainerNotFound,
+    /// The object or file does not exist.
+    NotFound,
+    /// The other side refused an argument.
+    InvalidRequest,
+    /// The object is larger than this storage, or this side, takes.
+    TooLarge,
+    /// There are more objects than were asked for at the most.
+    TooMany,
+    /// The other side has no space left, or a quota is used up.
+    NoSpace,
+    /// The other side asks to slow down.
+    Throttled,
+    /// The other side failed.
+    Unavailable,
+    /// What arrived is not what was sent.
+    IntegrityMismatch,
+    /// The other side's answer makes no sense.
+    Protocol,
+    /// The storage cannot do this.
+    Unsupported,
+    /// The local file could not be read, or the journal not be written.
+    Local,
+}
+
+/// Whether the same call may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// No: the same call will fail again.
+    Never,
+    /// Yes, after the time that the other side asked for, if it did.
+    Later(Option<Duration>),
+}
+
+/// A failed call to a foreign storage.
+///
+/// `detail` may be shown to the client: it holds names that the client gave and the provider's words, never a
+/// credential, a local path or a signed URL. The cause is for the log.
+pub struct Error {
+    /// What happened.
+    pub kind: Kind,
+    /// Whether trying again may help.
+    pub retry: Retry,
+    /// What was being done, as a phrase that follows "while": `opening the upload`.
+    pub action: &'static str,
+    /// One sentence without a full stop that says what happened, fit for the client.
+    pub detail: String,
+    /// HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// The provider's own error code, such as `NoSuchBucket`.
+    pub provider_code: Option<String>,
+    /// The provider's id of the request, to quote to its support.
+    pub request_id: Option<String>,
+    cause: Option<Cause>,
+}
+
+impl Error {
+    /// Makes an error whose retry class is the usual one of its kind.
+    pub fn new(kind: Kind, action: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            retry: kind.retry(),
+            action,
+            detail: detail.into(),
+            status: None,
+            provider_code: None,
+            request_id: None,
+            cause: None,
+        }
+    }
+
+    /// Adds what lies behind it, for the log.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Cause>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds what the provider said of itself.
+    #[must_use]
+    pub fn answered(mut self, status: Option<u16>, code: Option<String>, request_id: Option<String>) -> Self {
+        self.status = status;
+        self.provider_code = code;
+        self.request_id = request_id;
+        self
+    }
+
+    /// Sets the retry class where it differs from the kind's usual one.
+    #[must_use]
+    pub fn retrying(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.retry, Retry::Later(_))
+    }
+}
+
+impl Kind {
+    /// The usual retry class of this kind.
+    pub fn retry(self) -> Retry {
+        match self {
+            Self::Unreachable
+            | Self::HostNotFound
+            | Self::Timeout
+            | Self::Throttled
+            | Self::Unavailable
+            | Self::IntegrityMismatch => Retry::Later(None),
+            Self::HostNotAllowed
+            | Self::TlsRefused
+            | Self::HostKeyMismatch
+            | Self::InvalidCredentials
+            | Self::AccessDenied
+            | Self::ContainerNotFound
+            | Self::NotFound
+            | Self::InvalidRequest
+            | Self::TooLarge
+            | Self::TooMany
+            | Self::NoSpace
+            | Self::Protocol
+            | Self::Unsupported
+            | Self::Local => Retry::Never,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (while {}", self.detail, self.action)?;
+        if let Some(status) = self.status {
+            write!(f, ", status {status}")?;
+        }
+        if let Some(code) = &self.provider_code {
+            write!(f, ", code {code}")?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, ", request {id}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, "; because {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,75 @@
+//! Bytes in and out of foreign storage, behind one trait. Knows no task, no database and no setting.
+//!
+//! Start with [`Connector`], which every storage implements and [`contract`] checks. [`egress::Guard`] stands in
+//! front of every connection, [`http::Client`] is the one HTTP client, [`error::Error`] the one error.
+//!
+//! What a connector is *not*: it does not seek in an open object, shows no half-written one, renames nothing for its
+//! caller, retries no whole transfer (only the requests inside one) and takes no credential from its surroundings.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use async_trait::async_trait;
+
+pub mod egress;
+pub mod error;
+pub mod http;
+pub mod retry;
+pub mod source;
+pub mod transfer;
+
+pub use error::{Error, Kind, Result, Retry};
+pub use source::{ByteStream, Digests, Source};
+pub use transfer::{Capability, Journal, Limits, Object, OpenUpload, Part, Progress, Put, Receipt};
+
+/// One foreign storage, reached with one set of credentials.
+///
+/// Dropping the future of a method stops its work at once and leaves at most what the [`Journal`] was told of;
+/// [`Connector::abort`] clears that away.
+#[async_trait]
+pub trait Connector: Debug + Send + Sync {
+    /// What this storage can do; the contract suite and the generated matrix read it.
+    fn capability(&self) -> Capability;
+
+    /// Stores the whole source under `put.name`, or nothing: until this returns, the name holds what it held before.
+    ///
+    /// An [`OpenUpload`] in `put.resume` is continued where its recorded parts end, if it still exists and belongs to
+    /// the same bytes; else the transfer starts anew.
+    ///
+    /// # Errors
+    /// Any [`Kind`]. What was opened at the storage is in the journal and not cleaned up: call again, or `abort`.
+    async fn put(&self, put: Put) -> Result<Receipt>;
+
+    /// Tells size and marks of one object.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such object.
+    async fn stat(&self, name: &str) -> Result<Object>;
+
+    /// Reads a range of one object, in order. The range must lie within the object.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such object; the stream yields what happens later.
+    async fn read(&self, name: &str, range: Range<u64>) -> Result<ByteStream>;
+
+    /// Lists the objects whose name starts with `prefix` (for SFTP: the files of that directory), by name, at most
+    /// `limit` of them.
+    ///
+    /// # Errors
+    /// [`Kind::TooMany`] when there are more than `limit`.
+    async fn list(&self, prefix: &str, limit: usize) -> Result<Vec<Object>>;
+
+    /// Removes one object. One that is not there counts as removed.
+    ///
+    /// # Errors
+    /// [`Kind::AccessDenied`] and the transport's.
+    async fn delete(&self, name: &str) -> Result<()>;
+
+    /// Clears away what an unfinished `put` left. Repeatable; what is gone already counts as cleared.
+    ///
+    /// # Errors
+    /// The transport's; [`Kind::AccessDenied`] where the credentials may write but not abort.
+    async fn abort(&self, open: &OpenUpload) -> Result<()>;
+}
