@@ -76,28 +76,26 @@ pub struct Error {
     pub action: &'static str,
     /// One sentence without a full stop that says what happened, fit for the client.
     pub detail: String,
+    /// The provider's answer, where there was one.
+    pub answer: Option<Box<ProviderAnswer>>,
+    cause: Option<Cause>,
+}
+
+/// What the provider said of its refusal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProviderAnswer {
     /// HTTP status, where there was one.
     pub status: Option<u16>,
     /// The provider's own error code, such as `NoSuchBucket`.
-    pub provider_code: Option<String>,
+    pub code: Option<String>,
     /// The provider's id of the request, to quote to its support.
     pub request_id: Option<String>,
-    cause: Option<Cause>,
 }
 
 impl Error {
     /// Makes an error whose retry class is the usual one of its kind.
     pub fn new(kind: Kind, action: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            retry: kind.retry(),
-            action,
-            detail: detail.into(),
-            status: None,
-            provider_code: None,
-            request_id: None,
-            cause: None,
-        }
+        Self { kind, retry: kind.retry(), action, detail: detail.into(), answer: None, cause: None }
     }
 
     /// Adds what lies behind it, for the log.
@@ -109,10 +107,8 @@ impl Error {
 
     /// Adds what the provider said of itself.
     #[must_use]
-    pub fn answered(mut self, status: Option<u16>, code: Option<String>, request_id: Option<String>) -> Self {
-        self.status = status;
-        self.provider_code = code;
-        self.request_id = request_id;
+    pub fn answered(mut self, answer: ProviderAnswer) -> Self {
+        self.answer = Some(Box::new(answer));
         self
     }
 
@@ -160,13 +156,14 @@ impl Kind {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (while {}", self.detail, self.action)?;
-        if let Some(status) = self.status {
+        let ProviderAnswer { status, code, request_id } = self.answer.as_deref().cloned().unwrap_or_default();
+        if let Some(status) = status {
             write!(f, ", status {status}")?;
         }
-        if let Some(code) = &self.provider_code {
+        if let Some(code) = code {
             write!(f, ", code {code}")?;
         }
-        if let Some(id) = &self.request_id {
+        if let Some(id) = request_id {
             write!(f, ", request {id}")?;
         }
         f.write_str(")")

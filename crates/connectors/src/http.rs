@@ -1,1 +1,299 @@
-//! Placeholder.
+//! The one HTTP client: through the egress guard, HTTP/1.1 over many connections, no redirect, no proxy, no cookie,
+//! and a time limit on silence instead of on length.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::egress::Guard;
+use crate::error::{Error, Kind, Result};
+use crate::source::ByteStream;
+use crate::transfer::Limits;
+
+/// Bytes handed to the connection at once: small enough that a slow line shows signs of life within the idle timeout.
+const FRAME_BYTES: usize = 128 * 1024;
+
+/// Idle connections kept for each host.
+const IDLE_CONNECTIONS_MAX: usize = 32;
+
+/// A request body that is in memory, sent in frames without being copied.
+#[derive(Debug, Default)]
+pub struct Body {
+    rest: Bytes,
+    activity: Option<Activity>,
+}
+
+impl Body {
+    /// A body of no bytes.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Self {
+        Self { rest: bytes.into(), activity: None }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(activity) = &self.activity {
+            activity.touch();
+        }
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(FRAME_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// When the connection last took a byte.
+#[derive(Clone, Debug)]
+struct Activity {
+    began: Instant,
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self { began: Instant::now(), last_ms: Arc::default() }
+    }
+
+    fn touch(&self) {
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(elapsed, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// The HTTP client of a process; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: legacy::Client<HttpsConnector<GuardedConnector>, Body>,
+    idle_timeout: Duration,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("idle_timeout", &self.idle_timeout).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Makes a client whose connections all go through `guard`.
+    pub fn new(guard: Guard, tls: rustls::ClientConfig, limits: &Limits) -> Self {
+        let connector = GuardedConnector { guard, connect_timeout: limits.connect_timeout };
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .retry_canceled_requests(true)
+            .build(https);
+        Self { inner, idle_timeout: limits.idle_timeout }
+    }
+
+    /// Sends a request and waits for the head of the answer, whatever its status.
+    ///
+    /// The request URI is absolute and sent as it is: nothing is normalised. `action` says what is being done, for
+    /// the error.
+    ///
+    /// # Errors
+    /// The guard's, [`Kind::Unreachable`], [`Kind::TlsRefused`], [`Kind::Timeout`] when no byte moved and no answer
+    /// began for the idle timeout.
+    pub async fn send(&self, request: http::Request<Body>, action: &'static str) -> Result<http::Response<Answer>> {
+        let activity = Activity::new();
+        let request = request.map(|body| Body { activity: Some(activity.clone()), ..body });
+        let mut answer = std::pin::pin!(self.inner.request(request));
+        loop {
+            match timeout_at(activity.last() + self.idle_timeout, answer.as_mut()).await {
+                Ok(Ok(response)) => {
+                    return Ok(response.map(|body| Answer { body, idle_timeout: self.idle_timeout, action }));
+                }
+                Ok(Err(error)) => return Err(from_client(&error, action)),
+                Err(_) if activity.last() + self.idle_timeout > Instant::now() => {}
+                Err(_) => return Err(silence(self.idle_timeout, action)),
+            }
+        }
+    }
+}
+
+fn silence(idle_timeout: Duration, action: &'static str) -> Error {
+    let seconds = idle_timeout.as_secs();
+    Error::new(Kind::Timeout, action, format!("the other side was silent for {seconds} s"))
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    body: Incoming,
+    idle_timeout: Duration,
+    action: &'static str,
+}
+
+impl Answer {
+    /// The next bytes, or none at the end.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] when the connection broke, [`Kind::Timeout`] when it fell silent.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let frame = match timeout(self.idle_timeout, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => {
+                    return Err(
+                        Error::new(Kind::Unreachable, self.action, "the connection broke in the answer").because(error)
+                    );
+                }
+                Err(_) => return Err(silence(self.idle_timeout, self.action)),
+            };
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    /// All bytes, at most `limit_bytes` of them; what exceeds that is an error.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`] when there are more, and those of [`Self::chunk`].
+    pub async fn bytes(mut self, limit_bytes: usize) -> Result<Bytes> {
+        let mut all = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if all.len() + chunk.len() > limit_bytes {
+                return Err(Error::new(Kind::Protocol, self.action, "the answer is longer than it may be"));
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(all.freeze())
+    }
+
+    /// The bytes as a stream.
+    pub fn stream(self) -> ByteStream {
+        Box::pin(futures_util::stream::try_unfold(self, |mut answer| async move {
+            Ok(answer.chunk().await?.map(|chunk| (chunk, answer)))
+        }))
+    }
+}
+
+/// Trust for TLS: the system's certificates (the browsers' list where the system has none) and `extra` ones.
+///
+/// # Errors
+/// [`Kind::Local`] when one of `extra` is not a certificate.
+///
+/// # Panics
+/// Never: the TLS library supports its own default versions.
+pub fn tls_config(extra: &[rustls::pki_types::CertificateDer<'static>]) -> Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    let (found, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if found == 0 {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    for certificate in extra {
+        roots.add(certificate.clone()).map_err(|error| {
+            Error::new(Kind::Local, "reading the trusted certificates", "a certificate cannot be read").because(error)
+        })?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports the default protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Connects through the guard.
+#[derive(Clone, Debug)]
+struct GuardedConnector {
+    guard: Guard,
+    connect_timeout: Duration,
+}
+
+impl tower::Service<http::Uri> for GuardedConnector {
+    type Response = TokioIo<TcpStream>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: http::Uri) -> Self::Future {
+        let Self { guard, connect_timeout } = self.clone();
+        Box::pin(async move {
+            let host =
+                uri.host().ok_or_else(|| Error::new(Kind::InvalidRequest, "connecting", "the URL has no host"))?;
+            let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 });
+            guard.connect(host, port, connect_timeout).await.map(TokioIo::new)
+        })
+    }
+}
+
+/// Finds the reason in what the client library wraps around it.
+fn from_client(error: &legacy::Error, action: &'static str) -> Error {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(ours) = inner.downcast_ref::<Error>() {
+            return Error::new(ours.kind, ours.action, ours.detail.clone()).because(ours.to_string());
+        }
+        if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            let detail = format!("the TLS connection was refused: {tls}");
+            return Error::new(Kind::TlsRefused, action, detail);
+        }
+        cause = inner.source();
+    }
+    let detail = if error.is_connect() { "no connection could be made" } else { "the connection broke" };
+    Error::new(Kind::Unreachable, action, detail).because(chain(error))
+}
+
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

@@ -20,7 +20,7 @@ pub mod retry;
 pub mod source;
 pub mod transfer;
 
-pub use error::{Error, Kind, Result, Retry};
+pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
 pub use source::{ByteStream, Digests, Source};
 pub use transfer::{Capability, Journal, Limits, Object, OpenUpload, Part, Progress, Put, Receipt};
 

@@ -12,7 +12,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 /// The longest pause of our own; a provider's `Retry-After` may ask for more, up to [`PAUSE_ASKED_MAX`].
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// The longest `Retry-After` that is waited for inside a transfer.
-const PAUSE_ASKED_MAX: Duration = Duration::from_secs(120);
+const PAUSE_ASKED_MAX: Duration = Duration::from_mins(2);
 
 /// The pause before try number `next` (the first repetition is 2): exponential with full jitter, but never less than
 /// what the provider asked for.

@@ -49,7 +49,7 @@ impl Default for Limits {
             parts_in_flight: 4,
             tries: 5,
             connect_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
         }
     }
 }
