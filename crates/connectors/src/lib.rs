@@ -16,11 +16,15 @@ use async_trait::async_trait;
 pub mod egress;
 pub mod error;
 pub mod http;
+pub mod network;
 pub mod retry;
+pub mod secret;
 pub mod source;
 pub mod transfer;
 
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
+pub use network::Network;
+pub use secret::Secret;
 pub use source::{ByteStream, Digests, Source};
 pub use transfer::{Capability, Journal, Limits, Object, OpenUpload, Part, Progress, Put, Receipt};
 
