@@ -59,3 +59,18 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// What must not be zero, by key.
+    pub(super) fn counts(&self) -> Vec<(&'static str, u32)> {
+        vec![
+            ("limits.tasks_running_max", self.tasks_running_max),
+            ("limits.tasks_per_user_max", self.tasks_per_user_max),
+            ("limits.transfers_per_host_max", self.transfers_per_host_max),
+            ("limits.attempts_max", self.attempts_max),
+            ("limits.files_per_task_max", self.files_per_task_max),
+            ("limits.tasks_per_job_max", self.tasks_per_job_max),
+            ("limits.creations_per_minute_max", self.creations_per_minute_max),
+        ]
+    }
+}

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub mod duration;
 pub mod limits;
+pub mod load;
+pub mod reference;
 pub mod transfer;
 
 pub use duration::Period;
 pub use limits::Limits;
+pub use load::BadConfig;
 pub use transfer::Transfer;
 
 /// All settings.

@@ -37,3 +37,14 @@ impl Default for Transfer {
         }
     }
 }
+
+impl Transfer {
+    /// What must not be zero, by key.
+    pub(super) fn counts(&self) -> Vec<(&'static str, u32)> {
+        vec![
+            ("transfer.parts_in_flight", self.parts_in_flight),
+            ("transfer.files_at_once", self.files_at_once),
+            ("transfer.tries", self.tries),
+        ]
+    }
+}

@@ -6,6 +6,14 @@ use serde_json::Value;
 use super::{Operation, RawArgs};
 use crate::error::{Code, Faults, TaskError};
 
+/// Members of a task that are no arguments of its operation.
+const SHARED: [&str; 4] = ["operation", "input", "name", "ignore_error"];
+
+/// Whether a member of a task is no argument of its operation.
+pub fn is_shared(member: &str) -> bool {
+    SHARED.contains(&member)
+}
+
 /// JSON Schema of an operation's arguments.
 pub(super) fn schema_of<O: Operation>() -> Schema {
     schemars::schema_for!(O::Args)
