@@ -14,6 +14,5 @@ pub mod files;
 pub mod id;
 pub mod model;
 pub mod operations;
-pub mod runner;
 pub mod secret;
 pub mod store;
