@@ -21,6 +21,7 @@ pub mod retry;
 pub mod secret;
 pub mod source;
 pub mod transfer;
+pub mod web;
 
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
 pub use network::Network;
