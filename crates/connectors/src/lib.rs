@@ -13,14 +13,18 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
+pub mod contract;
 pub mod egress;
 pub mod error;
 pub mod http;
+pub mod memory;
 pub mod retry;
+pub mod secret;
 pub mod source;
 pub mod transfer;
 
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
+pub use secret::Secret;
 pub use source::{ByteStream, Digests, Source};
 pub use transfer::{Capability, Journal, Limits, Object, OpenUpload, Part, Progress, Put, Receipt};
 
