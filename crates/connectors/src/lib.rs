@@ -20,6 +20,7 @@ pub mod http;
 pub mod memory;
 pub mod retry;
 pub mod secret;
+pub mod sftp;
 pub mod source;
 pub mod transfer;
 
