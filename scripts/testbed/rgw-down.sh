@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 dir=$RUN/rgw
 [ -d "$dir" ] || exit 0
-stop "$dir" rgw osd mon
+stop "$dir" prepare rgw osd mon
 watchdog=$(cat "$dir/watchdog.pid" 2>/dev/null || true)
 if [ "$watchdog" != $$ ]; then stop "$dir" watchdog; fi
 rm -rf -- "$dir"

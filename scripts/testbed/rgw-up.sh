@@ -76,9 +76,17 @@ CONFIG
 cat >"$dir/admin" <<ADMIN
 #!/bin/bash
 export LD_LIBRARY_PATH='$LD_LIBRARY_PATH' CEPH_CONF='$CEPH_CONF' PATH='$root/usr/bin':\$PATH
-exec radosgw-admin "\$@"
+exec radosgw-admin -c '$CEPH_CONF' "\$@"
 ADMIN
 chmod 755 "$dir/admin"
+
+# A command that may wait for the servers; `rgw-down.sh` finds it when this script is killed meanwhile.
+bounded() {
+    timeout --foreground $START_SECS "$@" &
+    echo $! >"$dir/prepare.pid"
+    wait $!
+    rm "$dir/prepare.pid"
+}
 
 {
     ceph-authtool --create-keyring "$dir/keyring" --gen-key -n mon. --cap mon 'allow *'
@@ -90,15 +98,15 @@ start "$dir" mon ceph-mon -i a -f -c "$dir/ceph.conf"
 wait_port "$dir" mon "$port_mon"
 {
     disk=$(cat /proc/sys/kernel/random/uuid)
-    timeout $START_SECS ceph osd new "$disk"
-    timeout $START_SECS ceph osd crush add osd.0 1.0 root=default host=h1
-    ceph-osd -i 0 --mkfs --osd-uuid "$disk"
+    bounded ceph -c "$dir/ceph.conf" osd new "$disk"
+    bounded ceph -c "$dir/ceph.conf" osd crush add osd.0 1.0 root=default host=h1
+    bounded ceph-osd -c "$dir/ceph.conf" -i 0 --mkfs --osd-uuid "$disk"
 } >>"$dir/prepare.log" 2>&1
 start "$dir" osd ceph-osd -i 0 -f -c "$dir/ceph.conf"
 {
-    timeout $START_SECS "$dir/admin" user create --uid=test --display-name=Test \
+    bounded "$dir/admin" user create --uid=test --display-name=Test \
         --access-key=CONSIGNTEST --secret-key="$secret" --caps='roles=*'
-    timeout $START_SECS "$dir/admin" user create --uid=other --display-name=Other \
+    bounded "$dir/admin" user create --uid=other --display-name=Other \
         --access-key=CONSIGNOTHER --secret-key="$other_secret"
 } >>"$dir/prepare.log" 2>&1
 start "$dir" rgw radosgw -n client.admin -f -c "$dir/ceph.conf"

@@ -93,13 +93,17 @@ python_packages() {
     say "$(printf '%3d s  %s (%s)' $SECONDS "${PIP_PACKAGES[*]}" "$(du -sh "$CACHE/venv" | cut -f1)")"
 }
 
-# wrap NAME ROOT PATH...: CACHE/bin/NAME runs the first of the programs that exists, with the libraries of ROOT.
+# wrap NAME ROOT PATH...: CACHE/bin/NAME runs the first of the programs that exists, with the libraries of ROOT (if any).
 wrap() {
     local name=$1 root=$2 program
     shift 2
     for program in "$@"; do
         if [ -x "$program" ]; then
-            printf '#!/bin/bash\nexport LD_LIBRARY_PATH=%q\nexec %q "$@"\n' "$(libraries "$root")" "$program" >"$CACHE/bin/$name"
+            {
+                echo '#!/bin/bash'
+                if [ -n "$root" ]; then printf 'export LD_LIBRARY_PATH=%q\n' "$(libraries "$root")"; fi
+                printf 'exec %q "$@"\n' "$program"
+            } >"$CACHE/bin/$name"
             chmod 755 "$CACHE/bin/$name"
             return
         fi
@@ -111,7 +115,9 @@ programs() {
     local deb=$CACHE/deb/root ceph=$CACHE/deb-ceph/root
     rm -rf "$CACHE/bin"
     mkdir -p "$CACHE/bin"
-    ln -s ../venv/bin/python ../venv/bin/rclone "$CACHE/bin/"
+    # Not links: Python looks for its packages beside the name it was called by.
+    wrap python "" "$CACHE/venv/bin/python"
+    wrap rclone "" "$CACHE/venv/bin/rclone"
     wrap 7z "$deb" "$deb/usr/bin/7z" "$deb/usr/bin/7zz" /usr/bin/7z /usr/bin/7zz
     wrap bsdtar "$deb" "$deb/usr/bin/bsdtar" /usr/bin/bsdtar
     wrap sshd "$deb" /usr/sbin/sshd "$deb/usr/sbin/sshd"

@@ -88,7 +88,8 @@ impl Ceph {
     /// When there is no such object.
     pub async fn object_stat(&self, bucket: &str, key: &str) -> Result<Value> {
         let stat = self.admin(&["object", "stat", "--bucket", bucket, "--object", key]).await?;
-        serde_json::from_slice(&stat).context("object stat")
+        // Attributes may be binary, which the program prints as it is.
+        serde_json::from_str(&String::from_utf8_lossy(&stat)).context("object stat")
     }
 
     /// Runs `radosgw-admin` with the arguments and gives its output.
