@@ -13,12 +13,15 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
+pub mod contract;
 pub mod egress;
 pub mod error;
 pub mod http;
+pub mod memory;
 pub mod network;
 pub mod retry;
 pub mod secret;
+pub mod sftp;
 pub mod source;
 pub mod transfer;
 pub mod web;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 /// A credential: redacted in `Debug`, without `Display` and without `Serialize`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
@@ -21,8 +21,24 @@ impl Secret {
     }
 }
 
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Self::new(text)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Secret;
+
+    #[test]
+    fn it_is_not_shown() {
+        assert!(!format!("{:?}", Secret::new("hunter2")).contains("hunter2"));
     }
 }

@@ -1,0 +1,305 @@
+//! One upload: a temporary file beside its target, written in a pipeline, resumed after a break, renamed at the end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+use russh_sftp::protocol::OpenFlags;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::errors::Step;
+use super::session::{Entry, OpenFile, Session};
+use super::{path, publish};
+use crate::error::{Error, Kind, Result};
+use crate::source::Source;
+use crate::transfer::{OpenUpload, Part, Put};
+
+/// Bytes that are read from the source in one go, rounded up to whole packets.
+const READ_BYTES: usize = 1024 * 1024;
+/// Most parts that one upload writes into the journal; larger files have larger parts.
+const PARTS_MAX: u64 = 10_000;
+
+const WRITING: &str = "writing the file";
+
+/// An upload between its attempts.
+#[derive(Debug)]
+pub(super) struct Upload {
+    put: Put,
+    sha256: String,
+    part_bytes: u64,
+    /// What is open at the server; also what an earlier attempt in another process left.
+    open: Option<OpenUpload>,
+    /// Bytes that the progress was told of.
+    counted: u64,
+}
+
+impl Upload {
+    pub(super) fn new(put: Put, part_bytes: u64) -> Self {
+        let sha256 = hex::encode(put.source.digests().sha256);
+        let part_bytes = part_bytes.max(put.source.size().div_ceil(PARTS_MAX)).max(1);
+        Self { open: put.resume.clone(), put, sha256, part_bytes, counted: 0 }
+    }
+
+    /// Sends what is missing and publishes the file. Returns what there is to note.
+    ///
+    /// # Errors
+    /// Any; after a transient one another call goes on where this one ended.
+    pub(super) async fn attempt(&mut self, session: &Arc<Session>) -> Result<Option<String>> {
+        let (file, from) = match self.reopen(session).await? {
+            Some(found) => found,
+            None => (self.create(session).await?, 0),
+        };
+        self.count(from);
+        self.send(session, &file, from).await?;
+        self.seal(file).await?;
+        let temporary = self.handle();
+        let note = publish::publish(session, &temporary, &self.put.name).await?;
+        self.put.journal.closed(&self.put.name).await?;
+        Ok(note)
+    }
+
+    fn handle(&self) -> String {
+        self.open.as_ref().map(|open| open.handle.clone()).unwrap_or_default()
+    }
+
+    fn step(&self) -> Step<'_> {
+        Step::new(WRITING, "write to", path::split(&self.put.name).0)
+    }
+
+    /// Opens the temporary file of an earlier attempt, and tells up to where it can be trusted.
+    async fn reopen(&mut self, session: &Arc<Session>) -> Result<Option<(OpenFile, u64)>> {
+        let Some(mut open) = self.open.take() else { return Ok(None) };
+        publish::restore(session, &open).await?;
+        if open.target != self.put.name || open.sha256 != self.sha256 {
+            session.remove(&open.handle).await?;
+            return Ok(None);
+        }
+        let file = match session.open(&open.handle, OpenFlags::WRITE, self.step()).await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let size = file.size(self.step()).await?.unwrap_or(0);
+        let from = trusted(&open, size.min(self.put.source.size()));
+        open.parts.retain(|number, _| u64::from(*number) * open.part_bytes <= from);
+        self.open = Some(open);
+        Ok(Some((file, from)))
+    }
+
+    /// Makes a new temporary file, in the journal first, with the directories that it needs.
+    async fn create(&mut self, session: &Arc<Session>) -> Result<OpenFile> {
+        let open = OpenUpload {
+            target: self.put.name.clone(),
+            handle: path::temporary(&self.put.name),
+            sha256: self.sha256.clone(),
+            part_bytes: self.part_bytes,
+            parts: std::collections::BTreeMap::new(),
+        };
+        self.put.journal.opened(&open).await?;
+        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
+        let file = match session.open(&open.handle, flags, self.step()).await {
+            // Not every server says NotFound of a missing directory.
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Unavailable) => {
+                make_directories(session, path::split(&self.put.name).0).await?;
+                session.open(&open.handle, flags, self.step()).await?
+            }
+            other => other?,
+        };
+        self.open = Some(open);
+        Ok(file)
+    }
+
+    /// Sends the bytes from `from` on, many packets at a time, and writes down what was acknowledged.
+    async fn send(&mut self, session: &Session, file: &OpenFile, from: u64) -> Result<()> {
+        let name = self.put.name.clone();
+        let step = Step::new(WRITING, "write to", path::split(&name).0);
+        let mut packets = Packets::new(Arc::clone(&self.put.source), session, from);
+        let mut acknowledgements = FuturesOrdered::new();
+        let mut acknowledged = from;
+        let mut fault = None;
+        loop {
+            while fault.is_none() && !packets.is_done() {
+                let Some(turn) = turn(session, acknowledgements.is_empty()).await else { break };
+                match packets.next().await {
+                    Ok((offset, data)) => acknowledgements.push_back(write(file, offset, data, step, turn)),
+                    // What is on its way is still counted, so that the next attempt goes on from there.
+                    Err(error) => fault = Some(error),
+                }
+            }
+            match acknowledgements.next().await {
+                None => break,
+                Some(Ok(bytes)) => acknowledged += bytes,
+                Some(Err(error)) => {
+                    return Err(explain_full(session, error, &name, packets.missing(acknowledged)).await);
+                }
+            }
+            self.record(acknowledged).await?;
+        }
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Counts acknowledged bytes, and writes down the parts that they complete.
+    async fn record(&mut self, acknowledged: u64) -> Result<()> {
+        self.count(acknowledged);
+        let size = self.put.source.size();
+        let Some(open) = &mut self.open else { return Ok(()) };
+        loop {
+            let number = u32::try_from(open.parts.len() + 1).unwrap_or(u32::MAX);
+            let begin = u64::from(number - 1) * open.part_bytes;
+            let end = size.min(begin + open.part_bytes);
+            if begin >= size || end > acknowledged {
+                return Ok(());
+            }
+            let part = Part { size: end - begin, etag: String::new(), checksum: None };
+            self.put.journal.part(&self.put.name, number, &part).await?;
+            open.parts.insert(number, part);
+        }
+    }
+
+    fn count(&mut self, bytes: u64) {
+        if bytes < self.counted {
+            self.put.progress.take_back(self.counted - bytes);
+        } else if bytes > self.counted {
+            self.put.progress.add(bytes - self.counted);
+        }
+        self.counted = bytes;
+    }
+
+    /// Puts the file on stable storage, checks its length and closes it.
+    async fn seal(&self, file: OpenFile) -> Result<()> {
+        let step = self.step();
+        file.sync(step).await?;
+        let size = file.size(step).await?;
+        file.close(step).await?;
+        let expected = self.put.source.size();
+        if size == Some(expected) {
+            return Ok(());
+        }
+        let found = size.map_or_else(|| "an unknown number of".to_owned(), |size| size.to_string());
+        let detail = format!("{expected} bytes were sent, but the server holds {found} bytes");
+        Err(Error::new(Kind::IntegrityMismatch, "checking the length", detail))
+    }
+}
+
+/// Up to where the journal and the server agree that the file was written.
+fn trusted(open: &OpenUpload, size: u64) -> u64 {
+    let recorded = (1..).map_while(|number| open.parts.get(&number)).map(|part| part.size).sum::<u64>();
+    if recorded <= size { recorded } else { size - size % open.part_bytes.max(1) }
+}
+
+/// Leave to send one more packet, waiting for it only when nothing of this upload is under way.
+async fn turn(session: &Session, wait: bool) -> Option<OwnedSemaphorePermit> {
+    let turns = Arc::clone(&session.in_flight);
+    if wait { turns.acquire_owned().await.ok() } else { turns.try_acquire_owned().ok() }
+}
+
+async fn write(file: &OpenFile, offset: u64, data: Bytes, step: Step<'_>, turn: OwnedSemaphorePermit) -> Result<u64> {
+    let length = data.len() as u64;
+    file.write(offset, data, step).await?;
+    drop(turn);
+    Ok(length)
+}
+
+/// OpenSSH says no more than "Failure" when the disk is full; this asks it for the free space.
+async fn explain_full(session: &Session, error: Error, name: &str, missing: u64) -> Error {
+    if error.kind != Kind::Unavailable {
+        return error;
+    }
+    let directory = path::split(name).0;
+    let place = if directory.is_empty() { "." } else { directory };
+    match session.free_bytes(place).await {
+        Some(free) if free < missing => {
+            let detail = format!("the server has no space left for `{name}`: {missing} bytes are missing");
+            Error::new(Kind::NoSpace, error.action, detail).because(error)
+        }
+        Some(_) | None => error,
+    }
+}
+
+/// Makes a directory and those that it lies in, as far as they are missing.
+async fn make_directories(session: &Session, directory: &str) -> Result<()> {
+    let mut missing = Vec::new();
+    for ancestor in path::ancestors(directory) {
+        match session.stat(ancestor).await {
+            Ok(Entry::Other) => break,
+            Ok(Entry::File { .. } | Entry::Link) => {
+                let detail = format!("`{ancestor}` is a file, so nothing can be stored below it");
+                return Err(Error::new(Kind::InvalidRequest, "making the directory", detail));
+            }
+            Err(error) if error.kind == Kind::NotFound => missing.push(ancestor),
+            Err(error) => return Err(error),
+        }
+    }
+    for ancestor in missing.into_iter().rev() {
+        if let Err(error) = session.make_directory(ancestor).await {
+            // Another upload may have been quicker.
+            if !matches!(session.stat(ancestor).await, Ok(Entry::Other)) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cuts the source into packets, reading it in larger pieces.
+struct Packets {
+    source: Arc<dyn Source>,
+    packet_bytes: usize,
+    read_bytes: usize,
+    ready: Bytes,
+    offset: u64,
+}
+
+impl Packets {
+    fn new(source: Arc<dyn Source>, session: &Session, offset: u64) -> Self {
+        let packet_bytes = session.packet_bytes;
+        let read_bytes = packet_bytes * READ_BYTES.div_ceil(packet_bytes);
+        Self { source, packet_bytes, read_bytes, ready: Bytes::new(), offset }
+    }
+
+    fn missing(&self, acknowledged: u64) -> u64 {
+        self.source.size().saturating_sub(acknowledged)
+    }
+
+    fn is_done(&self) -> bool {
+        self.offset >= self.source.size()
+    }
+
+    async fn next(&mut self) -> Result<(u64, Bytes)> {
+        if self.ready.is_empty() {
+            let rest = self.source.size() - self.offset;
+            let length = usize::try_from(rest).map_or(self.read_bytes, |rest| rest.min(self.read_bytes));
+            self.ready = self.source.read_at(self.offset, length).await?;
+        }
+        let data = self.ready.split_to(self.packet_bytes.min(self.ready.len()));
+        let offset = self.offset;
+        self.offset += data.len() as u64;
+        Ok((offset, data))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn only_what_both_sides_have_is_trusted() {
+        let part = |size| Part { size, etag: String::new(), checksum: None };
+        let open = |parts: BTreeMap<u32, Part>| OpenUpload {
+            target: "a".to_owned(),
+            handle: "b".to_owned(),
+            sha256: String::new(),
+            part_bytes: 10,
+            parts,
+        };
+        let contiguous = open([(1, part(10)), (2, part(10))].into());
+        assert_eq!(trusted(&contiguous, 37), 20);
+        assert_eq!(trusted(&contiguous, 20), 20);
+        assert_eq!(trusted(&contiguous, 19), 10);
+        assert_eq!(trusted(&contiguous, 0), 0);
+        assert_eq!(trusted(&open([(1, part(10)), (3, part(10))].into()), 37), 10);
+        assert_eq!(trusted(&open(BTreeMap::new()), 37), 0);
+    }
+}
