@@ -63,7 +63,7 @@ impl Body {
                     self.stream_bytes = left;
                     self.rest = bytes;
                     Ok(())
-                },
+                }
                 None => Err(wrong()),
             })),
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
@@ -95,7 +95,7 @@ impl http_body::Body for Body {
         }
         while self.rest.is_empty() {
             match std::task::ready!(self.poll_stream(context)) {
-                Some(Ok(())) => {},
+                Some(Ok(())) => {}
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }
