@@ -19,6 +19,7 @@ pub mod error;
 pub mod http;
 pub mod memory;
 pub mod retry;
+pub mod s3;
 pub mod secret;
 pub mod source;
 pub mod transfer;
