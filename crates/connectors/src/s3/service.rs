@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use http::header::USER_AGENT;
+use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::Config;
@@ -193,6 +193,10 @@ impl Service {
         self.signer.sign(&mut request, &call.body, shape.is_payload_signed)?;
         let agent = concat!("connectors/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
+        if matches!(call.method, Method::PUT | Method::POST) {
+            // The library leaves a length of 0 out, and gateways insist on it.
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
+        }
         Ok(request.map(|()| Body::from(call.body.clone())))
     }
 }
