@@ -12,8 +12,8 @@ use connectors::memory::{MemoryJournal, MemorySource};
 use connectors::sftp::{Config, Sftp};
 use connectors::{Connector as _, Error, Kind, Limits, Progress, Secret};
 use testkit::proxy::Proxy;
-use testkit::sshd::Key;
-use testkit::{Sshd, or_skip};
+
+use testkit::{Key, Sshd, or_skip};
 
 const MIB: usize = 1024 * 1024;
 
