@@ -2,7 +2,8 @@
 //!
 //! The address that is checked is the address that is dialled: a name is resolved once, every address of the answer
 //! is judged, and the connection goes to one that passed. So neither a redirect nor a name that changes its address
-//! between check and use gets past it.
+//! between check and use gets past it. Every spelling of an address (`127.1`, `0x7f000001`, full-width digits) is read
+//! the way browsers read it before a rule or the list of reserved networks sees it.
 
 use std::fmt;
 use std::io;
@@ -12,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use url::Host;
 
 use crate::error::{Error, Kind, Result};
 
@@ -27,7 +29,7 @@ const ADDRESSES_TRIED_MAX: usize = 4;
 /// Turns host names into addresses. Replaced in tests, never by a setting.
 #[async_trait]
 pub trait Resolver: fmt::Debug + Send + Sync {
-    /// Resolves `host`, which is a name or an address in any spelling that the system understands.
+    /// Resolves `host`, which is a name in lower-case ASCII and never an address.
     ///
     /// # Errors
     /// The system's, when the name has no address.
@@ -65,38 +67,43 @@ impl Guard {
 
     /// Opens a TCP connection to `host`, at an address that the rules allow, without delay for small writes.
     ///
-    /// `host` may be a name, an IPv4 address, or an IPv6 address with or without brackets. The deadline covers all
-    /// addresses together.
+    /// `host` may be a name (international ones too), an IPv4 address, or an IPv6 address with or without brackets. The
+    /// deadline covers the name and all addresses together.
     ///
     /// # Errors
-    /// [`Kind::HostNotAllowed`], [`Kind::HostNotFound`], [`Kind::Unreachable`], [`Kind::Timeout`].
+    /// [`Kind::HostNotAllowed`], [`Kind::HostNotFound`], [`Kind::Unreachable`], [`Kind::Timeout`], and
+    /// [`Kind::InvalidRequest`] for what is no host.
     pub async fn connect(&self, host: &str, port: u16, deadline: Duration) -> Result<TcpStream> {
+        let end = Instant::now() + deadline;
         let addresses = self.check(host, port).await?;
-        match timeout(deadline, dial(&addresses)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => {
-                Err(Error::new(Kind::Unreachable, "connecting", format!("{host}:{port} refused the connection"))
-                    .because(error))
-            }
-            Err(_) => Err(Error::new(
-                Kind::Timeout,
-                "connecting",
-                format!("{host}:{port} did not answer within {} s", deadline.as_secs()),
-            )),
-        }
+        dial(&addresses, end).await.map_err(|error| {
+            let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+            let (kind, detail) = if error.kind() == io::ErrorKind::TimedOut {
+                (Kind::Timeout, format!("did not answer within {} s", deadline.as_secs()))
+            } else if refused {
+                (Kind::Unreachable, "refused the connection".to_owned())
+            } else {
+                (Kind::Unreachable, "cannot be reached".to_owned())
+            };
+            Error::new(kind, "connecting", format!("{host}:{port} {detail}")).because(error)
+        })
     }
 
     /// Resolves `host` and returns the addresses that may be dialled, at least one.
     ///
+    /// Of a name with allowed and refused addresses only the allowed ones are returned.
+    ///
     /// # Errors
-    /// [`Kind::HostNotAllowed`], [`Kind::HostNotFound`].
+    /// [`Kind::HostNotAllowed`], [`Kind::HostNotFound`], [`Kind::InvalidRequest`].
     pub async fn check(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>> {
-        let bare = bare_host(host);
-        let found = match literal(bare) {
-            Some(address) => vec![address],
-            None => self.resolve(bare).await?,
+        let host = read_host(host)?;
+        let (found, named) = match &host {
+            Host::Ipv4(address) => (vec![IpAddr::V4(*address)], false),
+            Host::Ipv6(address) => (vec![IpAddr::V6(*address)], false),
+            Host::Domain(name) => {
+                (self.resolve(name).await?, self.rules.iter().any(|rule| rule.allows_name(name, port)))
+            }
         };
-        let named = self.rules.iter().any(|rule| rule.allows_name(bare, port));
         let allowed: Vec<SocketAddr> = found
             .into_iter()
             .map(unmapped)
@@ -106,7 +113,7 @@ impl Guard {
             .map(|address| SocketAddr::new(address, port))
             .take(ADDRESSES_TRIED_MAX)
             .collect();
-        if allowed.is_empty() { Err(refusal(bare, port)) } else { Ok(allowed) }
+        if allowed.is_empty() { Err(refusal(&host, port)) } else { Ok(allowed) }
     }
 
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
@@ -120,38 +127,53 @@ impl Guard {
     }
 }
 
-async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+/// Tries the addresses in order. Each may take its share of the time that is left, so that one that swallows packets
+/// leaves time for the next.
+async fn dial(addresses: &[SocketAddr], end: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let share = end.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
         #[expect(clippy::disallowed_methods, reason = "this is the guard itself: the address has been checked")]
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
             }
-            Err(error) => last = error,
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(last)
 }
 
-fn refusal(host: &str, port: u16) -> Error {
-    let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let what = if literal(host).is_some() { "is" } else { "resolves to" };
+fn refusal(host: &Host, port: u16) -> Error {
+    let what = match host {
+        Host::Domain(_) => "resolves to",
+        Host::Ipv4(_) | Host::Ipv6(_) => "is",
+    };
     Error::new(
         Kind::HostNotAllowed,
         "checking the address",
-        format!("{host} {what} a private or reserved address; to allow it add {shown} to egress.allow"),
+        format!("{host} {what} a private or reserved address; to allow it add {host}:{port} to egress.allow"),
     )
 }
 
-fn bare_host(host: &str) -> &str {
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host.strip_suffix('.').unwrap_or(host)
-}
-
-fn literal(host: &str) -> Option<IpAddr> {
-    host.parse().ok()
+/// Reads a host in any spelling: numbers become addresses, names lower-case ASCII without a final dot.
+///
+/// # Source
+/// The host parser of the WHATWG URL standard, so that a host means the same inside and outside a URL.
+fn read_host(host: &str) -> Result<Host> {
+    if let Ok(address) = host.parse::<Ipv6Addr>() {
+        return Ok(Host::Ipv6(address));
+    }
+    match Host::parse(host) {
+        Ok(Host::Domain(name)) => Ok(Host::Domain(name.strip_suffix('.').unwrap_or(&name).to_owned())),
+        Ok(address) => Ok(address),
+        // What is no host may be anything, a password too, and is not repeated.
+        Err(error) => {
+            Err(Error::new(Kind::InvalidRequest, "checking the address", "the host name cannot be read").because(error))
+        }
+    }
 }
 
 /// One entry of `egress.allow`: `host[:port]`, `*.suffix[:port]` or `network[:port]`.
@@ -169,19 +191,15 @@ enum Target {
 }
 
 impl Rule {
+    /// Tells whether this rule names `host`, which is as [`read_host`] writes it.
     fn allows_name(&self, host: &str, port: u16) -> bool {
         self.port.is_none_or(|allowed| allowed == port)
             && match &self.target {
-                Target::Host(name) => name.eq_ignore_ascii_case(host),
-                Target::Suffix(suffix) => {
-                    let at = host.len().checked_sub(suffix.len());
-                    at.is_some_and(|at| {
-                        at > 1
-                            && host.is_char_boundary(at)
-                            && host[at..].eq_ignore_ascii_case(suffix)
-                            && host.as_bytes()[at - 1] == b'.'
-                    })
-                }
+                Target::Host(name) => name == host,
+                Target::Suffix(suffix) => host
+                    .strip_suffix(suffix.as_str())
+                    .and_then(|front| front.strip_suffix('.'))
+                    .is_some_and(|front| !front.is_empty()),
                 Target::Network(_) => false,
             }
     }
@@ -205,18 +223,18 @@ impl FromStr for Rule {
         let text = text.trim();
         let (target, port) = split_port(text).ok_or_else(bad)?;
         if let Ok(network) = target.parse::<IpNet>() {
-            return Ok(Self { target: Target::Network(network.trunc()), port });
-        }
-        if let Ok(address) = target.parse::<IpAddr>() {
-            return Ok(Self { target: Target::Network(unmapped(address).into()), port });
+            return Ok(Self { target: Target::Network(unmapped_network(network.trunc())), port });
         }
         let (name, suffix) = target.strip_prefix("*.").map_or((target, false), |rest| (rest, true));
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if name.is_empty() || !name.chars().all(plain) {
-            return Err(bad());
-        }
-        let name = name.trim_end_matches('.').to_owned();
-        Ok(Self { target: if suffix { Target::Suffix(name) } else { Target::Host(name) }, port })
+        let target = match read_host(name).map_err(|_| bad())? {
+            Host::Domain(name) if name.contains('*') => return Err(bad()),
+            Host::Domain(name) if suffix => Target::Suffix(name),
+            Host::Domain(name) => Target::Host(name),
+            Host::Ipv4(_) | Host::Ipv6(_) if suffix => return Err(bad()),
+            Host::Ipv4(address) => Target::Network(IpAddr::V4(address).into()),
+            Host::Ipv6(address) => Target::Network(unmapped(IpAddr::V6(address)).into()),
+        };
+        Ok(Self { target, port })
     }
 }
 
@@ -240,6 +258,16 @@ fn unmapped(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
         IpAddr::V4(_) => address,
+    }
+}
+
+/// The same for a network.
+fn unmapped_network(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let bits = v6.prefix_len().checked_sub(96);
+    match (v6.addr().to_ipv4_mapped(), bits) {
+        (Some(address), Some(bits)) => Ipv4Net::new(address, bits).map_or(network, IpNet::V4),
+        (Some(_) | None, _) => network,
     }
 }
 
@@ -294,34 +322,4 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(text: &str) -> Rule {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn rules_are_read_in_every_documented_form() {
-        assert!(rule("nas.local").allows_name("NAS.local", 445));
-        assert!(!rule("nas.local:22").allows_name("nas.local", 23));
-        assert!(rule("*.corp.example").allows_name("a.b.corp.example", 1));
-        assert!(!rule("*.corp.example").allows_name("corp.example", 1));
-        assert!(!rule("*.corp.example").allows_name("evilcorp.example", 1));
-        assert!(rule("10.0.0.0/8:443").allows_address([10, 1, 2, 3].into(), 443));
-        assert!(!rule("10.0.0.0/8:443").allows_address([10, 1, 2, 3].into(), 80));
-        assert!(rule("[::1]:80").allows_address("::1".parse().unwrap(), 80));
-        assert!(rule("fd00::/8").allows_address("fd12::1".parse().unwrap(), 80));
-        assert!(rule("127.0.0.1").allows_address([127, 0, 0, 1].into(), 1));
-        for bad in ["", "a b", "host:99999", "[::1", "*.", "http://x"] {
-            assert!(bad.parse::<Rule>().is_err(), "{bad:?} was accepted");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_refusal_names_the_setting() {
-        let error = Guard::new([]).check("10.0.0.5", 22).await.unwrap_err();
-        assert_eq!(error.kind, Kind::HostNotAllowed);
-        assert!(error.detail.contains("add 10.0.0.5:22 to egress.allow"), "{}", error.detail);
-    }
-}
+mod tests;

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -103,7 +103,7 @@ impl Activity {
 /// The HTTP client of a process; cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    inner: legacy::Client<HttpsConnector<GuardedConnector>, Body>,
+    inner: legacy::Client<TimedConnector, Body>,
     idle_timeout: Duration,
 }
 
@@ -122,12 +122,13 @@ impl Client {
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
+        let connector = TimedConnector { https, connect_timeout: limits.connect_timeout };
         let inner = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(Duration::from_secs(30))
             .retry_canceled_requests(true)
-            .build(https);
+            .build(connector);
         Self { inner, idle_timeout: limits.idle_timeout }
     }
 
@@ -170,6 +171,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The length in bytes that the head of the answer promised; a body that ends before it breaks.
+    pub fn size(&self) -> Option<u64> {
+        http_body::Body::size_hint(&self.body).exact()
+    }
+
     /// The next bytes, or none at the end.
     ///
     /// # Errors
@@ -269,23 +275,74 @@ impl tower::Service<http::Uri> for GuardedConnector {
     }
 }
 
+/// Bounds the time for a connection with its TLS handshake.
+#[derive(Clone)]
+struct TimedConnector {
+    https: HttpsConnector<GuardedConnector>,
+    connect_timeout: Duration,
+}
+
+impl tower::Service<http::Uri> for TimedConnector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), Self::Error>> {
+        self.https.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: http::Uri) -> Self::Future {
+        let limit = self.connect_timeout;
+        let host = uri.host().unwrap_or_default().to_owned();
+        let opening = self.https.call(uri);
+        Box::pin(async move {
+            timeout(limit, opening).await.unwrap_or_else(|_| {
+                let detail = format!("{host} did not complete a connection within {} s", limit.as_secs());
+                Err(Error::new(Kind::Timeout, "connecting", detail).into())
+            })
+        })
+    }
+}
+
 /// Finds the reason in what the client library wraps around it.
 fn from_client(error: &legacy::Error, action: &'static str) -> Error {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(inner) = cause {
         if let Some(ours) = inner.downcast_ref::<Error>() {
-            return Error::new(ours.kind, ours.action, ours.detail.clone()).because(ours.to_string());
+            return Error::new(ours.kind, ours.action, ours.detail.clone()).because(chain(ours));
         }
-        if let Some(io) = inner.downcast_ref::<std::io::Error>()
-            && let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        {
-            let detail = format!("the TLS connection was refused: {tls}");
-            return Error::new(Kind::TlsRefused, action, detail);
+        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+            return Error::new(Kind::TlsRefused, action, tls_refusal(tls));
         }
-        cause = inner.source();
+        if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            let detail = "the other side's answer is not HTTP/1.1, or its head is too long";
+            return Error::new(Kind::Protocol, action, detail).because(chain(error));
+        }
+        cause = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped), // `source` would leave out the wrapped error itself
+            None => inner.source(),
+        };
     }
     let detail = if error.is_connect() { "no connection could be made" } else { "the connection broke" };
     Error::new(Kind::Unreachable, action, detail).because(chain(error))
+}
+
+fn tls_refusal(error: &rustls::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let rustls::Error::InvalidCertificate(bad) = error else {
+        return format!("the TLS connection was refused: {error}");
+    };
+    if matches!(bad, Bad::UnknownIssuer) {
+        "the TLS certificate is not signed by an authority that this server trusts; \
+         add that authority to its trusted certificates"
+            .to_owned()
+    } else if matches!(bad, Bad::Expired | Bad::ExpiredContext { .. }) {
+        "the TLS certificate has expired".to_owned()
+    } else if matches!(bad, Bad::NotValidForName | Bad::NotValidForNameContext { .. }) {
+        "the TLS certificate is for another host name".to_owned()
+    } else {
+        format!("the TLS certificate was refused: {bad}")
+    }
 }
 
 fn chain(error: &dyn StdError) -> String {
@@ -297,3 +354,8 @@ fn chain(error: &dyn StdError) -> String {
     }
     text
 }
+
+#[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
+mod tests;

@@ -18,13 +18,16 @@ pub mod egress;
 pub mod error;
 pub mod http;
 pub mod memory;
+pub mod network;
 pub mod retry;
 pub mod secret;
 pub mod sftp;
 pub mod source;
 pub mod transfer;
+pub mod web;
 
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
+pub use network::Network;
 pub use secret::Secret;
 pub use source::{ByteStream, Digests, Source};
 pub use transfer::{Capability, Journal, Limits, Object, OpenUpload, Part, Progress, Put, Receipt};

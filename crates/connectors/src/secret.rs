@@ -1,21 +1,21 @@
-//! A text that is never shown: no `Display`, no `Serialize`, a redacted `Debug`.
+//! A credential that cannot be shown by accident.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A password, a key or a token. [`Self::expose`] is the only way out of it, and easily searched for.
-#[derive(Clone, Default, Deserialize)]
+/// A credential: redacted in `Debug`, without `Display` and without `Serialize`.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a secret.
+    /// Takes a credential in.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The secret itself, for the one place that needs it.
+    /// The credential itself, for the one place that sends or checks it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -29,16 +29,16 @@ impl<T: Into<String>> From<T> for Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str("Secret(***)")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::Secret;
 
     #[test]
-    fn debug_does_not_tell() {
-        assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
+    fn it_is_not_shown() {
+        assert!(!format!("{:?}", Secret::new("hunter2")).contains("hunter2"));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`sshd`] and [`ceph`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
+//! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
 //! - [`bytes`]: large data that is made from a seed and known by its hashes
 //! - [`tool`]: client programs by other hands, as independent witnesses
@@ -19,6 +20,7 @@
 
 pub mod bytes;
 mod ceph;
+pub mod egress;
 pub mod http_faults;
 mod place;
 pub mod proxy;

@@ -1,0 +1,21 @@
+//! Who calls: API keys and their hashes.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// What every key starts with, so that scanners for leaked credentials can find it.
+const PREFIX: &str = "csk_";
+
+/// Makes a new API key: `csk_` and 256 random bits.
+pub fn new_key() -> String {
+    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
+}
+
+/// The form in which a key is stored. A key is random, so that a plain hash cannot be searched.
+///
+/// # Panics
+/// Never: a SHA-256 has 32 bytes.
+pub fn hash(key: &str) -> [u8; 32] {
+    digest(&SHA256, key.as_bytes()).as_ref().try_into().expect("a SHA-256 has 32 bytes")
+}

@@ -1,0 +1,154 @@
+//! `consign doctor`: what works, what does not, what to do.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use connectors::egress::Guard;
+
+use super::{EXIT_FAILED, Failure, Settings, print};
+use crate::config::{Config, reference};
+use crate::server::{self, Base};
+
+/// Below this much free space tasks soon fail.
+const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+
+/// Check this installation: settings, database, file store, secret key, egress rules. Works while the server runs.
+///
+/// Prints one line a check and what to do about those that fail. Exit code 0 when all passed, 1 when one failed.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print a settings file with every setting, its meaning and its default, and do nothing else
+    #[arg(long)]
+    default_config: bool,
+}
+
+/// Prints checks and counts those that failed.
+#[derive(Default)]
+struct Report {
+    failed: usize,
+}
+
+impl Report {
+    fn good(&self, what: &str, detail: impl AsRef<str>) {
+        print::line(format!("  ok    {what:<14} {}", detail.as_ref()));
+    }
+
+    fn note(&self, what: &str, detail: impl AsRef<str>) {
+        print::line(format!("  note  {what:<14} {}", detail.as_ref()));
+    }
+
+    fn bad(&mut self, what: &str, detail: impl AsRef<str>) {
+        self.failed += 1;
+        print::line(format!("  FAIL  {what:<14} {}", detail.as_ref()));
+    }
+}
+
+impl Doctor {
+    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        if self.default_config {
+            print::line(reference::default_file().trim_end());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = self.settings.load()?;
+        print::line(format!("Consign {}\n\nSettings in force (secrets are not shown):", env!("CARGO_PKG_VERSION")));
+        let shown = toml::to_string(&serde_json::to_value(&config).map(without_nulls)?)?;
+        for line in shown.lines() {
+            print::line(format!("  {line}"));
+        }
+        print::line("\nChecks:");
+        let mut report = Report::default();
+        check_base(&config, &mut report).await;
+        check_files(&config, &mut report).await;
+        check_network(&config, &mut report).await;
+        report.note("converters", "none are built in yet: this version imports and exports");
+        if report.failed == 0 {
+            print::line("\nEverything works.");
+            return Ok(ExitCode::SUCCESS);
+        }
+        print::line(format!("\n{} of the checks failed.", report.failed));
+        Ok(ExitCode::from(EXIT_FAILED))
+    }
+}
+
+/// TOML has no null: a setting without a value is left out.
+fn without_nulls(value: serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(map) => serde_json::Value::Object(
+            map.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, without_nulls(value))).collect(),
+        ),
+        other => other,
+    }
+}
+
+async fn check_base(config: &Config, report: &mut Report) {
+    let base = match Base::open(config.clone(), false).await {
+        Ok(base) => base,
+        Err(error) => return report.bad("database", error.to_string()),
+    };
+    report.good("secret key", if config.secret_key.is_some() { "from the settings" } else { "from its file" });
+    match base.store.counts(base.clock.now()).await {
+        Ok(counts) => {
+            let path = server::database_path(config).map(|path| path.display().to_string()).unwrap_or_default();
+            report.good("database", format!("SQLite at {path}"));
+            if counts.keys == 0 {
+                report.note("API keys", "none yet: `consign serve` makes the first, `consign key create NAME` more");
+            } else {
+                report.good("API keys", format!("{} valid, {} users", counts.keys, counts.users));
+            }
+            report.good(
+                "queue",
+                format!("{} waiting, {} queued, {} running, {} to be tried again, {} uploads open at destinations",
+                    counts.waiting, counts.queued, counts.running, counts.delayed, counts.open_uploads),
+            );
+        },
+        Err(error) => report.bad("database", format!("{error}; check that the disk is not full and the file is writable")),
+    }
+    base.store.close().await;
+}
+
+async fn check_files(config: &Config, report: &mut Report) {
+    let root = match server::files_root(config) {
+        Ok(root) => root,
+        Err(error) => return report.bad("file store", error.to_string()),
+    };
+    let probe = root.join(format!(".doctor-{:08x}", rand::random::<u32>()));
+    let tried = async {
+        tokio::fs::create_dir_all(&root).await?;
+        tokio::fs::write(&probe, b"probe").await?;
+        tokio::fs::remove_file(&probe).await
+    };
+    if let Err(error) = tried.await {
+        let shown = root.display();
+        return report.bad("file store", format!("{shown} cannot be written: {error}; give its folder to this user"));
+    }
+    let free = free_bytes(&root);
+    let detail = format!("{}, {} free", root.display(), bytesize::ByteSize(free));
+    if free < FREE_BYTES_MIN {
+        report.bad("file store", format!("{detail}; make room, tasks will fail with STORAGE_FULL"));
+    } else {
+        report.good("file store", detail);
+    }
+}
+
+fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+async fn check_network(config: &Config, report: &mut Report) {
+    if let Err(error) = server::network::open(config) {
+        return report.bad("egress", error.to_string());
+    }
+    if config.egress.allow.is_empty() {
+        report.good("egress", "public addresses only; `egress.allow` adds private ones");
+    } else {
+        report.good("egress", format!("public addresses, and {}", config.egress.allow.join(", ")));
+    }
+    // Shows that the guard is in force: the address where clouds keep their credentials is refused unless allowed.
+    match Guard::new([]).check("169.254.169.254", 80).await {
+        Err(_) => report.good("egress guard", "refuses private addresses that are not allowed"),
+        Ok(_) => report.bad("egress guard", "lets a link-local address through; do not run this build"),
+    }
+}

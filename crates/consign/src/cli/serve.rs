@@ -1,0 +1,92 @@
+//! `consign serve`: the server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Settings, print};
+use crate::server::{Role, Server};
+use crate::telemetry;
+
+/// Start the server: the API, and the runner that works on tasks.
+///
+/// On an empty data directory it makes a first API key and prints it once. It stops gently on Ctrl-C or SIGTERM:
+/// answers are finished, running tasks get the grace time of `limits.stop_grace` and are given back after it.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  CONSIGN_EGRESS__ALLOW=nas.local consign serve --listen 0.0.0.0:8080 --data-dir /var/lib/consign")]
+pub(super) struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+    /// Which parts to run
+    #[arg(long, value_enum, default_value = "all")]
+    role: Part,
+    /// Address of the API, such as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Folder for database, files and secret key
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Part {
+    /// API and runner
+    All,
+    /// The API only
+    Api,
+    /// The runner only
+    Runner,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let mut config = self.settings.load()?;
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.data_dir = self.data_dir.unwrap_or(config.data_dir);
+        telemetry::logs::start(&config.log).map_err(|error| Failure::usage(anyhow::anyhow!(error)))?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let role = match self.role {
+            Part::All => Role::All,
+            Part::Api => Role::Api,
+            Part::Runner => Role::Runner,
+        };
+        let data_dir = config.data_dir.clone();
+        let server = Server::start(config, role).await?;
+        greet(&server, &data_dir);
+        tokio::select! {
+            _ = terminate.recv() => {},
+            _ = interrupt.recv() => {},
+        }
+        print::note("stopping: running tasks get time to end; press Ctrl-C again to stop at once");
+        tokio::select! {
+            () = server.stop() => Ok(ExitCode::SUCCESS),
+            // What is under way is recovered at the next start, as after a crash.
+            _ = interrupt.recv() => Ok(ExitCode::from(130)),
+        }
+    }
+}
+
+fn greet(server: &Server, data_dir: &std::path::Path) {
+    if server.address().is_some() {
+        print::line(format!("Consign is ready at {}", server.public_url()));
+    } else {
+        print::line("Consign's runner is ready");
+    }
+    if let Some(address) = server.sync_address() {
+        print::line(format!("Requests to http://{address} wait until their job or task has ended"));
+    }
+    print::line(format!("Data is kept in {}", data_dir.display()));
+    if let Some(first) = server.first_key() {
+        print::line(format!(
+            "\nThis is the first API key; it is not shown again:\n\n  {}\n\nTry it:\n\n  curl -H 'Authorization: Bearer {}' {}/v2/users/me\n\nMore keys: consign key create NAME · the API: {}/docs",
+            first.key.expose(),
+            first.key.expose(),
+            server.public_url(),
+            server.public_url(),
+        ));
+    }
+}

@@ -1,0 +1,131 @@
+//! Reads the settings from their four places, and says which key is wrong and where it stood.
+
+use std::path::Path;
+
+use connectors::egress::Rule;
+use figment::Figment;
+use figment::error::{Error as FigmentError, Kind};
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use schemars::schema_for;
+use serde_json::Value;
+
+use super::Config;
+
+/// Prefix of environment variables.
+const PREFIX: &str = "CONSIGN_";
+/// What begins with these is for the project's own scripts.
+const NOT_SETTINGS: [&str; 3] = ["test_", "ci_", "bench_"];
+
+/// A setting that cannot be used: one sentence a fault, each with its key and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct BadConfig(pub Vec<String>);
+
+impl Config {
+    /// Loads the settings: defaults, then `file`, then the environment.
+    ///
+    /// # Errors
+    /// [`BadConfig`] with every fault that could be found at once.
+    pub fn load(file: Option<&Path>) -> Result<Self, BadConfig> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = file {
+            if !file.is_file() {
+                return Err(BadConfig(vec![format!("the settings file {} cannot be read", file.display())]));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let environment = Env::prefixed(PREFIX)
+            .filter(|key| !NOT_SETTINGS.iter().any(|prefix| key.as_str().to_ascii_lowercase().starts_with(prefix)))
+            .split("__");
+        let config: Self = figment
+            .merge(environment)
+            .extract()
+            .map_err(|error| BadConfig(error.into_iter().map(|error| sentence(&error)).collect()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what a type cannot say.
+    fn check(&self) -> Result<(), BadConfig> {
+        let mut faults = Vec::new();
+        for entry in &self.egress.allow {
+            if let Err(error) = entry.parse::<Rule>() {
+                faults.push(format!("egress.allow: {error}"));
+            }
+        }
+        if let Some(url) = &self.public_url
+            && !url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        {
+            faults.push(format!("public_url: `{url}` is not an http or https URL such as `https://files.example.com`"));
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            faults.push("tls: `cert` and `key` belong together; give both or neither".to_owned());
+        }
+        if self.secret_key.is_some() && self.secret_key_file.is_some() {
+            faults.push("secret_key: give either `secret_key` or `secret_key_file`".to_owned());
+        }
+        for (key, value) in self.limits.counts().into_iter().chain(self.transfer.counts()) {
+            if value == 0 {
+                faults.push(format!("{key}: must be at least 1"));
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(BadConfig(faults)) }
+    }
+}
+
+/// Says what is wrong with which key, and where it stood.
+fn sentence(error: &FigmentError) -> String {
+    let place =
+        error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref().map(|source| format!(" in {source}")));
+    let place = place.unwrap_or_else(|| match &error.metadata {
+        Some(metadata) => format!(" in {}", metadata.name),
+        None => String::new(),
+    });
+    let path = error.path.join(".");
+    match &error.kind {
+        Kind::UnknownField(field, _) => {
+            let prefix = path.strip_suffix(field.as_str()).unwrap_or(&path).trim_end_matches('.');
+            let key = if prefix.is_empty() { field.clone() } else { format!("{prefix}.{field}") };
+            match closest(&key) {
+                Some(known) => format!("there is no setting `{key}`{place}; did you mean `{known}`?"),
+                None => format!("there is no setting `{key}`{place}; `consign doctor` lists all settings"),
+            }
+        }
+        kind => format!("{}{place}: {kind}", if path.is_empty() { "settings" } else { &path }),
+    }
+}
+
+/// The known key that is spelled most like this one.
+fn closest(key: &str) -> Option<String> {
+    keys()
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(key, &known), known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}
+
+/// All keys with dots, in the order of the types.
+pub fn keys() -> Vec<String> {
+    let schema = schema_for!(Config).to_value();
+    let mut keys = Vec::new();
+    collect(&schema, &schema, "", &mut keys);
+    keys
+}
+
+fn collect(root: &Value, schema: &Value, prefix: &str, keys: &mut Vec<String>) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let key = format!("{prefix}{name}");
+        match section(root, property) {
+            Some(section) => collect(root, section, &format!("{key}."), keys),
+            None => keys.push(key),
+        }
+    }
+}
+
+/// The schema of a section, if this property is one.
+pub(super) fn section<'a>(root: &'a Value, property: &Value) -> Option<&'a Value> {
+    let name = property["$ref"].as_str()?.strip_prefix("#/$defs/")?;
+    let definition = &root["$defs"][name];
+    definition["properties"].is_object().then_some(definition)
+}

@@ -1,0 +1,50 @@
+//! How bytes are moved.
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Period;
+
+/// How bytes are moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transfer {
+    /// Size of a part of a large file, where the file is small enough for it.
+    #[schemars(with = "String")]
+    pub part_bytes: ByteSize,
+    /// Parts of one file in flight at once. One transfer needs about parts × size of memory.
+    pub parts_in_flight: u32,
+    /// Files of one task that are moved at once.
+    pub files_at_once: u32,
+    /// Tries of one request inside a transfer.
+    pub tries: u32,
+    /// Longest time to open a connection.
+    pub connect_timeout: Period,
+    /// Longest time without a byte moving.
+    pub idle_timeout: Period,
+}
+
+impl Default for Transfer {
+    fn default() -> Self {
+        Self {
+            part_bytes: ByteSize::mib(8),
+            parts_in_flight: 4,
+            files_at_once: 4,
+            tries: 5,
+            connect_timeout: Period::from_secs(10),
+            idle_timeout: Period::from_secs(60),
+        }
+    }
+}
+
+impl Transfer {
+    /// What must not be zero, by key.
+    pub(super) fn counts(&self) -> Vec<(&'static str, u32)> {
+        vec![
+            ("transfer.parts_in_flight", self.parts_in_flight),
+            ("transfer.files_at_once", self.files_at_once),
+            ("transfer.tries", self.tries),
+        ]
+    }
+}

@@ -1,0 +1,77 @@
+//! A job: the client's graph of tasks.
+
+use crate::clock::Timestamp;
+use crate::id::{JobId, KeyId, UserId};
+use crate::model::Task;
+
+/// A job with its tasks in the order of their creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// The client's label.
+    pub tag: Option<String>,
+    /// Where to send its webhooks beside the user's own.
+    pub webhook_url: Option<String>,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its first task started.
+    pub started_at: Option<Timestamp>,
+    /// When its last task ended.
+    pub ended_at: Option<Timestamp>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its tasks; empty where they were not asked for.
+    pub tasks: Vec<Task>,
+}
+
+/// What brought a job about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A call with this API key.
+    Key(KeyId),
+    /// The server's own command line.
+    Local,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JobStatus {
+    /// No task has started.
+    Waiting,
+    /// A task has started.
+    Processing,
+    /// All tasks have ended, none in error but those whose error is ignored.
+    Finished,
+    /// All tasks have ended, at least one in an error that counts.
+    Error,
+}
+
+impl JobStatus {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Processing, Self::Finished, Self::Error];
+
+    /// As on the wire and in rows.
+    pub const fn wire(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Processing => "processing",
+            Self::Finished => "finished",
+            Self::Error => "error",
+        }
+    }
+
+    /// Reads the wire form.
+    pub fn from_wire(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.wire() == text)
+    }
+
+    /// Whether it never changes again.
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Finished | Self::Error)
+    }
+}

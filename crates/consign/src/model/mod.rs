@@ -1,0 +1,18 @@
+//! The words of the program as plain data: jobs, tasks, files, users. No I/O, no clock.
+
+pub mod file;
+pub mod graph;
+pub mod job;
+pub mod ledger;
+pub mod page;
+pub mod task;
+pub mod task_state;
+pub mod user;
+
+pub use file::{BlobKey, Download, File};
+pub use job::{Job, JobStatus, Origin};
+pub use ledger::LedgerEntry;
+pub use page::Page;
+pub use task::Task;
+pub use task_state::{Event, State, WireStatus};
+pub use user::{ApiKey, Scope, User};

@@ -1,0 +1,168 @@
+//! What a task can do. One operation is one file: its arguments, what goes together, and how it runs.
+//!
+//! An operation sees its [`Context`]: input files, a place for output files, the guarded network, progress. It knows
+//! neither the store nor HTTP and cannot change its task's state. It may be run again after a crash, and must then
+//! leave the same behind as if it had run once.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use connectors::{Network, OpenUpload};
+use garde::Validate;
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::{Faults, TaskError};
+use crate::model::File;
+
+pub mod context;
+pub mod export;
+pub mod import;
+pub mod prepare;
+
+pub use context::{Context, InputFile};
+
+/// What an operation produced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its files in order: kept here, or delivered elsewhere with a receipt.
+    pub files: Vec<File>,
+}
+
+/// Where an operation's files come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// It brings them in itself; `input` is not among its arguments.
+    Itself,
+    /// The client posts one to the form of the waiting task; the runner never runs it.
+    Client,
+    /// From the tasks named in `input`, which is required.
+    Inputs,
+}
+
+/// One operation. `run` reads like a sentence: build the connector, move bytes, say what came out.
+pub trait Operation: Send + Sync + 'static {
+    /// As on the wire: `export/s3`.
+    const NAME: &'static str;
+    /// Where its files come from.
+    const FEED: Feed;
+    /// Its arguments, without `operation`, `input` and `ignore_error`.
+    type Args: DeserializeOwned + JsonSchema + Validate<Context = ()> + Send + Sync;
+
+    /// Checks what spans fields; bounds of single fields are attributes.
+    fn check(_args: &Self::Args, _faults: &mut Faults) {}
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// A code, a sentence for the client, and whether to try again.
+    fn run(args: Self::Args, task: Context) -> impl Future<Output = Result<Outcome, TaskError>> + Send;
+
+    /// Clears away what an attempt left open at the destination.
+    ///
+    /// # Errors
+    /// The connector's.
+    fn abort(
+        _args: Self::Args,
+        _open: OpenUpload,
+        _network: Network,
+    ) -> impl Future<Output = connectors::Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
+}
+
+/// Arguments as the client sent them, without `operation`, `input`, `name` and `ignore_error`.
+pub type RawArgs = Map<String, Value>;
+
+type Running = Pin<Box<dyn Future<Output = Result<Outcome, TaskError>> + Send>>;
+type Aborting = Pin<Box<dyn Future<Output = Result<(), TaskError>> + Send>>;
+
+/// An operation whose type is forgotten.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// As on the wire.
+    pub name: &'static str,
+    /// Where its files come from.
+    pub feed: Feed,
+    schema: fn() -> Schema,
+    prepare: fn(&mut RawArgs, &Schema) -> Result<Vec<String>, Faults>,
+    run: fn(RawArgs, Context) -> Running,
+    abort: fn(RawArgs, OpenUpload, Network) -> Aborting,
+}
+
+impl Entry {
+    /// Forgets the type of an operation.
+    pub const fn of<O: Operation>() -> Self {
+        Self {
+            name: O::NAME,
+            feed: O::FEED,
+            schema: prepare::schema_of::<O>,
+            prepare: prepare::prepare::<O>,
+            run: |args, task| {
+                Box::pin(async move {
+                    let args = prepare::read::<O>(args)?;
+                    O::run(args, task).await
+                })
+            },
+            abort: |args, open, network| {
+                Box::pin(async move {
+                    let args = prepare::read::<O>(args)?;
+                    Ok(O::abort(args, open, network).await?)
+                })
+            },
+        }
+    }
+
+    /// JSON Schema of the arguments, with documentation; secrets are `writeOnly`.
+    pub fn schema(&self) -> Schema {
+        (self.schema)()
+    }
+
+    /// Checks arguments, all faults at once by field, and brings them into their normal form (`[]` for an empty map
+    /// and `null` for "not given" are accepted). Returns warnings, such as arguments that are not known.
+    ///
+    /// # Errors
+    /// Faults by argument name.
+    pub fn prepare(&self, args: &mut RawArgs) -> Result<Vec<String>, Faults> {
+        (self.prepare)(args, &self.schema())
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The operation's.
+    pub async fn run(&self, args: RawArgs, task: Context) -> Result<Outcome, TaskError> {
+        (self.run)(args, task).await
+    }
+
+    /// Clears away what an attempt left open at the destination.
+    ///
+    /// # Errors
+    /// The connector's.
+    pub async fn abort(&self, args: RawArgs, open: OpenUpload, network: Network) -> Result<(), TaskError> {
+        (self.abort)(args, open, network).await
+    }
+
+    /// Arguments as they may be shown: secrets, values in `headers`, and user info and query of URLs as `"***"`.
+    pub fn redact(&self, args: &RawArgs) -> RawArgs {
+        prepare::redact(args, &self.schema())
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("name", &self.name).field("feed", &self.feed).finish_non_exhaustive()
+    }
+}
+
+/// All operations, imports first.
+pub fn all() -> impl Iterator<Item = &'static Entry> {
+    import::ALL.iter().chain(export::ALL)
+}
+
+/// Finds an operation by its name on the wire.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    all().find(|entry| entry.name == name)
+}

@@ -1,0 +1,71 @@
+//! Keeps leases alive by heartbeats, and gives up in time what may have been lost.
+//!
+//! The lease belongs to the process session. Others declare a session dead [`SESSION_DEAD_AFTER`] its last heartbeat;
+//! this process stops working earlier, counted from when that heartbeat was *sent*, so that with equally fast clocks
+//! nobody works on a task that another has taken over. Where a clock stood still (a stopped process), the token decides.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::Runner;
+use crate::id::SessionId;
+use crate::store::Heartbeat;
+
+/// Time between heartbeats.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// A session that was not seen for so long is dead.
+pub const SESSION_DEAD_AFTER: Duration = Duration::from_secs(10);
+/// A process that was not answered for so long stops its own work: [`SESSION_DEAD_AFTER`] less the time to stop.
+const FENCE_AFTER: Duration = Duration::from_secs(8);
+
+/// Sends heartbeats until it is cancelled.
+pub(super) async fn run(runner: Runner) {
+    let mut ticks = interval(HEARTBEAT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sent = Instant::now();
+        let tools = runner.tools();
+        let progress = runner.progress();
+        let beat = tools.store.heartbeat(runner.session(), &progress, tools.clock.now());
+        match timeout(HEARTBEAT_EVERY, beat).await {
+            Ok(Ok(Heartbeat::Alive)) => runner.note_beat(sent),
+            Ok(Ok(Heartbeat::Expired)) => renew(&runner).await,
+            Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat"),
+            Err(_) => tracing::warn!("the heartbeat was not answered in time"),
+        }
+        if !runner.may_work() {
+            tracing::error!(tasks = runner.running_count(), "leases may be lost: all work is stopped");
+            runner.cancel_all();
+        }
+    }
+}
+
+/// Gives up everything and begins a new session.
+async fn renew(runner: &Runner) {
+    tracing::error!(tasks = runner.running_count(), "the session was declared dead: its work is stopped");
+    runner.cancel_all();
+    let tools = runner.tools();
+    let session = SessionId::new(tools.clock.now());
+    let sent = Instant::now();
+    match tools.store.open_session(session, &tools.host_name, false, tools.clock.now()).await {
+        Ok(()) => {
+            runner.shared.session.send_replace(session);
+            runner.note_beat(sent);
+        }
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no new session"),
+    }
+}
+
+impl Runner {
+    /// Whether the leases of this process surely hold.
+    pub(super) fn may_work(&self) -> bool {
+        self.shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < FENCE_AFTER
+    }
+
+    fn note_beat(&self, sent: Instant) {
+        *self.shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+    }
+}

@@ -1,0 +1,176 @@
+//! The runner: claims tasks that are ready, drives their operations, and cleans up.
+//!
+//! Four loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
+//! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed. What happens
+//! to one task is in `step`. The runner meets HTTP only in the store.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use connectors::Network;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::files::Files;
+use crate::id::{SessionId, TaskId, Token};
+use crate::secret::Vault;
+use crate::store::{self, Store, TaskProgress};
+
+mod claim;
+mod journal;
+mod lease;
+mod recover;
+mod retry;
+mod step;
+mod sweep;
+
+pub use lease::{HEARTBEAT_EVERY, SESSION_DEAD_AFTER};
+
+/// What a runner works with.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// Where tasks are.
+    pub store: Arc<dyn Store>,
+    /// Where files are.
+    pub files: Files,
+    /// The guarded way out.
+    pub network: Network,
+    /// Opens sealed arguments.
+    pub vault: Arc<Vault>,
+    /// The time.
+    pub clock: Clock,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The name of this process in tasks.
+    pub host_name: String,
+    /// No other process can be alive on this database, so that what older sessions held is free at once.
+    pub exclusive: bool,
+}
+
+/// A running runner. Cheap to clone.
+#[derive(Clone)]
+pub struct Runner {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tools: Tools,
+    running: Mutex<HashMap<TaskId, Running>>,
+    session: watch::Sender<SessionId>,
+    /// When the last heartbeat that was answered was sent.
+    last_beat: Mutex<Instant>,
+    slot_freed: Notify,
+    is_claiming: AtomicBool,
+    stop: CancellationToken,
+    attempts: TaskTracker,
+    loops: TaskTracker,
+}
+
+/// A task that this process works on.
+struct Running {
+    token: Token,
+    percent: Arc<AtomicU8>,
+    cancel: CancellationToken,
+}
+
+impl Runner {
+    /// Opens a session and starts working.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn start(tools: Tools) -> store::Result<Self> {
+        let session = SessionId::new(tools.clock.now());
+        let began = Instant::now();
+        tools.store.open_session(session, &tools.host_name, tools.exclusive, tools.clock.now()).await?;
+        let runner = Self {
+            shared: Arc::new(Shared {
+                tools,
+                running: Mutex::default(),
+                session: watch::Sender::new(session),
+                last_beat: Mutex::new(began),
+                slot_freed: Notify::new(),
+                is_claiming: AtomicBool::new(true),
+                stop: CancellationToken::new(),
+                attempts: TaskTracker::new(),
+                loops: TaskTracker::new(),
+            }),
+        };
+        let stop = &runner.shared.stop;
+        let loops = &runner.shared.loops;
+        loops.spawn(stop.clone().run_until_cancelled_owned(claim::run(runner.clone())));
+        loops.spawn(stop.clone().run_until_cancelled_owned(lease::run(runner.clone())));
+        loops.spawn(stop.clone().run_until_cancelled_owned(recover::run(runner.clone())));
+        loops.spawn(stop.clone().run_until_cancelled_owned(sweep::run(runner.clone())));
+        Ok(runner)
+    }
+
+    /// Stops: claims nothing more, lets running tasks go on for `grace`, then gives their leases back.
+    pub async fn stop(&self, grace: Duration) {
+        let shared = &self.shared;
+        shared.is_claiming.store(false, Ordering::Relaxed);
+        shared.attempts.close();
+        if tokio::time::timeout(grace, shared.attempts.wait()).await.is_err() {
+            tracing::info!(tasks = self.running_count(), "giving running tasks back");
+            self.cancel_all();
+            shared.attempts.wait().await;
+        }
+        shared.stop.cancel();
+        shared.loops.close();
+        shared.loops.wait().await;
+        let session = *shared.session.borrow();
+        if let Err(error) = shared.tools.store.close_session(session, shared.tools.clock.now()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the session was not closed; it will expire");
+        }
+    }
+
+    /// Tasks that this process works on.
+    pub fn running_count(&self) -> usize {
+        self.running().len()
+    }
+
+    fn tools(&self) -> &Tools {
+        &self.shared.tools
+    }
+
+    fn session(&self) -> SessionId {
+        *self.shared.session.borrow()
+    }
+
+    fn is_stopping(&self) -> bool {
+        !self.shared.is_claiming.load(Ordering::Relaxed)
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Running>> {
+        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the work on all tasks; what they hold is given back or was lost already.
+    fn cancel_all(&self) {
+        for running in self.running().values() {
+            running.cancel.cancel();
+        }
+    }
+
+    fn progress(&self) -> Vec<TaskProgress> {
+        let running = self.running();
+        let mut progress: Vec<_> = running
+            .iter()
+            .map(|(&id, task)| TaskProgress { id, token: task.token, percent: task.percent.load(Ordering::Relaxed) })
+            .collect();
+        progress.sort_by_key(|task| task.id);
+        progress
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("running", &self.running_count()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,251 @@
+//! One attempt of one task: from the claim to the transition that ends it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use connectors::Retry;
+use futures_util::FutureExt as _;
+use serde_json::Value;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::journal::TaskJournal;
+use super::{Runner, Running, retry};
+use crate::error::{Code, TaskError};
+use crate::id::{TaskId, Token};
+use crate::operations::context::{Bounds, Context, InputFile};
+use crate::operations::{self, Entry, Outcome, RawArgs};
+use crate::store::{Applied, Claim, Result};
+
+/// How often a running attempt asks whether its lease still holds, should a hint be lost.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Pause before the end of a task is written again, when the store did not take it.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+/// The highest progress before the end.
+const PERCENT_MAX: u8 = 99;
+
+/// Starts working on a claimed task.
+pub(super) fn start(runner: &Runner, claim: Claim) {
+    let percent = Arc::new(AtomicU8::new(0));
+    let cancel = CancellationToken::new();
+    let id = claim.task.id;
+    let running = Running { token: claim.token, percent: Arc::clone(&percent), cancel: cancel.clone() };
+    runner.running().insert(id, running);
+    let runner = runner.clone();
+    runner.shared.attempts.clone().spawn(async move {
+        let slot = Slot { runner: &runner, id };
+        attempt(&runner, claim, percent, cancel).await;
+        drop(slot);
+    });
+}
+
+/// Frees the slot of a task, however its attempt ends.
+struct Slot<'a> {
+    runner: &'a Runner,
+    id: TaskId,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.runner.running().remove(&self.id);
+        self.runner.shared.slot_freed.notify_one();
+    }
+}
+
+/// How an attempt ended.
+enum End {
+    Done(std::result::Result<Outcome, TaskError>),
+    /// The lease is lost or to be given back.
+    Cancelled,
+}
+
+#[tracing::instrument(level = "debug", skip_all, fields(task = %claim.task.id, operation = %claim.task.operation))]
+async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: CancellationToken) {
+    let (id, token, number) = (claim.task.id, claim.token, claim.task.attempt);
+    let started_at = claim.task.started_at;
+    let end = {
+        // What panics inside an operation is this program's fault, and must cost one task only.
+        let work = AssertUnwindSafe(work(runner, claim, percent, &cancel)).catch_unwind();
+        tokio::select! {
+            biased;
+            () = lost(runner, id, token, &cancel) => End::Cancelled,
+            () = too_long(runner, started_at) => End::Done(Err(too_long_error(runner))),
+            result = work => End::Done(result.unwrap_or_else(|_| {
+                Err(TaskError::new(Code::Internal, "Something in the server went wrong; its log says what."))
+            })),
+        }
+    };
+    let kept = match end {
+        End::Done(result) => record(runner, id, token, number, result, &cancel).await,
+        End::Cancelled if runner.is_stopping() => {
+            let now = runner.tools().clock.now();
+            if let Err(error) = runner.tools().store.give_back(id, token, now).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the task was not given back; it will expire");
+            }
+            false
+        }
+        End::Cancelled => false,
+    };
+    if !kept && let Err(error) = runner.tools().files.remove_attempt(id, token).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "files of a lost attempt stay until the next sweep");
+    }
+    runner.tools().store.hints().announce_sweep();
+}
+
+/// Ends when the attempt must stop: it was cancelled here, or its lease does not hold any more.
+async fn lost(runner: &Runner, id: TaskId, token: Token, cancel: &CancellationToken) {
+    let store = &runner.tools().store;
+    let mut changes = store.hints().watch(id.0);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = changes.changed() => {},
+            () = sleep(LOOK_AGAIN_AFTER) => {},
+        }
+        // A store that does not answer says nothing about the lease; fencing takes care of that.
+        if matches!(store.holds(id, token).await, Ok(false)) {
+            return;
+        }
+    }
+}
+
+async fn too_long(runner: &Runner, started_at: Option<crate::clock::Timestamp>) {
+    let limit = runner.tools().config.limits.task_timeout.0;
+    let spent = started_at.map_or(Duration::ZERO, |started| runner.tools().clock.now().since(started));
+    sleep(limit.saturating_sub(spent)).await;
+}
+
+fn too_long_error(runner: &Runner) -> TaskError {
+    let limit = runner.tools().config.limits.task_timeout;
+    TaskError {
+        retry: Retry::Never,
+        ..TaskError::new(Code::Timeout, format!("The task took longer than {limit}, the limit of this server."))
+    }
+}
+
+/// Runs the operation.
+async fn work(
+    runner: &Runner,
+    claim: Claim,
+    percent: Arc<AtomicU8>,
+    cancel: &CancellationToken,
+) -> std::result::Result<Outcome, TaskError> {
+    let (entry, args) = open(runner, &claim.task.operation, &claim.payload)?;
+    let context = context(runner, claim, percent, cancel).await?;
+    entry.run(args, context).await
+}
+
+/// Finds the operation and opens its arguments.
+pub(super) fn open(
+    runner: &Runner,
+    operation: &str,
+    payload: &[u8],
+) -> std::result::Result<(&'static Entry, RawArgs), TaskError> {
+    let entry = operations::find(operation).ok_or_else(|| {
+        TaskError::new(Code::Unsupported, format!("This version of the server has no operation `{operation}`."))
+    })?;
+    let unreadable = || {
+        TaskError::new(
+            Code::Internal,
+            "The task's arguments cannot be decrypted; the server's secret_key has changed since it was created.",
+        )
+    };
+    let plain = runner.tools().vault.open(payload).map_err(|error| unreadable().because(error))?;
+    let mut args: RawArgs = serde_json::from_slice(&plain).map_err(|error| unreadable().because(error))?;
+    args.retain(|name, value| !operations::prepare::is_shared(name) && *value != Value::Null);
+    Ok((entry, args))
+}
+
+async fn context(
+    runner: &Runner,
+    claim: Claim,
+    percent: Arc<AtomicU8>,
+    cancel: &CancellationToken,
+) -> std::result::Result<Context, TaskError> {
+    let tools = runner.tools();
+    let mut inputs = Vec::new();
+    for file in claim.inputs.into_iter().flat_map(|input| input.files) {
+        // Files that were delivered elsewhere have no bytes here and are nobody's input.
+        let Some(blob) = &file.blob else { continue };
+        let source = tools.files.source(blob, &file).await?;
+        inputs.push(InputFile { file, source });
+    }
+    let limits = &tools.config.limits;
+    Ok(Context {
+        task_id: claim.task.id,
+        token: claim.token,
+        inputs,
+        files: tools.files.clone(),
+        network: tools.network.clone(),
+        journal: Arc::new(TaskJournal {
+            store: Arc::clone(&tools.store),
+            id: claim.task.id,
+            token: claim.token,
+            clock: tools.clock.clone(),
+            cancel: cancel.clone(),
+        }),
+        open: claim.open,
+        report: Arc::new(move |now| percent.store(now.min(PERCENT_MAX), Ordering::Relaxed)),
+        clock: tools.clock.clone(),
+        bounds: Bounds {
+            file_bytes_max: limits.file_bytes_max.as_u64(),
+            files_max: limits.files_per_task_max as usize,
+            files_at_once: tools.config.transfer.files_at_once.max(1) as usize,
+            link_lifetime: tools.config.retention.0,
+        },
+    })
+}
+
+/// Writes the end of an attempt down; returns whether its files are kept.
+///
+/// A store that does not take it is asked again until the lease is lost: the work is done, only its record is missing.
+async fn record(
+    runner: &Runner,
+    id: TaskId,
+    token: Token,
+    number: u32,
+    result: std::result::Result<Outcome, TaskError>,
+    cancel: &CancellationToken,
+) -> bool {
+    if let Err(error) = &result {
+        let cause = error as &dyn std::error::Error;
+        tracing::info!(task = %id, code = error.code.wire(), attempt = number, error = cause, "attempt failed");
+    }
+    loop {
+        match transition(runner, id, token, number, &result).await {
+            Ok(Applied::Done) => return result.is_ok(),
+            Ok(Applied::Stale) => {
+                tracing::info!(task = %id, "the result came too late and is dropped");
+                return false;
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the end of a task is not written"),
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return false,
+            () = sleep(STORE_PAUSE) => {},
+        }
+    }
+}
+
+async fn transition(
+    runner: &Runner,
+    id: TaskId,
+    token: Token,
+    number: u32,
+    result: &std::result::Result<Outcome, TaskError>,
+) -> Result<Applied> {
+    let tools = runner.tools();
+    let now = tools.clock.now();
+    let error = match result {
+        Ok(outcome) => return tools.store.finish(id, token, &outcome.files, now).await,
+        Err(error) => error,
+    };
+    match error.retry {
+        Retry::Later(asked) if number < tools.config.limits.attempts_max => {
+            tools.store.delay(id, token, now.plus(retry::pause(number, asked)), now).await
+        }
+        Retry::Later(_) | Retry::Never => tools.store.fail(id, token, error.code.wire(), &error.message, now).await,
+    }
+}

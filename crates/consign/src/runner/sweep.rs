@@ -1,0 +1,141 @@
+//! Removes what is no longer needed: expired jobs, files of removed tasks, uploads left open at destinations.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use connectors::Network;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::time::{Instant, timeout};
+
+use super::{Runner, retry, step};
+use crate::error::TaskError;
+use crate::id::TaskId;
+use crate::model::{LedgerEntry, State};
+use crate::store::Result;
+
+/// Time between sweeps that nobody asked for.
+const EVERY: Duration = Duration::from_secs(30);
+/// Time between searches for files that no row names.
+const SEARCH_EVERY: Duration = Duration::from_hours(1);
+/// Rows handled in one go.
+const BATCH: u32 = 500;
+/// Uploads that are aborted at once.
+const ABORTS_AT_ONCE: usize = 8;
+/// Longest time to abort one upload.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Tries to abort an upload before it is left to the destination's own clean-up.
+const ABORT_TRIES_MAX: u32 = 20;
+
+/// Sweeps until it is cancelled.
+pub(super) async fn run(runner: Runner) {
+    let mut search_at = Instant::now();
+    loop {
+        if let Err(error) = sweep(&runner).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the sweep has to wait");
+        }
+        if Instant::now() >= search_at {
+            search(&runner).await;
+            search_at = Instant::now() + SEARCH_EVERY;
+        }
+        let hints = runner.tools().store.hints();
+        // A timeout here is the safety net, not a failure.
+        let _ = timeout(EVERY, hints.sweep()).await;
+    }
+}
+
+async fn sweep(runner: &Runner) -> Result<()> {
+    let tools = runner.tools();
+    let now = tools.clock.now();
+    while tools.store.expire(now.minus(tools.config.retention.0), BATCH, now).await? >= u64::from(BATCH) {}
+    loop {
+        let trash = tools.store.trash(BATCH).await?;
+        let mut emptied = Vec::with_capacity(trash.len());
+        for &id in &trash {
+            match tools.files.remove_task(id).await {
+                Ok(()) => emptied.push(id),
+                Err(error) => {
+                    tracing::warn!(task = %id, error = &error as &dyn std::error::Error, "files are not removed");
+                }
+            }
+        }
+        tools.store.trash_emptied(&emptied).await?;
+        if emptied.len() < BATCH as usize {
+            break;
+        }
+    }
+    let orphans = tools.store.ledger_orphans(now, BATCH).await?;
+    stream::iter(orphans).for_each_concurrent(ABORTS_AT_ONCE, |orphan| abort(runner, orphan)).await;
+    Ok(())
+}
+
+/// Aborts one upload at its destination and strikes it out of the ledger.
+async fn abort(runner: &Runner, orphan: LedgerEntry) {
+    let (id, target) = (orphan.task_id, orphan.open.target.clone());
+    let tries = orphan.abort_tries + 1;
+    let failure = match timeout(ABORT_TIMEOUT, abort_at_destination(runner, orphan)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer within {} s", ABORT_TIMEOUT.as_secs())),
+    };
+    let tools = runner.tools();
+    let written = match failure {
+        None => tools.store.ledger_close(id, &target).await,
+        Some(error) if tries >= ABORT_TRIES_MAX => {
+            tracing::error!(task = %id, error, "an upload stays open at its destination; remove it there by hand");
+            tools.store.ledger_close(id, &target).await
+        }
+        Some(error) => {
+            tracing::warn!(task = %id, error, tries, "an upload could not be aborted yet");
+            let again_at = tools.clock.now().plus(retry::pause(tries, None));
+            tools.store.ledger_abort_failed(id, &target, again_at).await
+        }
+    };
+    if let Err(error) = written {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the ledger is not written");
+    }
+}
+
+async fn abort_at_destination(runner: &Runner, orphan: LedgerEntry) -> std::result::Result<(), TaskError> {
+    let (entry, args) = step::open(runner, &orphan.operation, &orphan.payload)?;
+    let network: Network = runner.tools().network.clone();
+    entry.abort(args, orphan.open, network).await
+}
+
+/// Removes files that no row names: of attempts that lost their lease, of tasks that are gone.
+async fn search(runner: &Runner) {
+    let tools = runner.tools();
+    let mut after = None;
+    loop {
+        let found = match tools.files.tasks(after, BATCH as usize).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the file store cannot be searched");
+                return;
+            }
+        };
+        let Some(&last) = found.last() else { return };
+        if let Err(error) = remove_unnamed(runner, &found).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "unneeded files stay until the next search");
+            return;
+        }
+        after = Some(last);
+    }
+}
+
+async fn remove_unnamed(runner: &Runner, found: &[TaskId]) -> Result<()> {
+    let tools = runner.tools();
+    let known: HashMap<_, _> =
+        tools.store.blobs(found).await?.into_iter().map(|(id, state, blobs)| (id, (state, blobs))).collect();
+    for &id in found {
+        let removed = match known.get(&id) {
+            None => tools.files.remove_task(id).await,
+            Some((State::Finished | State::Error, blobs)) => tools.files.keep_only(id, blobs).await,
+            Some((State::Blocked | State::Uploading | State::Queued | State::Delayed | State::Running, _)) => Ok(()),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(task = %id, error = &error as &dyn std::error::Error, "unneeded files are not removed");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! Puts the parts together: settings in, a serving process out.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connectors::Secret;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::files::Files;
+use crate::http::AppState;
+use crate::runner::{Runner, Tools};
+use crate::secret::Vault;
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+
+mod first_key;
+mod key_file;
+mod listen;
+pub mod network;
+mod tls;
+
+pub use first_key::FirstKey;
+
+/// Which parts of the server a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    All,
+    /// The API only.
+    Api,
+    /// The runner only.
+    Runner,
+}
+
+/// Why the server cannot start; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder or file cannot be used.
+    #[error("{action} {path}: {source}", path = path.display())]
+    Disk {
+        /// What was tried, as in "cannot create".
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another address with `listen`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Setting(String),
+    /// The database cannot be used.
+    #[error("the database cannot be used: {0}")]
+    Store(#[from] crate::store::Error),
+    /// The database cannot be opened.
+    #[error("{0}")]
+    Open(#[from] crate::store::sqlite::OpenError),
+    /// The file store cannot be used.
+    #[error("the file store cannot be used: {0}")]
+    Files(#[from] crate::files::Error),
+}
+
+/// What both the server and the command line need of a data directory.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The time.
+    pub clock: Clock,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Encrypts and signs.
+    pub vault: Arc<Vault>,
+}
+
+impl Base {
+    /// Opens the data directory of the settings, which is made if need be.
+    ///
+    /// `exclusive` takes the lock that only one server may hold.
+    ///
+    /// # Errors
+    /// What cannot be used, and what to do.
+    pub async fn open(config: Config, exclusive: bool) -> Result<Self, Error> {
+        let clock = Clock::system();
+        make_private_folder(&config.data_dir)?;
+        let vault = Arc::new(key_file::vault(&config)?);
+        let path = database_path(&config)?;
+        let store: Arc<dyn Store> = if exclusive {
+            Arc::new(SqliteStore::open(&path, clock.clone()).await?)
+        } else {
+            Arc::new(SqliteStore::open_shared(&path, clock.clone()).await?)
+        };
+        Ok(Self { config: Arc::new(config), clock, store, vault })
+    }
+
+    /// Opens the file store of the settings.
+    ///
+    /// # Errors
+    /// [`Error::Files`], [`Error::Setting`].
+    pub async fn files(&self) -> Result<Files, Error> {
+        Ok(Files::open(&files_root(&self.config)?).await?)
+    }
+}
+
+fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Error::Disk { action: "cannot create the data directory", path: path.to_owned(), source })
+}
+
+/// Path of the SQLite database that the settings name.
+///
+/// # Errors
+/// [`Error::Setting`] when they name another database.
+pub fn database_path(config: &Config) -> Result<PathBuf, Error> {
+    match config.database_url.as_deref() {
+        None => Ok(config.data_dir.join("consign.db")),
+        Some(url) => url.strip_prefix("sqlite://").map(PathBuf::from).ok_or_else(|| {
+            Error::Setting("database_url: this version keeps its state in SQLite; use `sqlite://PATH`".to_owned())
+        }),
+    }
+}
+
+/// Folder of the files that the settings name.
+///
+/// # Errors
+/// [`Error::Setting`] when they name another kind of place.
+pub fn files_root(config: &Config) -> Result<PathBuf, Error> {
+    match config.files_url.as_deref() {
+        None => Ok(config.data_dir.join("files")),
+        Some(url) => url.strip_prefix("file://").map(PathBuf::from).ok_or_else(|| {
+            Error::Setting("files_url: this version keeps files in a folder; use `file://PATH`".to_owned())
+        }),
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    base: Base,
+    runner: Option<Runner>,
+    address: Option<SocketAddr>,
+    sync_address: Option<SocketAddr>,
+    public_url: String,
+    first_key: Option<FirstKey>,
+    stop: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl Server {
+    /// Starts a server and returns once it accepts connections.
+    ///
+    /// # Errors
+    /// What cannot be used, and what to do.
+    pub async fn start(config: Config, role: Role) -> Result<Self, Error> {
+        let base = Base::open(config, true).await?;
+        let files = base.files().await?;
+        let first_key = first_key::make_if_none(&base).await?;
+        let config = Arc::clone(&base.config);
+        let stop = CancellationToken::new();
+        let connections = TaskTracker::new();
+        let runner = match role {
+            Role::Api => None,
+            Role::All | Role::Runner => Some(
+                Runner::start(Tools {
+                    store: Arc::clone(&base.store),
+                    files: files.clone(),
+                    network: network::open(&config)?,
+                    vault: Arc::clone(&base.vault),
+                    clock: base.clock.clone(),
+                    config: Arc::clone(&config),
+                    host_name: host_name(),
+                    exclusive: true,
+                })
+                .await?,
+            ),
+        };
+        let mut server = Self {
+            base,
+            runner,
+            address: None,
+            sync_address: None,
+            public_url: String::new(),
+            first_key,
+            stop,
+            connections,
+        };
+        if role != Role::Runner {
+            server.listen(files).await?;
+        }
+        Ok(server)
+    }
+
+    async fn listen(&mut self, files: Files) -> Result<(), Error> {
+        let config = Arc::clone(&self.base.config);
+        let tls = tls::acceptor(&config.tls)?;
+        let listener = listen::bind(config.listen).await?;
+        let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        self.public_url = config.public_url.as_deref().map_or_else(|| format!("{scheme}://{address}"), trimmed);
+        self.address = Some(address);
+        let state = AppState::new(
+            Arc::clone(&self.base.store),
+            files,
+            Arc::clone(&self.base.vault),
+            self.base.clock.clone(),
+            Arc::clone(&config),
+            self.public_url.clone(),
+        );
+        let serve = |listener, always_waits| {
+            let router = crate::http::router(state.clone(), always_waits);
+            self.connections.spawn(listen::serve(listener, tls.clone(), router, self.stop.clone()));
+        };
+        serve(listener, false);
+        if let Some(sync_address) = config.sync_listen {
+            let listener = listen::bind(sync_address).await?;
+            self.sync_address = listener.local_addr().ok();
+            serve(listener, true);
+        }
+        Ok(())
+    }
+
+    /// The address of the API.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The address on which everything waits.
+    pub fn sync_address(&self) -> Option<SocketAddr> {
+        self.sync_address
+    }
+
+    /// What all links begin with, without a slash at the end.
+    pub fn public_url(&self) -> &str {
+        &self.public_url
+    }
+
+    /// The key that was made because there was none.
+    pub fn first_key(&self) -> Option<&FirstKey> {
+        self.first_key.as_ref()
+    }
+
+    /// The store and what belongs to it.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Stops: no new connection, no new task; answers and tasks under way get the grace time of the settings.
+    pub async fn stop(self) {
+        let grace = self.base.config.limits.stop_grace.0;
+        self.stop.cancel();
+        self.connections.close();
+        let requests = async {
+            // Requests that only wait for a task would wait for ever once nothing runs.
+            if tokio::time::timeout(grace.min(Duration::from_secs(10)), self.connections.wait()).await.is_err() {
+                tracing::info!("closing connections that are still open");
+            }
+        };
+        let tasks = async {
+            if let Some(runner) = &self.runner {
+                runner.stop(grace).await;
+            }
+        };
+        tokio::join!(requests, tasks);
+        self.base.store.close().await;
+    }
+}
+
+fn trimmed(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Wraps a text that must not be shown by accident.
+fn secret(text: impl Into<String>) -> Secret {
+    Secret::new(text)
+}

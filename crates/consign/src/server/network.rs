@@ -1,0 +1,42 @@
+//! The guarded network that the settings describe.
+
+use std::time::Duration;
+
+use connectors::egress::{Guard, Rule};
+use connectors::{Limits, Network, http};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::Error;
+use crate::config::Config;
+
+/// Opens the way out.
+///
+/// # Errors
+/// [`Error::Setting`] when a rule or a certificate cannot be read.
+pub fn open(config: &Config) -> Result<Network, Error> {
+    let rules: Result<Vec<Rule>, _> = config.egress.allow.iter().map(|entry| entry.parse()).collect();
+    let rules = rules.map_err(|error| Error::Setting(format!("egress.allow: {error}")))?;
+    let guard = Guard::new(rules);
+    let transfer = &config.transfer;
+    let limits = Limits {
+        part_bytes: transfer.part_bytes.as_u64(),
+        parts_in_flight: transfer.parts_in_flight as usize,
+        tries: transfer.tries,
+        connect_timeout: transfer.connect_timeout.0.max(Duration::from_millis(1)),
+        idle_timeout: transfer.idle_timeout.0.max(Duration::from_millis(1)),
+    };
+    let tls = http::tls_config(&trusted(config)?).map_err(|error| Error::Setting(format!("egress.ca_file: {error}")))?;
+    Ok(Network { http: http::Client::new(guard.clone(), tls, &limits), guard, limits })
+}
+
+fn trusted(config: &Config) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let Some(path) = &config.egress.ca_file else { return Ok(Vec::new()) };
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates =
+        read.map_err(|error| Error::Setting(format!("egress.ca_file: {} cannot be read: {error}", path.display())))?;
+    if certificates.is_empty() {
+        return Err(Error::Setting(format!("egress.ca_file: {} holds no certificate", path.display())));
+    }
+    Ok(certificates)
+}

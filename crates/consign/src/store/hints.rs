@@ -1,0 +1,86 @@
+//! Hints: "something changed, read the row again". They carry no state, may be lost, and are never needed for
+//! correctness; whoever waits on one also looks again after a while.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+/// Announces changes to whoever waits in this process. Cost is per waiter of the changed id, not per waiter.
+#[derive(Debug, Default)]
+pub struct Hints {
+    ready: Notify,
+    sweep: Notify,
+    watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
+}
+
+impl Hints {
+    /// Says that tasks can be claimed.
+    pub fn announce_ready(&self) {
+        self.ready.notify_one();
+    }
+
+    /// Waits until tasks can be claimed. A hint given before is not missed.
+    pub async fn ready(&self) {
+        self.ready.notified().await;
+    }
+
+    /// Says that there is something to clean up: files, or uploads at destinations.
+    pub fn announce_sweep(&self) {
+        self.sweep.notify_one();
+    }
+
+    /// Waits until there is something to clean up. A hint given before is not missed.
+    pub async fn sweep(&self) {
+        self.sweep.notified().await;
+    }
+
+    /// Says that these jobs and tasks changed.
+    pub fn announce(&self, ids: impl IntoIterator<Item = Uuid>) {
+        let watched = self.watched();
+        for id in ids {
+            if let Some(sender) = watched.get(&id) {
+                sender.send_replace(());
+            }
+        }
+    }
+
+    /// Watches a job or task from now on.
+    pub fn watch(self: &Arc<Self>, id: Uuid) -> Watcher {
+        let receiver = self.watched().entry(id).or_insert_with(|| watch::Sender::new(())).subscribe();
+        Watcher { id, receiver, hints: Arc::clone(self) }
+    }
+
+    fn watched(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for changes of one job or task.
+#[derive(Debug)]
+pub struct Watcher {
+    id: Uuid,
+    receiver: watch::Receiver<()>,
+    hints: Arc<Hints>,
+}
+
+impl Watcher {
+    /// Waits for the next change since the last call, or since watching began.
+    pub async fn changed(&mut self) {
+        if self.receiver.changed().await.is_err() {
+            // The sender lives as long as any receiver, so this does not happen; waiting for ever is safe, because
+            // whoever waits on a hint also looks again after a while.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let mut watched = self.hints.watched();
+        if watched.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
+            watched.remove(&self.id);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The ledger in the store: uploads that are open at destinations.
+
+use async_trait::async_trait;
+use connectors::{OpenUpload, Part};
+
+use super::Result;
+use crate::clock::Timestamp;
+use crate::id::{TaskId, Token};
+use crate::model::LedgerEntry;
+
+/// The durable list of what is open at destinations. A line outlives its task: it holds a copy of the task's
+/// operation and sealed arguments.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Writes down an upload before its first byte is sent, if the token still holds the lease; replaces what stood
+    /// there for the same target. `false` when the lease is lost: then nothing must be sent.
+    async fn ledger_open(&self, id: TaskId, token: Token, open: &OpenUpload, now: Timestamp) -> Result<bool>;
+
+    /// Writes down an acknowledged part. `false` when the lease is lost.
+    async fn ledger_part(&self, id: TaskId, token: Token, target: &str, number: u32, part: &Part) -> Result<bool>;
+
+    /// Strikes out an upload.
+    async fn ledger_close(&self, id: TaskId, target: &str) -> Result<()>;
+
+    /// Uploads whose task has ended or is gone, and that are due for (another) try to abort them, at most `limit`.
+    async fn ledger_orphans(&self, now: Timestamp, limit: u32) -> Result<Vec<LedgerEntry>>;
+
+    /// Counts a failed try to abort; the entry is due again at `again_at`.
+    async fn ledger_abort_failed(&self, id: TaskId, target: &str, again_at: Timestamp) -> Result<()>;
+}

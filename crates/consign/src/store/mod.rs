@@ -1,0 +1,87 @@
+//! The store: jobs, tasks, files, users, the ledger and the outbox, on stable storage. The task rows are the queue.
+//!
+//! [`Store`] is what happens, not tables; a database implements it and passes [`contract`]. Nothing outside this
+//! folder knows which database it is. Every method that changes something is one transaction and returns once that
+//! transaction is on stable storage. Methods that need the time are given it.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+
+pub mod accounts;
+pub mod hints;
+pub mod jobs;
+pub mod ledger;
+pub mod transitions;
+
+pub use accounts::{Accounts, NewKey};
+pub use hints::Hints;
+pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilter};
+pub use ledger::Ledger;
+pub use transitions::{Applied, Cancellation, Claim, ClaimRequest, Heartbeat, Input, TaskProgress, Transitions};
+
+/// A result of the store.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure of the store. What does not exist is not an error but `None` or `false`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database did not answer in time or refused the connection: try again later.
+    #[error("the database does not answer")]
+    Unavailable(#[source] Cause),
+    /// The disk of the database is full.
+    #[error("the database's disk is full")]
+    DiskFull(#[source] Cause),
+    /// A statement failed, or a row makes no sense: a fault of the program or of the disk.
+    #[error("the database refused a statement")]
+    Broken(#[source] Cause),
+}
+
+/// What lies behind a failure, for the log.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Everything that a database must be able to do.
+#[async_trait]
+pub trait Store: Accounts + Jobs + Transitions + Ledger + Debug + Send + Sync {
+    /// Whether the database answers and can be written to.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn ping(&self) -> Result<()>;
+
+    /// Counts for metrics and `doctor`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn counts(&self, now: Timestamp) -> Result<Counts>;
+
+    /// Where changes are announced.
+    fn hints(&self) -> &Arc<Hints>;
+
+    /// Closes all connections; what was acknowledged is on stable storage already.
+    async fn close(&self);
+}
+
+/// How much there is of what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tasks that wait for others or for an upload.
+    pub waiting: u64,
+    /// Tasks that can be claimed.
+    pub queued: u64,
+    /// Tasks that wait to be tried again.
+    pub delayed: u64,
+    /// Tasks that are being worked on.
+    pub running: u64,
+    /// Age in seconds of the oldest task that can be claimed.
+    pub oldest_queued_secs: u64,
+    /// Uploads open at destinations.
+    pub open_uploads: u64,
+    /// Users.
+    pub users: u64,
+    /// API keys that are not revoked.
+    pub keys: u64,
+}
