@@ -31,10 +31,13 @@ const FRAME_BYTES: usize = 128 * 1024;
 /// Idle connections kept for each host.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 
-/// A request body that is in memory, sent in frames without being copied.
-#[derive(Debug, Default)]
+/// A request body of known length: in memory, sent in frames without being copied, or from a stream.
+#[derive(Default)]
 pub struct Body {
     rest: Bytes,
+    stream: Option<ByteStream>,
+    /// What the stream still has to bring.
+    stream_bytes: u64,
     activity: Option<Activity>,
 }
 
@@ -43,38 +46,70 @@ impl Body {
     pub fn empty() -> Self {
         Self::default()
     }
+
+    /// A body of exactly `size` bytes that are produced while it is sent. A stream that brings more or less breaks
+    /// the request.
+    pub fn stream(size: u64, stream: ByteStream) -> Self {
+        Self { stream: Some(stream), stream_bytes: size, ..Self::default() }
+    }
+
+    /// Takes the next bytes of the stream in; `None` when there are no more.
+    fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<()>>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+        let wrong = || Error::new(Kind::Local, "sending the request", "the body has another length than announced");
+        match std::task::ready!(stream.as_mut().poll_next(context)) {
+            Some(Ok(bytes)) => Poll::Ready(Some(match self.stream_bytes.checked_sub(bytes.len() as u64) {
+                Some(left) => {
+                    self.stream_bytes = left;
+                    self.rest = bytes;
+                    Ok(())
+                }
+                None => Err(wrong()),
+            })),
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None if self.stream_bytes > 0 => Poll::Ready(Some(Err(wrong()))),
+            None => Poll::Ready(None),
+        }
+    }
 }
 
 impl<T: Into<Bytes>> From<T> for Body {
     fn from(bytes: T) -> Self {
-        Self { rest: bytes.into(), activity: None }
+        Self { rest: bytes.into(), ..Self::default() }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("bytes", &(self.rest.len() as u64 + self.stream_bytes)).finish_non_exhaustive()
     }
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
         if let Some(activity) = &self.activity {
             activity.touch();
         }
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
+        while self.rest.is_empty() {
+            match std::task::ready!(self.poll_stream(context)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
         }
         let length = self.rest.len().min(FRAME_BYTES);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        self.rest.is_empty() && self.stream_bytes == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        SizeHint::with_exact(self.rest.len() as u64 + self.stream_bytes)
     }
 }
 

@@ -7,9 +7,17 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{BadConfig, Config};
 
+mod api;
+#[cfg(feature = "practice")]
+mod demo;
 mod doctor;
 mod key;
+mod local;
+#[cfg(feature = "practice")]
+mod practice;
 mod print;
+mod progress;
+mod run;
 mod serve;
 
 /// Exit code of a command that did what it should, but the outcome is bad: the job failed, a check did not pass.
@@ -35,9 +43,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    #[cfg(feature = "practice")]
+    Demo(demo::Demo),
+    Run(run::Run),
     #[command(subcommand)]
     Key(key::Key),
     Doctor(doctor::Doctor),
+    #[cfg(feature = "practice")]
+    Practice(practice::PracticeCommand),
 }
 
 /// Where the settings come from.
@@ -86,8 +99,13 @@ pub fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Serve(command) => command.run().await,
+            #[cfg(feature = "practice")]
+            Command::Demo(command) => command.run().await,
+            Command::Run(command) => command.run().await,
             Command::Key(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
+            #[cfg(feature = "practice")]
+            Command::Practice(command) => command.run().await,
         }
     });
     // Blocking work that is still under way, such as a read from a slow disk, must not hold up the exit.

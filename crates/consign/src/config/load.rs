@@ -14,7 +14,7 @@ use super::Config;
 /// Prefix of environment variables.
 const PREFIX: &str = "CONSIGN_";
 /// What begins with these is for the project's own scripts.
-const NOT_SETTINGS: [&str; 3] = ["test_", "ci_", "bench_"];
+const NOT_SETTINGS: [&str; 4] = ["test_", "ci_", "bench_", "key"];
 
 /// A setting that cannot be used: one sentence a fault, each with its key and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,170 @@
+//! A small client of the API, for commands that talk to a server: this machine's own, or another.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use aws_lc_rs::digest::{Context as Hasher, SHA256};
+use bytes::Bytes;
+use connectors::egress::Guard;
+use connectors::http::{Answer, Body, Client, tls_config};
+use connectors::{ByteStream, Error, Kind, Limits, Secret};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use http::{Method, Request, StatusCode, header};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::io::ReaderStream;
+
+/// Longest answer that is read into memory.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes read from a file at once.
+const READ_BYTES: usize = 128 * 1024;
+
+/// Takes how many more bytes moved.
+pub(super) type Meter = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// A client of one server.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
+    client: Client,
+    base: String,
+    key: Secret,
+}
+
+/// An answer that is not a success.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+}
+
+impl Api {
+    /// A client of the server at `base`, with an API key.
+    pub(super) fn new(base: &str, key: Secret) -> anyhow::Result<Self> {
+        // Whoever runs this command chose the server, and what that server links to; both may be anywhere.
+        let anywhere = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|network| network.parse().ok());
+        let client = Client::new(Guard::new(anywhere), tls_config(&[])?, &Limits::default());
+        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), key })
+    }
+
+    /// Calls the API and reads the JSON that it answers.
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.key.expose()))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.map_or_else(Body::empty, |body| body.to_string().into()))?;
+        let answer = self.client.send(request, "calling the server").await?;
+        let status = answer.status();
+        let bytes = answer.into_body().bytes(ANSWER_BYTES_MAX).await?;
+        if status.is_success() {
+            return Ok(if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? });
+        }
+        Err(Refused { status, message: explain(status, &bytes) }.into())
+    }
+
+    /// Posts a file to the form of an `import/upload` task.
+    pub(super) async fn upload(&self, form: &Value, file: &Path, meter: Meter) -> anyhow::Result<()> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().replace(['"', '\r', '\n'], "_");
+        let content = tokio::fs::File::open(file).await.with_context(|| format!("{} cannot be read", file.display()))?;
+        let size = content.metadata().await?.len();
+        let stream = ReaderStream::with_capacity(content, READ_BYTES).map(move |read| {
+            let bytes = read.map_err(|error| Error::new(Kind::Local, "reading the file", "it broke off").because(error))?;
+            meter(bytes.len() as u64);
+            Ok(bytes)
+        });
+        self.post_form(form, &name, size, Box::pin(stream)).await
+    }
+
+    /// Posts bytes to the form of an `import/upload` task.
+    pub(super) async fn upload_bytes(&self, form: &Value, name: &str, bytes: &'static [u8]) -> anyhow::Result<()> {
+        let stream = stream::iter([Ok(Bytes::from_static(bytes))]);
+        self.post_form(form, name, bytes.len() as u64, Box::pin(stream)).await
+    }
+
+    async fn post_form(&self, form: &Value, name: &str, size: u64, file: ByteStream) -> anyhow::Result<()> {
+        let url = form["url"].as_str().ok_or_else(|| anyhow!("the task has no upload form"))?;
+        let boundary = format!("consign-{:032x}", rand::random::<u128>());
+        let mut head = String::new();
+        for (field, value) in form["parameters"].as_object().into_iter().flatten() {
+            let value = value.as_str().unwrap_or_default();
+            head.push_str(&format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n"
+            ));
+        }
+        head.push_str(&format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+        ));
+        let tail = format!("\r\n--{boundary}--\r\n");
+        let length = head.len() as u64 + size + tail.len() as u64;
+        let body = stream::iter([Ok(Bytes::from(head))]).chain(file).chain(stream::iter([Ok(Bytes::from(tail))]));
+        let request = Request::post(url)
+            .header(header::CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"))
+            .body(Body::stream(length, Box::pin(body)))?;
+        let answer = self.client.send(request, "uploading the file").await?;
+        let status = answer.status();
+        let bytes = answer.into_body().bytes(ANSWER_BYTES_MAX).await?;
+        if status.is_success() { Ok(()) } else { Err(anyhow!("the upload was refused: {}", explain(status, &bytes))) }
+    }
+
+    /// Fetches a download link into a file, which appears only when it is whole. Returns its SHA-256.
+    pub(super) async fn download(&self, url: &str, into: &Path, meter: Meter) -> anyhow::Result<[u8; 32]> {
+        let partial = into.with_file_name(format!(
+            ".{}.{:08x}.part",
+            into.file_name().unwrap_or_default().to_string_lossy(),
+            rand::random::<u32>()
+        ));
+        let fetched = self.fetch(url, &partial, meter).await;
+        let kept = match fetched {
+            Ok(digest) => tokio::fs::rename(&partial, into).await.map(|()| digest).map_err(Into::into),
+            Err(error) => Err(error),
+        };
+        if kept.is_err() {
+            // Nothing half-written stays behind; what cannot be removed was not made.
+            let _ = tokio::fs::remove_file(&partial).await;
+        }
+        kept
+    }
+
+    async fn fetch(&self, url: &str, into: &Path, meter: Meter) -> anyhow::Result<[u8; 32]> {
+        let mut answer = self.get(url).await?;
+        let mut file = tokio::fs::File::create(into).await.with_context(|| format!("{} cannot be written", into.display()))?;
+        let mut hasher = Hasher::new(&SHA256);
+        while let Some(chunk) = answer.chunk().await? {
+            hasher.update(&chunk);
+            file.write_all(&chunk).await?;
+            meter(chunk.len() as u64);
+        }
+        file.flush().await?;
+        Ok(hasher.finish().as_ref().try_into().expect("a SHA-256 has 32 bytes"))
+    }
+
+    /// Opens a link.
+    pub(super) async fn get(&self, url: &str) -> anyhow::Result<Answer> {
+        let request = Request::get(url).body(Body::empty())?;
+        let answer = self.client.send(request, "downloading the file").await?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer.into_body());
+        }
+        let bytes = answer.into_body().bytes(ANSWER_BYTES_MAX).await?;
+        Err(anyhow!("the download was refused: {}", explain(status, &bytes)))
+    }
+}
+
+/// Makes a readable text of an error answer: its message, and each fault on a line of its own.
+fn explain(status: StatusCode, body: &[u8]) -> String {
+    let Ok(answer) = serde_json::from_slice::<Value>(body) else {
+        return format!("the server answered {status}");
+    };
+    let mut text = answer["message"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+    for (field, sentences) in answer["errors"].as_object().into_iter().flatten() {
+        for sentence in sentences.as_array().into_iter().flatten() {
+            text.push_str(&format!("\n  {field}: {}", sentence.as_str().unwrap_or_default()));
+        }
+    }
+    text
+}

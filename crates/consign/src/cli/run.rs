@@ -1,0 +1,187 @@
+//! `consign run`: one job from a file, without a server or on one.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use connectors::Secret;
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::api::{Api, Refused};
+use super::local::Local;
+use super::progress::Board;
+use super::{EXIT_FAILED, EXIT_USAGE, Failure, Settings, print};
+
+/// Run one job from a JSON file, without a server or on one.
+///
+/// The file holds what would be posted to /v2/jobs. Files for `import/upload` tasks are given with --upload; what
+/// `export/url` tasks offer lands in --output, replacing files of the same name there. Exit code 0 when the job
+/// finished, 1 when it failed, 2 when the job or the command line is wrong.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  consign run job.json --upload scan=invoice.pdf --output results\n\nwith job.json:\n  {\"tasks\": {\"scan\": {\"operation\": \"import/upload\"},\n             \"link\": {\"operation\": \"export/url\", \"input\": \"scan\"}}}")]
+pub(super) struct Run {
+    #[command(flatten)]
+    settings: Settings,
+    /// The job; `-` reads it from standard input
+    #[arg(value_name = "JOB.json")]
+    job: PathBuf,
+    /// File for an `import/upload` task; may be given several times
+    #[arg(long = "upload", value_name = "TASK=PATH", value_parser = parse_upload)]
+    uploads: Vec<(String, PathBuf)>,
+    /// Folder for the files of `export/url` tasks
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    output: PathBuf,
+    /// Print the ended job as JSON on standard output
+    #[arg(long)]
+    json: bool,
+    /// Run it on this server instead, such as https://consign.example
+    #[arg(long, value_name = "URL", requires = "key")]
+    server: Option<String>,
+    /// API key for --server; better given as CONSIGN_KEY in the environment
+    #[arg(long, value_name = "KEY", env = "CONSIGN_KEY", hide_env_values = true)]
+    key: Option<String>,
+}
+
+fn parse_upload(text: &str) -> Result<(String, PathBuf), String> {
+    let (task, path) = text.split_once('=').ok_or("write it as TASK=PATH")?;
+    Ok((task.to_owned(), PathBuf::from(path)))
+}
+
+impl Run {
+    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let job = self.read().map_err(Failure::usage)?;
+        self.check_uploads(&job).map_err(Failure::usage)?;
+        match &self.server {
+            Some(server) => {
+                let api = Api::new(server, Secret::new(self.key.clone().unwrap_or_default()))?;
+                self.drive(&api, &job).await
+            },
+            None => {
+                let config = self.settings.load()?;
+                // Only what went wrong: the job itself is shown by its bars.
+                let log = crate::config::Log { level: "error".to_owned(), ..config.log.clone() };
+                crate::telemetry::logs::start(&log).map_err(|error| Failure::usage(anyhow!(error)))?;
+                let local = Local::start(config).await?;
+                let outcome = tokio::select! {
+                    outcome = self.drive(&local.api, &job) => outcome,
+                    _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+                };
+                local.stop().await?;
+                outcome
+            },
+        }
+    }
+
+    fn read(&self) -> anyhow::Result<Value> {
+        let shown = self.job.display();
+        let text = if self.job == Path::new("-") {
+            std::io::read_to_string(std::io::stdin())?
+        } else {
+            std::fs::read_to_string(&self.job).with_context(|| format!("{shown} cannot be read"))?
+        };
+        serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON"))
+    }
+
+    /// Every upload has its task, and every task its upload, before anything is started.
+    fn check_uploads(&self, job: &Value) -> anyhow::Result<()> {
+        let waiting: HashSet<&str> = job["tasks"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, task)| task["operation"] == "import/upload")
+            .map(|(name, _)| name.as_str())
+            .collect();
+        for (task, path) in &self.uploads {
+            if !waiting.contains(task.as_str()) {
+                return Err(anyhow!("--upload {task}=…: the job has no import/upload task named `{task}`"));
+            }
+            if !path.is_file() {
+                return Err(anyhow!("--upload {task}=…: {} is not a file that can be read", path.display()));
+            }
+        }
+        let mut missing: Vec<_> =
+            waiting.into_iter().filter(|name| !self.uploads.iter().any(|(task, _)| task == name)).collect();
+        missing.sort_unstable();
+        match missing.first() {
+            Some(name) => Err(anyhow!("the task `{name}` waits for a file: give it with --upload {name}=PATH")),
+            None => Ok(()),
+        }
+    }
+
+    async fn drive(&self, api: &Api, job: &Value) -> Result<ExitCode, Failure> {
+        let created = match api.call(Method::POST, "/v2/jobs", Some(job)).await {
+            Ok(created) => created,
+            Err(error) => {
+                let code = match error.downcast_ref::<Refused>() {
+                    Some(refused) if refused.status == StatusCode::UNPROCESSABLE_ENTITY => EXIT_USAGE,
+                    Some(_) | None => EXIT_FAILED,
+                };
+                return Err(Failure { code, error });
+            },
+        };
+        let id = created["data"]["id"].as_str().ok_or_else(|| anyhow!("the server's answer is not a job"))?;
+        let mut board = Board::new();
+        for (task, path) in &self.uploads {
+            let tasks = created["data"]["tasks"].as_array().into_iter().flatten();
+            let form = tasks.into_iter().find(|made| made["name"] == task.as_str()).map(|made| &made["result"]["form"]);
+            let size = tokio::fs::metadata(path).await?.len();
+            let meter = board.meter(format!("{task} ⇐ {}", path.display()), size);
+            api.upload(form.unwrap_or(&Value::Null), path, meter).await?;
+        }
+        let ended = board.follow(api, id).await?;
+        let saved = self.save(api, &ended, &board).await;
+        if self.json {
+            print::line(ended.to_string());
+        }
+        saved?;
+        Ok(report(&ended))
+    }
+
+    /// Fetches the files of `export/url` tasks.
+    async fn save(&self, api: &Api, job: &Value, board: &Board) -> anyhow::Result<()> {
+        let mut used = HashSet::new();
+        for task in job["tasks"].as_array().into_iter().flatten().filter(|task| task["operation"] == "export/url") {
+            for file in task["result"]["files"].as_array().into_iter().flatten() {
+                let (Some(url), Some(name)) = (file["url"].as_str(), file["filename"].as_str()) else { continue };
+                tokio::fs::create_dir_all(&self.output)
+                    .await
+                    .with_context(|| format!("{} cannot be made", self.output.display()))?;
+                let path = self.output.join(unused(crate::files::name::safe(name), &mut used));
+                let meter = board.meter(format!("⇒ {}", path.display()), file["size"].as_u64().unwrap_or(0));
+                let digest = api.download(url, &path, Arc::clone(&meter)).await?;
+                if file["sha256"].as_str().is_some_and(|sha256| sha256 != hex::encode(digest)) {
+                    return Err(anyhow!("{} is not what the server holds; run the job again", path.display()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that no earlier file of this job has.
+fn unused(name: String, used: &mut HashSet<String>) -> String {
+    let (stem, extension) = name.rsplit_once('.').map_or((name.as_str(), String::new()), |(stem, rest)| (stem, format!(".{rest}")));
+    let candidate = std::iter::once(name.clone())
+        .chain((2_u32..).map(|number| format!("{stem}-{number}{extension}")))
+        .find(|candidate| !used.contains(candidate))
+        .unwrap_or_else(|| name.clone());
+    used.insert(candidate.clone());
+    candidate
+}
+
+fn report(job: &Value) -> ExitCode {
+    if job["status"] == "finished" {
+        return ExitCode::SUCCESS;
+    }
+    for task in job["tasks"].as_array().into_iter().flatten() {
+        if task["status"] == "error" && task["code"] != "INPUT_TASK_FAILED" {
+            let text = |key: &str| task[key].as_str().unwrap_or_default().to_owned();
+            print::note(format!("{} failed: {}: {}", text("name"), text("code"), text("message")));
+        }
+    }
+    ExitCode::from(EXIT_FAILED)
+}
