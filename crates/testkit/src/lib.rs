@@ -33,7 +33,7 @@ use std::fmt;
 pub use anyhow::Result;
 
 pub use crate::ceph::{Account, Ceph, ceph};
-pub use crate::sshd::{Sshd, sshd};
+pub use crate::sshd::{Key, Sshd, sshd};
 
 /// Something that the machine does not have and a test cannot do without.
 #[derive(Debug)]

@@ -209,7 +209,8 @@ async fn explain_full(session: &Session, error: Error, name: &str, missing: u64)
     let place = if directory.is_empty() { "." } else { directory };
     match session.free_bytes(place).await {
         Some(free) if free < missing => {
-            let detail = format!("the server has no space left for `{name}`: {missing} bytes are missing");
+            let detail =
+                format!("the server has no space left for `{name}`: {missing} bytes of it are still to be written");
             Error::new(Kind::NoSpace, error.action, detail).because(error)
         }
         Some(_) | None => error,

@@ -12,8 +12,8 @@ use connectors::memory::{MemoryJournal, MemorySource};
 use connectors::sftp::{Config, Sftp};
 use connectors::{Connector as _, Error, Kind, Limits, Progress, Secret};
 use testkit::proxy::Proxy;
-use testkit::sshd::Key;
-use testkit::{Sshd, or_skip};
+
+use testkit::{Key, Sshd, or_skip};
 
 const MIB: usize = 1024 * 1024;
 
@@ -384,6 +384,30 @@ async fn a_slow_line_is_no_timeout() {
     assert!(begun.elapsed() > Duration::from_secs(4), "it was not slow: {:?}", begun.elapsed());
 }
 
+/// Cancelling drops the future wherever it stands; what was opened is in the journal, and `abort` finds it.
+#[tokio::test]
+async fn a_cancelled_put_leaves_nothing_after_abort() {
+    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
+    let proxy = Proxy::start(sshd.addr()).await.unwrap();
+    let connector = connector(config(&sshd, proxy.addr()));
+    let folder = sshd.folder("cancelled").unwrap();
+    let name = folder.join("file").display().to_string();
+    contract::put(&connector, &name, &source(10, 1)).await.unwrap();
+    proxy.delay(Duration::from_millis(5));
+    let journal = Arc::new(MemoryJournal::default());
+    let put = contract::request(&name, &source(20 * MIB, 7), &journal, &Progress::default(), None);
+    tokio::time::timeout(Duration::from_millis(500), connector.put(put)).await.expect_err("it takes longer");
+    proxy.heal();
+    let open = journal.open(&name).unwrap();
+    assert_eq!(files(&folder).len(), 2, "the temporary file stands beside the old one");
+    connector.abort(&open).await.unwrap();
+    assert_eq!(files(&folder), ["file"]);
+    assert_eq!(fs::read(&name).unwrap(), contract::bytes(10, 1));
+    // The session went through all this and is still of use.
+    contract::put(&connector, &name, &source(30, 8)).await.unwrap();
+    assert_eq!((fs::read(&name).unwrap(), proxy.connections()), (contract::bytes(30, 8).to_vec(), 1));
+}
+
 #[tokio::test]
 async fn three_hundred_files_log_in_once() {
     let Some(sshd) = or_skip(testkit::sshd().await) else { return };
@@ -459,4 +483,34 @@ fn config_without_server() -> Config {
         host_key: None,
         limits: limits(),
     }
+}
+
+/// A server that knows nothing but an old key exchange.
+struct Old;
+
+impl russh::server::Handler for Old {
+    type Error = russh::Error;
+}
+
+#[tokio::test]
+async fn a_server_with_old_algorithms_is_named_with_them() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        let key = russh::keys::PrivateKey::random(&mut russh::keys::key::safe_rng(), russh::keys::Algorithm::Ed25519);
+        let config = russh::server::Config {
+            keys: vec![key.unwrap()],
+            preferred: russh::Preferred { kex: vec![russh::kex::DH_G1_SHA1].into(), ..russh::Preferred::DEFAULT },
+            ..russh::server::Config::default()
+        };
+        let (stream, _) = listener.accept().await.unwrap();
+        let running = russh::server::run_stream(Arc::new(config), stream, Old).await;
+        running.unwrap().await.ok();
+    });
+    let error = login(Config { port, ..config_without_server() }).await.expect_err("nothing in common");
+    assert_eq!(error.kind, Kind::Unsupported, "{error:?}");
+    for algorithm in ["diffie-hellman-group1-sha1", "curve25519-sha256"] {
+        assert!(error.detail.contains(algorithm), "{error:?}");
+    }
+    server.abort();
 }
