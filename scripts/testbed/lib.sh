@@ -39,18 +39,31 @@ free_port() {
     die "no free port between 20000 and 32000"
 }
 
-# start DIR NAME COMMAND...: in the background, in its own session; log in DIR/NAME.log, process id in DIR/NAME.pid.
+# began PID: when a process began, in ticks since boot; nothing when it has ended. With the number it names one process
+# for good: numbers alone are used again, and a command line changes with `exec`.
+began() {
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    # After the name, which may contain anything: state, parent, … the 20th is the start.
+    set -- ${stat##*) }
+    [ "$1" = Z ] || echo "${20}"
+}
+
+# record DIR NAME PID: notes a process in DIR/NAME.pid as `PID BEGAN`.
+record() { echo "$3 $(began "$3")" >"$1/$2.pid"; }
+
+# start DIR NAME COMMAND...: in the background, in its own session; log in DIR/NAME.log, process in DIR/NAME.pid.
 start() {
     local dir=$1 name=$2
     shift 2
     setsid "$@" >"$dir/$name.log" 2>&1 </dev/null &
-    echo $! >"$dir/$name.pid"
+    record "$dir" "$name" $!
 }
 
-# running DIR NAME: is it alive, and is the process really ours? (Numbers are used again; our command lines name DIR.)
+# running DIR NAME: is the process that was noted still there?
 running() {
-    local pid
-    pid=$(cat "$1/$2.pid" 2>/dev/null) && grep -qaF "$1" "/proc/$pid/cmdline" 2>/dev/null
+    local pid began
+    read -r pid began 2>/dev/null <"$1/$2.pid" && [ -n "$began" ] && [ "$(began "$pid")" = "$began" ]
 }
 
 # descendants PID: its children, their children …
@@ -68,12 +81,12 @@ stop() {
     shift
     for name in "$@"; do
         if running "$dir" "$name"; then
-            pid=$(cat "$dir/$name.pid")
+            read -r pid _ <"$dir/$name.pid"
             family=$(descendants "$pid")
             kill "$pid" $family 2>/dev/null || true
             end=$((SECONDS + STOP_SECS))
             while running "$dir" "$name" && [ $SECONDS -lt $end ]; do sleep 0.05; done
-            kill -KILL "$pid" $family 2>/dev/null || true
+            if running "$dir" "$name"; then kill -KILL "$pid" $family 2>/dev/null || true; fi
         fi
         rm -f "$dir/$name.pid"
     done
@@ -83,7 +96,7 @@ stop() {
 wait_port() {
     local end=$((SECONDS + START_SECS))
     until (exec 3<>"/dev/tcp/127.0.0.1/$3") 2>/dev/null && running "$1" "$2"; do
-        if ! kill -0 "$(cat "$1/$2.pid")" 2>/dev/null || [ $SECONDS -ge $end ]; then
+        if ! running "$1" "$2" || [ $SECONDS -ge $end ]; then
             tail -n 20 "$1/$2.log" >&2
             die "$2 does not answer on port $3 (log: $1/$2.log)"
         fi

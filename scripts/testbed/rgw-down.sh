@@ -4,6 +4,6 @@
 dir=$RUN/rgw
 [ -d "$dir" ] || exit 0
 stop "$dir" prepare rgw osd mon
-watchdog=$(cat "$dir/watchdog.pid" 2>/dev/null || true)
-if [ "$watchdog" != $$ ]; then stop "$dir" watchdog; fi
+# Unless it is the watchdog that became this script.
+if [ "$(cut -d' ' -f1 "$dir/watchdog.pid" 2>/dev/null)" != $$ ]; then stop "$dir" watchdog; fi
 rm -rf -- "$dir"

@@ -83,8 +83,9 @@ chmod 755 "$dir/admin"
 # A command that may wait for the servers; `rgw-down.sh` finds it when this script is killed meanwhile.
 bounded() {
     timeout --foreground $START_SECS "$@" &
-    echo $! >"$dir/prepare.pid"
-    wait $!
+    local pid=$!
+    record "$dir" prepare $pid
+    wait $pid
     rm "$dir/prepare.pid"
 }
 

@@ -9,6 +9,6 @@ if [ -s "$dir/user" ]; then
     if getent passwd "$user" >/dev/null; then userdel --force "$user" 2>/dev/null || echo "user $user is still there" >&2; fi
 fi
 if [ -s "$dir/files" ]; then rm -rf -- "$(cat "$dir/files")"; fi
-watchdog=$(cat "$dir/watchdog.pid" 2>/dev/null || true)
-if [ "$watchdog" != $$ ]; then stop "$dir" watchdog; fi
+# Unless it is the watchdog that became this script.
+if [ "$(cut -d' ' -f1 "$dir/watchdog.pid" 2>/dev/null)" != $$ ]; then stop "$dir" watchdog; fi
 rm -rf -- "$dir"

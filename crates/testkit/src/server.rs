@@ -5,7 +5,7 @@
 //! the server's watchdog stops it when nobody has held the lock for two minutes. `scripts/test` stops all at its end.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
@@ -62,17 +62,21 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// Whether the server came up and all its processes are still there. A number that was given to another process does not
-/// count: the command lines of ours name the folder.
+/// Whether the server came up and all its processes are still there: `NAME.pid` holds the number and the start (in ticks
+/// since boot), because numbers are used again.
 fn running(dir: &Path) -> bool {
     let alive = |pid_file: &Path| {
-        fs::read_to_string(pid_file)
-            .and_then(|pid| fs::read(format!("/proc/{}/cmdline", pid.trim())))
-            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&*dir.to_string_lossy()))
+        let noted = fs::read_to_string(pid_file).unwrap_or_default();
+        let (pid, began) = noted.trim().split_once(' ')?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the name, which may contain anything: state, parent, … the 20th is the start.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        (fields.next()? != "Z" && fields.nth(18)? == began).then_some(())
     };
-    let pid_files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    dir.join("state.json").exists()
-        && pid_files.filter(|path| path.extension().is_some_and(|e| e == "pid")).all(|path| alive(&path))
+    // A dead watchdog is no reason to take the server away from those who use it.
+    let of_server = |path: &PathBuf| path.extension().is_some_and(|e| e == "pid") && !path.ends_with("watchdog.pid");
+    let mut pid_files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).filter(of_server);
+    dir.join("state.json").exists() && pid_files.all(|path| alive(&path).is_some())
 }
 
 fn start(name: &str, run: &Path) -> Result<()> {
