@@ -1,12 +1,13 @@
 //! The S3 server: accepts connections and hands requests to `s3s`, which checks signatures and calls the backend.
 //!
 //! `name` maps keys to file names, `receive` takes in a body, `objects` keeps finished objects, `uploads` multipart
-//! uploads, `listing` pages through keys; `backend` is the list of operations, `answer` the shapes of what they say.
+//! uploads, `listing` pages through keys; `backend` (with `lists`) is the list of operations, `answer` the shapes of what they say.
 
 mod answer;
 mod backend;
 mod checksum;
 mod listing;
+mod lists;
 mod name;
 mod objects;
 mod receive;
