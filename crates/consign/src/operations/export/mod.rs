@@ -2,5 +2,10 @@
 
 use super::Entry;
 
+mod deliver;
+pub mod naming;
+
+pub use naming::Naming;
+
 /// All exports.
 pub(super) const ALL: &[Entry] = &[];
