@@ -35,11 +35,14 @@ impl Scratch {
         let file = in_folder(root, &path, || {
             let open =
                 |create_new| File::options().read(true).write(true).create_new(create_new).mode(FILE_MODE).open(&part);
-            open(true).or_else(|error| match error.kind() {
+            match open(true) {
                 // Left by an earlier run of the same attempt.
-                io::ErrorKind::AlreadyExists => fs::remove_file(&part).and_then(|()| open(true)),
-                _ => Err(error),
-            })
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    fs::remove_file(&part)?;
+                    open(true)
+                }
+                other => other,
+            }
         })?;
         let part = Unpublished(Some(part));
         file.try_lock()?;

@@ -92,7 +92,7 @@ async fn what_is_received_is_hashed_and_can_be_read_anywhere() {
 #[tokio::test]
 async fn many_batches_arrive_in_order() {
     let store = Store::new().await;
-    let bytes: Vec<u8> = (0..5_000_003_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let bytes: Vec<u8> = (0..5_000_003_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
     for piece in [700, 65_536, 3_000_000] {
         let key = key();
         let received = store.receive(&key, stream_of(&bytes, piece), None).await.unwrap();

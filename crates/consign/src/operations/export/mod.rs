@@ -4,8 +4,10 @@ use super::Entry;
 
 mod deliver;
 pub mod naming;
+mod url;
+mod zip;
 
 pub use naming::Naming;
 
 /// All exports.
-pub(super) const ALL: &[Entry] = &[];
+pub(super) const ALL: &[Entry] = &[Entry::of::<url::ExportUrl>()];
