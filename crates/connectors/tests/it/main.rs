@@ -15,9 +15,12 @@ use connectors::egress::{Guard, Resolver};
 use connectors::http::{Client, tls_config};
 use connectors::{Limits, Result};
 
+/// The smallest part that S3 takes.
+const PART_BYTES: usize = 5 * 1024 * 1024;
+
 /// Small parts, so that a test with many of them moves few bytes.
 const LIMITS: Limits = Limits {
-    part_bytes: 5 * 1024 * 1024,
+    part_bytes: PART_BYTES as u64,
     parts_in_flight: 4,
     tries: 5,
     connect_timeout: std::time::Duration::from_secs(5),

@@ -9,7 +9,7 @@ use connectors::{Connector as _, Kind, Limits};
 
 use super::s3;
 use crate::scripted::{Request, Scripted, answer};
-use crate::{LIMITS, client_that_knows_no_names};
+use crate::{LIMITS, PART_BYTES, client_that_knows_no_names};
 
 fn config(server: &Scripted) -> Config {
     Config {
@@ -47,7 +47,7 @@ fn aws(request: &Request) -> http::Response<String> {
         ("POST", _) => answer(
             200,
             &[("x-amz-version-id", "v7")],
-            "  <CompleteMultipartUploadResult><ETag>&quot;e-2&quot;</ETag></CompleteMultipartUploadResult>",
+            "  <CompleteMultipartUploadResult><ETag>&quot;opaque&quot;</ETag></CompleteMultipartUploadResult>",
         ),
         _ => answer(404, &[], ""),
     }
@@ -57,13 +57,13 @@ async fn put(connector: &S3, size: usize) -> connectors::Result<connectors::Rece
     contract::put(connector, "k", &Arc::new(MemorySource::new(contract::bytes(size, 1)))).await
 }
 
-const LARGE: usize = LIMITS.part_bytes as usize + 10;
+const LARGE: usize = PART_BYTES + 10;
 
 #[tokio::test]
 async fn checksums_are_sent_listed_and_noted() {
     let server = Scripted::start(aws).await;
     let receipt = put(&s3(&config(&server)), LARGE).await.unwrap();
-    assert_eq!((receipt.verified.as_str(), receipt.etag.as_deref()), ("crc32c", Some("e-2")));
+    assert_eq!((receipt.verified.as_str(), receipt.etag.as_deref()), ("crc32c", Some("opaque")));
     assert_eq!(receipt.version.as_deref(), Some("v7"));
     let seen = server.seen();
     assert_eq!(seen[0].headers()["x-amz-checksum-algorithm"], "CRC32C");
@@ -105,6 +105,20 @@ async fn a_wrong_composed_checksum_fails() {
              </CompleteMultipartUploadResult>",
         ),
         response => response,
+    })
+    .await;
+    let connector = super::with_limits(&config(&server), Limits { tries: 1, ..LIMITS });
+    assert_eq!(put(&connector, LARGE).await.unwrap_err().kind, Kind::IntegrityMismatch);
+}
+
+/// Where MD5 is the proof, the mark of the whole is composed of those of the parts.
+#[tokio::test]
+async fn a_wrong_composed_etag_fails() {
+    let server = Scripted::start(|request| {
+        let mut response = aws(request);
+        response.headers_mut().remove("x-amz-checksum-crc32c");
+        let body = response.body().replace("opaque", "0123456789abcdef0123456789abcdef-2");
+        response.map(|_| body)
     })
     .await;
     let connector = super::with_limits(&config(&server), Limits { tries: 1, ..LIMITS });
@@ -182,9 +196,10 @@ async fn no_refusal_gives_a_secret_away() {
 async fn addressing_is_found_out() {
     let server = Scripted::start(|request| {
         let host = request.headers()["host"].to_str().unwrap();
-        match host.starts_with("bkt.oss.test:") && request.uri().path() == "/k" {
-            true => answer(200, &[("etag", &format!("\"{}\"", testkit::bytes::digest(request.body()).md5))], ""),
-            false => answer(403, &[], &error_body("SecondLevelDomainForbidden", "")),
+        if host.starts_with("bkt.oss.test:") && request.uri().path() == "/k" {
+            answer(200, &[("etag", &format!("\"{}\"", testkit::bytes::digest(request.body()).md5))], "")
+        } else {
+            answer(403, &[], &error_body("SecondLevelDomainForbidden", ""))
         }
     })
     .await;
@@ -259,10 +274,8 @@ async fn long_listings_are_read_page_by_page() {
                 "<IsTruncated>true</IsTruncated><NextContinuationToken>t/1</NextContinuationToken>".to_owned(),
             )
         };
-        let contents: String = keys
-            .iter()
-            .map(|key| format!("<Contents><Key>{key}</Key><Size>1</Size><ETag>\"e\"</ETag></Contents>"))
-            .collect();
+        let contents =
+            keys.map(|key| format!("<Contents><Key>{key}</Key><Size>1</Size><ETag>\"e\"</ETag></Contents>")).concat();
         let body = format!("<ListBucketResult><EncodingType>url</EncodingType>{contents}{rest}</ListBucketResult>");
         answer(200, &[], &body)
     })

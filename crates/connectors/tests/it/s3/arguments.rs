@@ -11,10 +11,10 @@ use testkit::Ceph;
 use testkit::http_faults::HttpFaults;
 
 use super::{ceph_with, of_ceph, s3};
-use crate::LIMITS;
+use crate::{LIMITS, PART_BYTES};
 
 /// Sizes of a single and of a multipart upload.
-const SIZES: [usize; 2] = [1000, LIMITS.part_bytes as usize + 1000];
+const SIZES: [usize; 2] = [1000, PART_BYTES + 1000];
 
 fn full(config: Config) -> Config {
     Config {

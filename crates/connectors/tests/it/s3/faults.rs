@@ -89,7 +89,7 @@ async fn a_cut_is_mended_within_an_attempt() {
 }
 
 /// A bit flips on the way, in a first part (whose proof is not yet settled) and in a later one.
-async fn flip(config: &dyn Fn(&str) -> Config, target: std::net::SocketAddr, verified: &str) {
+async fn flip(config: impl Fn(&str) -> Config + Send, target: std::net::SocketAddr, verified: &str) {
     let proxy = Proxy::start(target).await.unwrap();
     let config = config(&format!("http://{}", proxy.addr()));
     for (size, at) in [(3 * MIB, MIB), (32 * MIB, 2 * MIB), (32 * MIB, 28 * MIB)] {
@@ -108,14 +108,14 @@ async fn flip(config: &dyn Fn(&str) -> Config, target: std::net::SocketAddr, ver
 async fn a_flipped_bit_is_sent_again_where_md5_is_checked() {
     let bucket = "s3-flip";
     let Some(ceph) = ceph_with(bucket).await else { return };
-    flip(&|endpoint| of_ceph(&ceph.account, endpoint, bucket), ceph.addr(), "md5").await;
+    flip(|endpoint| of_ceph(&ceph.account, endpoint, bucket), ceph.addr(), "md5").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_is_sent_again_where_crc32c_is_checked() {
     let folder = tempfile::tempdir().unwrap();
     let practice = Practice::start(Settings::new(folder.path())).await.unwrap();
-    flip(&|endpoint| of_practice(&practice, endpoint), practice.s3_addr(), "crc32c").await;
+    flip(|endpoint| of_practice(&practice, endpoint), practice.s3_addr(), "crc32c").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
