@@ -2,14 +2,29 @@
 //!
 //! A file comes in through [`Files::receive`] in one pass that counts, limits and hashes, and is published whole or
 //! not at all. It never changes afterwards, and goes with its task.
+//!
+//! On disk a file is `{root}/{task}/{token}/{number}`; while it is written it has `.part` behind its name and is
+//! locked, so that a second process on the same folder can tell it from what a crash left.
 
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use connectors::{ByteStream, Digests, Progress, Source};
 
+use crate::error::{Code, TaskError};
 use crate::id::TaskId;
 use crate::model::{BlobKey, File};
+
+mod hashing;
+mod local;
+pub mod name;
+mod source;
+mod stream;
+mod sweep;
+
+pub use local::Scratch;
 
 /// The file store of a process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,10 +60,10 @@ pub enum Error {
     },
     /// The disk is full.
     #[error("the disk is full")]
-    Full(#[source] std::io::Error),
+    Full(#[source] io::Error),
     /// The disk refused something else.
     #[error("the file store cannot be used")]
-    Disk(#[source] std::io::Error),
+    Disk(#[source] io::Error),
     /// The bytes stopped coming.
     #[error(transparent)]
     Stream(connectors::Error),
@@ -59,9 +74,15 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::Disk`].
-    #[expect(clippy::unused_async, reason = "filled in next")]
     pub async fn open(root: &Path) -> Result<Self, Error> {
-        Ok(Self { root: Arc::from(root) })
+        let root: Arc<Path> = Arc::from(root);
+        let folder = Arc::clone(&root);
+        blocking(move || {
+            local::make_root(&folder)?;
+            sweep::clear_parts(&folder)
+        })
+        .await?;
+        Ok(Self { root })
     }
 
     /// Receives a file: counts, limits and hashes in one pass, syncs it to disk, publishes it under `key`.
@@ -71,33 +92,74 @@ impl Files {
     ///
     /// # Cancel safety
     /// When dropped, nothing is left behind.
-    #[expect(clippy::unused_async, reason = "filled in next")]
     pub async fn receive(
         &self,
-        _key: &BlobKey,
-        _stream: ByteStream,
-        _announced_bytes: Option<u64>,
+        key: &BlobKey,
+        stream: ByteStream,
+        announced_bytes: Option<u64>,
         limit_bytes: u64,
-        _progress: &Progress,
+        progress: &Progress,
     ) -> Result<Received, Error> {
-        Err(Error::TooLarge { limit_bytes })
+        if announced_bytes.is_some_and(|announced| announced > limit_bytes) {
+            return Err(Error::TooLarge { limit_bytes });
+        }
+        let scratch = self.scratch(key).await?;
+        let received = stream::pour(stream, scratch.file(), announced_bytes, limit_bytes, progress).await?;
+        self.publish(scratch).await?;
+        Ok(received)
+    }
+
+    /// Opens an empty file for bytes that do not come in order; [`Self::publish_scratch`] keeps them. Dropping it
+    /// removes it.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and [`Error::Disk`].
+    pub async fn scratch(&self, key: &BlobKey) -> Result<Scratch, Error> {
+        let (root, path) = (Arc::clone(&self.root), self.path(key));
+        blocking(move || Scratch::create(&root, path)).await
+    }
+
+    /// Hashes what a scratch file holds, syncs it to disk and publishes it under its key.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and [`Error::Disk`]; then nothing is left behind.
+    ///
+    /// # Cancel safety
+    /// When dropped, nothing is left behind.
+    pub async fn publish_scratch(&self, scratch: Scratch) -> Result<Received, Error> {
+        let file = scratch.file();
+        let received = hashing::of_file(file).await?;
+        self.publish(scratch).await?;
+        Ok(received)
     }
 
     /// The bytes of a kept file.
     ///
     /// # Errors
-    /// [`Error::Disk`] when they are gone.
-    #[expect(clippy::unused_async, reason = "filled in next")]
-    pub async fn source(&self, _key: &BlobKey, _file: &File) -> Result<Arc<dyn Source>, Error> {
-        Err(Error::TooLarge { limit_bytes: 0 })
+    /// [`Error::Disk`] when they are gone, or are not as many as they were.
+    pub async fn source(&self, key: &BlobKey, file: &File) -> Result<Arc<dyn Source>, Error> {
+        let path = self.path(key);
+        let (size, digests) = (file.size, file.digests);
+        blocking(move || source::LocalSource::open(&path, size, digests)).await
     }
 
-    /// Gives the bytes of one key a second key, without copying them.
+    /// Gives the bytes of one key a second key, without copying them where the disk can do that.
     ///
     /// # Errors
-    /// [`Error::Disk`].
-    #[expect(clippy::unused_async, reason = "filled in next")]
-    pub async fn link(&self, _from: &BlobKey, _to: &BlobKey) -> Result<(), Error> {
+    /// [`Error::Full`] and [`Error::Disk`].
+    pub async fn link(&self, from: &BlobKey, to: &BlobKey) -> Result<(), Error> {
+        self.link_all(vec![(from.clone(), to.clone())]).await
+    }
+
+    /// As [`Self::link`], for many: what takes time is done once a folder.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and [`Error::Disk`]; then none of them is left.
+    pub async fn link_all(&self, pairs: Vec<(BlobKey, BlobKey)>) -> Result<(), Error> {
+        let root = Arc::clone(&self.root);
+        let pairs = pairs.iter().map(|(from, to)| (self.path(from), self.path(to))).collect();
+        let links = blocking(move || local::link_all(&root, pairs)).await?;
+        links.into_iter().for_each(local::Unpublished::keep);
         Ok(())
     }
 
@@ -105,8 +167,72 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::Disk`].
-    #[expect(clippy::unused_async, reason = "filled in next")]
-    pub async fn remove_task(&self, _task: TaskId) -> Result<(), Error> {
+    pub async fn remove_task(&self, task: TaskId) -> Result<(), Error> {
+        let folder = self.root.join(task.to_string());
+        blocking(move || local::remove_folder(&folder)).await
+    }
+
+    /// Makes a scratch file durable under its final name.
+    async fn publish(&self, scratch: Scratch) -> Result<(), Error> {
+        // The guard comes back through the pool: if this future is dropped meanwhile, nobody takes it, and it
+        // removes what was published.
+        blocking(move || scratch.publish()).await?.keep();
         Ok(())
     }
+
+    fn path(&self, key: &BlobKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
 }
+
+/// Runs what may block for long on the threads made for it.
+async fn blocking<T, F>(work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce() -> io::Result<T> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(stopped) => Err(Error::Disk(io::Error::other(stopped))),
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Self::Full(error)
+        } else {
+            Self::Disk(error)
+        }
+    }
+}
+
+impl From<Error> for TaskError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::TooLarge { limit_bytes } => {
+                Self::new(Code::FileTooLarge, format!("The file is larger than the {limit_bytes} bytes allowed here."))
+            }
+            Error::WrongLength { announced_bytes, received_bytes } => Self::new(
+                Code::RemoteUnreachable,
+                format!("The file did not come whole: {received_bytes} bytes of {announced_bytes}."),
+            ),
+            Error::Full(cause) => {
+                Self::new(Code::StorageFull, "This server's disk is full; its operator must make room.").because(cause)
+            }
+            Error::Disk(cause) => {
+                Self::new(Code::Internal, "The server could not read or write its own files; its log says why.")
+                    .because(cause)
+            }
+            Error::Stream(error) => error.into(),
+        }
+    }
+}
+
+/// Syncs a folder, so that the names in it survive a power cut.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

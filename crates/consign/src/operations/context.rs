@@ -2,15 +2,19 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use connectors::{ByteStream, Journal, Network, OpenUpload, Source};
+use connectors::{ByteStream, Journal, Network, OpenUpload, Progress, Source};
 
 use crate::clock::Clock;
 use crate::error::TaskError;
-use crate::files::Files;
+use crate::files::{Files, name};
 use crate::id::{TaskId, Token};
-use crate::model::File;
+use crate::model::{BlobKey, File};
+
+/// Progress while a task runs: 100 comes with its end.
+const PERCENT_RUNNING_MAX: u8 = 99;
 
 /// Everything that one attempt of a task may touch.
 pub struct Context {
@@ -59,21 +63,66 @@ pub struct InputFile {
 }
 
 impl Context {
-    /// Keeps a stream as this task's next output file. `size` is the length that was announced, if one was.
+    /// Keeps a stream as this task's `number`th output file (from 1), and reports progress if `size`, the length that
+    /// was announced, is known. The name is made safe; without a media type, the name suggests one.
     ///
     /// # Errors
     /// `FILE_TOO_LARGE`, `STORAGE_FULL`, and the stream's own error. Nothing is left behind then.
-    #[expect(clippy::unused_async, reason = "filled in with the file store")]
     pub async fn save(
         &self,
-        _number: u32,
-        _name: &str,
-        _content_type: Option<&str>,
-        _size: Option<u64>,
-        _stream: ByteStream,
+        number: u32,
+        name: &str,
+        content_type: Option<&str>,
+        size: Option<u64>,
+        stream: ByteStream,
     ) -> Result<File, TaskError> {
-        Err(TaskError::new(crate::error::Code::Internal, "not there"))
+        let progress = size.map_or_else(Progress::default, |size| self.progress(size));
+        self.save_as_part(number, name, content_type, size, stream, &progress).await
     }
+
+    /// As [`Self::save`], for one of several files that share a [`Self::progress`].
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub async fn save_as_part(
+        &self,
+        number: u32,
+        name: &str,
+        content_type: Option<&str>,
+        size: Option<u64>,
+        stream: ByteStream,
+        progress: &Progress,
+    ) -> Result<File, TaskError> {
+        let key = BlobKey::new(self.task_id, self.token, number);
+        let received = self.files.receive(&key, stream, size, self.bounds.file_bytes_max, progress).await?;
+        let name = name::safe(name);
+        Ok(File {
+            content_type: content_type.map_or_else(|| name::content_type(&name), str::to_owned),
+            name,
+            size: received.size,
+            digests: received.digests,
+            blob: Some(key),
+            download: None,
+            receipt: None,
+        })
+    }
+
+    /// Counts towards `total_bytes` and reports percents as they rise; never back, even if bytes are sent again.
+    pub fn progress(&self, total_bytes: u64) -> Progress {
+        let report = Arc::clone(&self.report);
+        let highest = AtomicU8::new(0);
+        Progress::reporting(move |bytes| {
+            let percent = percent(bytes, total_bytes);
+            if highest.fetch_max(percent, Ordering::Relaxed) < percent {
+                report(percent);
+            }
+        })
+    }
+}
+
+fn percent(bytes: u64, total_bytes: u64) -> u8 {
+    let percent = u128::from(bytes) * 100 / u128::from(total_bytes.max(1));
+    u8::try_from(percent).unwrap_or(u8::MAX).min(PERCENT_RUNNING_MAX)
 }
 
 impl fmt::Debug for Context {

@@ -2,5 +2,12 @@
 
 use super::Entry;
 
+mod deliver;
+pub mod naming;
+mod url;
+mod zip;
+
+pub use naming::Naming;
+
 /// All exports.
-pub(super) const ALL: &[Entry] = &[];
+pub(super) const ALL: &[Entry] = &[Entry::of::<url::ExportUrl>()];

@@ -4,8 +4,13 @@ use super::Entry;
 
 mod base64;
 mod raw;
+mod upload;
 mod url;
 
 /// All imports.
-pub(super) const ALL: &[Entry] =
-    &[Entry::of::<url::ImportUrl>(), Entry::of::<base64::ImportBase64>(), Entry::of::<raw::ImportRaw>()];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<url::ImportUrl>(),
+    Entry::of::<upload::ImportUpload>(),
+    Entry::of::<base64::ImportBase64>(),
+    Entry::of::<raw::ImportRaw>(),
+];

@@ -1,0 +1,55 @@
+//! Reading a kept file at any offset.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use connectors::{Digests, Error, Kind, Source};
+
+/// A kept file, opened once; it stays readable while somebody holds it, even when its task is removed.
+#[derive(Debug)]
+pub(super) struct LocalSource {
+    file: Arc<File>,
+    size: u64,
+    digests: Digests,
+}
+
+impl LocalSource {
+    /// Opens it and checks that it is as long as its row says.
+    pub(super) fn open(path: &Path, size: u64, digests: Digests) -> io::Result<Arc<dyn Source>> {
+        let file = File::open(path)?;
+        let found = file.metadata()?.len();
+        if found != size {
+            return Err(io::Error::other(format!("a kept file has {found} bytes instead of {size}")));
+        }
+        Ok(Arc::new(Self { file: Arc::new(file), size, digests }))
+    }
+}
+
+#[async_trait]
+impl Source for LocalSource {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn digests(&self) -> Digests {
+        self.digests
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> connectors::Result<Bytes> {
+        let file = Arc::clone(&self.file);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; length];
+            file.read_exact_at(&mut buffer, offset)?;
+            Ok(Bytes::from(buffer))
+        });
+        let failed = |cause: io::Error| {
+            Error::new(Kind::Local, "reading the file", "a file of this server could not be read").because(cause)
+        };
+        read.await.map_err(|stopped| failed(io::Error::other(stopped)))?.map_err(failed)
+    }
+}

@@ -1,0 +1,124 @@
+//! One pass: from a stream onto the disk, counted, limited and hashed.
+//!
+//! Bytes are gathered into batches. While one batch is written and hashed by the blocking pool, the next one is
+//! gathered; so a file in transit costs two batches of memory, and no thread while its sender is slow.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use connectors::{ByteStream, Progress};
+use futures_util::StreamExt as _;
+use tokio::task::JoinHandle;
+
+use super::hashing::{self, Quick, Slow};
+use super::{Error, Received};
+
+/// Bytes of a batch. Large enough that handing it over costs nothing beside hashing it.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Pieces of a batch: bounds what a stream of tiny pieces costs.
+const BATCH_PIECES: usize = 1024;
+
+/// Writes a stream into an empty file.
+pub(super) async fn pour(
+    mut stream: ByteStream,
+    file: Arc<File>,
+    announced_bytes: Option<u64>,
+    limit_bytes: u64,
+    progress: &Progress,
+) -> Result<Received, Error> {
+    let mut sink = Sink::new(file);
+    let mut batch = Batch::default();
+    let mut size = 0_u64;
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(Error::Stream)?;
+        size += piece.len() as u64;
+        if size > limit_bytes {
+            return Err(Error::TooLarge { limit_bytes });
+        }
+        if let Some(announced_bytes) = announced_bytes.filter(|&announced| size > announced) {
+            return Err(Error::WrongLength { announced_bytes, received_bytes: size });
+        }
+        progress.add(piece.len() as u64);
+        batch.add(piece);
+        if batch.is_full() {
+            sink.take(std::mem::take(&mut batch)).await?;
+        }
+    }
+    if let Some(announced_bytes) = announced_bytes.filter(|&announced| size != announced) {
+        return Err(Error::WrongLength { announced_bytes, received_bytes: size });
+    }
+    sink.take(batch).await?;
+    let (slow, quick) = sink.finish().await?;
+    Ok(Received { size, digests: hashing::finish(slow, quick) })
+}
+
+/// Pieces that are handled together.
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        self.pieces.push(piece);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES || self.pieces.len() >= BATCH_PIECES
+    }
+}
+
+/// Where batches go: two jobs on the pool at the most, one that hashes slowly, one that hashes quickly and writes.
+struct Sink {
+    file: Arc<File>,
+    written: u64,
+    slow: JoinHandle<Slow>,
+    quick: JoinHandle<io::Result<Quick>>,
+}
+
+impl Sink {
+    fn new(file: Arc<File>) -> Self {
+        let slow = tokio::task::spawn_blocking(Slow::new);
+        let quick = tokio::task::spawn_blocking(|| Ok(Quick::new()));
+        Self { file, written: 0, slow, quick }
+    }
+
+    /// Hands a batch to the pool once the one before it is done.
+    async fn take(&mut self, batch: Batch) -> Result<(), Error> {
+        let (mut slow, mut quick) = self.idle().await?;
+        let start = self.written;
+        self.written += batch.bytes as u64;
+        let pieces: Arc<[Bytes]> = batch.pieces.into();
+        let (file, same) = (Arc::clone(&self.file), Arc::clone(&pieces));
+        self.slow = tokio::task::spawn_blocking(move || {
+            same.iter().for_each(|piece| slow.update(piece));
+            slow
+        });
+        self.quick = tokio::task::spawn_blocking(move || {
+            let mut offset = start;
+            for piece in pieces.iter() {
+                file.write_all_at(piece, offset)?;
+                quick.update(piece);
+                offset += piece.len() as u64;
+            }
+            Ok(quick)
+        });
+        Ok(())
+    }
+
+    async fn idle(&mut self) -> Result<(Slow, Quick), Error> {
+        let stopped = |error| Error::Disk(io::Error::other(error));
+        let slow = (&mut self.slow).await.map_err(stopped)?;
+        let quick = (&mut self.quick).await.map_err(stopped)??;
+        Ok((slow, quick))
+    }
+
+    async fn finish(mut self) -> Result<(Slow, Quick), Error> {
+        self.idle().await
+    }
+}

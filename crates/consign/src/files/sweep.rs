@@ -1,0 +1,98 @@
+//! Finding what should not be there. The file store does not know what is wanted: the runner compares these lists
+//! with the rows.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use super::{Error, Files, blocking, local};
+use crate::id::{TaskId, Token};
+
+impl Files {
+    /// The tasks that have files here, at most `limit` of them: those that sort right after `after`, in order.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn list_tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
+        let root = Arc::clone(&self.root);
+        let mut tasks: Vec<TaskId> =
+            blocking(move || Ok(names(&root)?.iter().filter_map(|name| TaskId::from_str(name).ok()).collect())).await?;
+        tasks.retain(|task| after.is_none_or(|after| *task > after));
+        tasks.sort_unstable();
+        tasks.truncate(limit);
+        Ok(tasks)
+    }
+
+    /// The attempts of a task that have files here, in no order.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn attempts(&self, task: TaskId) -> Result<Vec<Token>, Error> {
+        let folder = self.root.join(task.to_string());
+        let read = |name: &String| i64::from_str_radix(name, 16).ok().map(Token);
+        blocking(move || Ok(names(&folder)?.iter().filter_map(read).collect())).await
+    }
+
+    /// Removes all files of one attempt. What is gone already counts as removed.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn remove_attempt(&self, task: TaskId, token: Token) -> Result<(), Error> {
+        let folder = self.root.join(task.to_string()).join(format!("{:016x}", token.0));
+        blocking(move || local::remove_folder(&folder)).await
+    }
+}
+
+/// Removes half-written files that no process holds, and the folders that are empty then.
+pub(super) fn clear_parts(root: &Path) -> io::Result<()> {
+    for task in names(root)?.iter().filter(|name| TaskId::from_str(name).is_ok()) {
+        let task = root.join(task);
+        for attempt in folders(&task)? {
+            for name in names(&attempt)?.iter().filter(|name| name.ends_with(local::PART)) {
+                clear_part(&attempt.join(name))?;
+            }
+            ignore_full_or_gone(fs::remove_dir(&attempt))?;
+        }
+        ignore_full_or_gone(fs::remove_dir(&task))?;
+    }
+    Ok(())
+}
+
+fn clear_part(part: &Path) -> io::Result<()> {
+    let file = match File::open(part) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    match file.try_lock() {
+        Ok(()) => fs::remove_file(part),
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn ignore_full_or_gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
+        other => other,
+    }
+}
+
+/// The names in a folder that are text; none if it is gone.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    entries
+        .map(|entry| Ok(entry?.file_name()))
+        .filter_map(|name| name.map(|name| name.into_string().ok()).transpose())
+        .collect()
+}
+
+fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = names(folder)?.into_iter().map(|name| folder.join(name));
+    Ok(paths.filter(|path| path.is_dir() && path.extension() != Some(OsStr::new("part"))).collect())
+}

@@ -1,0 +1,40 @@
+//! `import/upload`: waits for a file that the client posts to a form.
+
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::{Code, TaskError};
+use crate::operations::{Context, Feed, Operation, Outcome};
+
+/// Takes a file that you post to the form in `result.form`: all `parameters`, then the `file`, as
+/// `multipart/form-data`.
+///
+/// ## Result
+/// `result.form` while the task waits; then `result.files` has the file with its size in bytes.
+///
+/// ## Retries
+/// A form takes one file. If the post breaks, post again: until the file has come whole, the task waits.
+///
+/// ## Errors
+/// `TIMEOUT` when no file comes, `FILE_TOO_LARGE`.
+pub(super) struct ImportUpload;
+
+/// Arguments of `import/upload`.
+#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[schemars(rename = "ImportUploadArgs")]
+pub(super) struct Args {
+    /// Address that the browser is sent to after the upload, instead of the answer `201 Created`.
+    #[garde(length(max = 8192))]
+    redirect: Option<String>,
+}
+
+impl Operation for ImportUpload {
+    const NAME: &'static str = "import/upload";
+    const FEED: Feed = Feed::Client;
+    type Args = Args;
+
+    async fn run(_args: Args, _task: Context) -> Result<Outcome, TaskError> {
+        Err(TaskError::new(Code::Internal, "A file that the client sends cannot be fetched."))
+    }
+}
