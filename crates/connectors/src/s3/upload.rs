@@ -172,7 +172,8 @@ impl S3 {
             ..Call::new(CREATE, Method::POST, Some(&put.name)).query("uploads", "")
         };
         let reply = self.service.call(&call).await?;
-        if reply.header(ALGORITHM_HEADER.as_str()) == Some("CRC32C") {
+        let is_promised = reply.header(ALGORITHM_HEADER.as_str()) == Some("CRC32C");
+        if is_promised && self.service.checksums.get() == Support::Unknown {
             self.service.checksums.set(Support::Checks);
         }
         let Created { upload_id } = xml::read(CREATE, &reply.body)?;

@@ -1,1 +1,244 @@
+//! S3 over connections that break, dawdle and lie.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use connectors::contract;
+use connectors::memory::{MemoryJournal, MemorySource};
+use connectors::s3::{Config, S3};
+use connectors::{Connector as _, Kind, Limits, Progress};
+use practice::{Practice, Settings};
+use testkit::http_faults::{Action, HttpFaults};
+use testkit::proxy::Proxy;
+
+use super::{ceph_with, of_ceph, of_practice, s3, with_limits};
+use crate::LIMITS;
+
+const MIB: usize = 1024 * 1024;
+
+/// A journal with a source, and what an attempt needs beside them.
+struct Attempt {
+    source: Arc<MemorySource>,
+    journal: Arc<MemoryJournal>,
+    progress: Progress,
+}
+
+impl Attempt {
+    fn of(size: usize, seed: u64) -> Self {
+        Self {
+            source: Arc::new(MemorySource::new(contract::bytes(size, seed))),
+            journal: Arc::default(),
+            progress: Progress::default(),
+        }
+    }
+
+    async fn put(&self, connector: &S3, name: &str) -> connectors::Result<connectors::Receipt> {
+        let resume = self.journal.open(name);
+        connector.put(contract::request(name, &self.source, &self.journal, &self.progress, resume)).await
+    }
+
+    /// Checks that the object is whole, the journal empty, the count right, and no upload left.
+    async fn is_whole(&self, connector: &S3, name: &str) {
+        assert!(contract::get(connector, name).await.unwrap() == *self.source.bytes(), "other bytes came back");
+        assert_eq!(self.journal.open(name), None);
+        assert_eq!(self.progress.bytes(), self.source.bytes().len() as u64);
+        assert_eq!(connector.open_uploads("").await.unwrap(), []);
+    }
+}
+
+/// The connection breaks half way and no try is left; the next attempt sends about the other half.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_upload_goes_on_where_it_stood() {
+    let bucket = "s3-cut";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let proxy = Proxy::start(ceph.addr()).await.unwrap();
+    let endpoint = format!("http://{}", proxy.addr());
+    let connector = with_limits(&of_ceph(&ceph.account, &endpoint, bucket), Limits { tries: 1, ..LIMITS });
+    let size = 60 * MIB;
+    let attempt = Attempt::of(size, 1);
+    proxy.cut_after(size as u64 / 2);
+    let error = attempt.put(&connector, "x").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
+    assert_eq!(attempt.progress.bytes(), 0, "a failed attempt counts nothing");
+    assert_eq!(connector.stat("x").await.unwrap_err().kind, Kind::NotFound, "half an object is visible");
+    let acknowledged = attempt.journal.open("x").unwrap().parts.len();
+    assert!((1..=6).contains(&acknowledged), "{acknowledged} parts");
+    let before = proxy.sent_bytes();
+    attempt.put(&connector, "x").await.unwrap();
+    let sent = proxy.sent_bytes() - before;
+    let missing = size as u64 - acknowledged as u64 * LIMITS.part_bytes;
+    assert!(sent < missing + 100_000, "{sent} bytes were sent for {missing}");
+    attempt.is_whole(&connector, "x").await;
+    assert_eq!(attempt.journal.totals(), (1, 1), "the same upload went on");
+}
+
+/// With tries left, nobody notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_is_mended_within_an_attempt() {
+    let bucket = "s3-cut-mended";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let proxy = Proxy::start(ceph.addr()).await.unwrap();
+    let connector = s3(&of_ceph(&ceph.account, &format!("http://{}", proxy.addr()), bucket));
+    for size in [4 * MIB, 32 * MIB] {
+        let attempt = Attempt::of(size, 2);
+        proxy.cut_after(size as u64 / 2);
+        attempt.put(&connector, "x").await.unwrap();
+        attempt.is_whole(&connector, "x").await;
+    }
+}
+
+/// A bit flips on the way, in a first part (whose proof is not yet settled) and in a later one.
+async fn flip(config: impl Fn(&str) -> Config + Send, target: std::net::SocketAddr, verified: &str) {
+    let proxy = Proxy::start(target).await.unwrap();
+    let config = config(&format!("http://{}", proxy.addr()));
+    for (size, at) in [(3 * MIB, MIB), (32 * MIB, 2 * MIB), (32 * MIB, 28 * MIB)] {
+        let connector = s3(&config);
+        let attempt = Attempt::of(size, 3);
+        proxy.flip_bit_at(at as u64);
+        let before = proxy.sent_bytes();
+        let receipt = attempt.put(&connector, "x").await.unwrap();
+        assert_eq!(receipt.verified, verified);
+        assert!(proxy.sent_bytes() - before > (size + MIB) as u64, "nothing was sent again");
+        attempt.is_whole(&connector, "x").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_is_sent_again_where_md5_is_checked() {
+    let bucket = "s3-flip";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    flip(|endpoint| of_ceph(&ceph.account, endpoint, bucket), ceph.addr(), "md5").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_is_sent_again_where_crc32c_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let practice = Practice::start(Settings::new(folder.path())).await.unwrap();
+    flip(|endpoint| of_practice(&practice, endpoint), practice.s3_addr(), "crc32c").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttling_is_waited_out_part_by_part() {
+    let bucket = "s3-throttled";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let connector = s3(&of_ceph(&ceph.account, &faults.endpoint(), bucket));
+    faults.answer_every(5, 503, Some(1));
+    let attempt = Attempt::of(60 * MIB, 4);
+    let began = Instant::now();
+    attempt.put(&connector, "x").await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1), "Retry-After was not kept");
+    assert!(faults.requests().iter().any(|request| request.status == Some(503)));
+    assert!(faults.peak_in_flight() >= 4, "{} parts at once", faults.peak_in_flight());
+    faults.heal();
+    attempt.is_whole(&connector, "x").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_ends_an_attempt() {
+    let bucket = "s3-stalled";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let proxy = Proxy::start(ceph.addr()).await.unwrap();
+    let limits = Limits { tries: 1, idle_timeout: Duration::from_secs(2), ..LIMITS };
+    let connector = with_limits(&of_ceph(&ceph.account, &format!("http://{}", proxy.addr()), bucket), limits);
+    for size in [4 * MIB, 32 * MIB] {
+        let attempt = Attempt::of(size, 5);
+        proxy.stall_after(size as u64 / 2);
+        let began = Instant::now();
+        let error = attempt.put(&connector, "x").await.unwrap_err();
+        assert_eq!(error.kind, Kind::Timeout, "{error:?}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        proxy.heal();
+        attempt.put(&connector, "x").await.unwrap();
+        attempt.is_whole(&connector, "x").await;
+    }
+}
+
+fn is_completion(request: &testkit::http_faults::Request) -> bool {
+    request.method == "POST" && request.path.contains("uploadId=")
+}
+
+/// The upload is complete, but nobody was told: the object is recognised instead of sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_completion_is_made_up_for() {
+    let bucket = "s3-lost-answer";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let connector = s3(&of_ceph(&ceph.account, &faults.endpoint(), bucket));
+    let lost = AtomicUsize::new(0);
+    faults.rule(move |request| {
+        let is_first = is_completion(request) && lost.fetch_add(1, Ordering::Relaxed) == 0;
+        if is_first { Action::DropAnswer } else { Action::Pass }
+    });
+    let attempt = Attempt::of(12 * MIB, 6);
+    attempt.put(&connector, "x").await.unwrap();
+    let parts = faults.requests().iter().filter(|request| request.path.contains("partNumber=")).count();
+    assert_eq!(parts, 3, "parts were sent again");
+    attempt.is_whole(&connector, "x").await;
+}
+
+/// The same where the credentials may not look: then it is sent again, and is right as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_made_up_for_without_the_right_to_look() {
+    let bucket = "s3-lost-answer-blind";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let connector = s3(&of_ceph(&ceph.account, &faults.endpoint(), bucket));
+    let lost = AtomicUsize::new(0);
+    faults.rule(move |request| {
+        if request.method == "HEAD" {
+            return Action::Answer { status: 403, retry_after_secs: None };
+        }
+        let is_first = is_completion(request) && lost.fetch_add(1, Ordering::Relaxed) == 0;
+        if is_first { Action::DropAnswer } else { Action::Pass }
+    });
+    let attempt = Attempt::of(12 * MIB, 7);
+    attempt.put(&connector, "x").await.unwrap();
+    faults.heal();
+    attempt.is_whole(&connector, "x").await;
+}
+
+/// A crash between completion and the journal: the next attempt finds the object in place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_after_completion_leaves_one_object() {
+    let bucket = "s3-crash";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let config = of_ceph(&ceph.account, &faults.endpoint(), bucket);
+    let connector = with_limits(&config, Limits { tries: 1, ..LIMITS });
+    faults.rule(|request| if is_completion(request) { Action::DropAnswer } else { Action::Pass });
+    let attempt = Attempt::of(12 * MIB, 8);
+    attempt.put(&connector, "x").await.unwrap_err();
+    assert!(attempt.journal.open("x").is_some());
+    faults.heal();
+    let before = faults.requests().len();
+    attempt.put(&connector, "x").await.unwrap();
+    let after = &faults.requests()[before..];
+    assert!(after.iter().all(|request| !request.path.contains("partNumber=")), "parts were sent again");
+    attempt.is_whole(&connector, "x").await;
+}
+
+/// A gateway that refuses the checksum headers gets none, and MD5 proves the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_checksum_headers_are_left_out() {
+    let bucket = "s3-no-checksums";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let connector = s3(&of_ceph(&ceph.account, &faults.endpoint(), bucket));
+    faults.rule(|request| {
+        let has_checksum =
+            ["x-amz-checksum-crc32c", "x-amz-checksum-algorithm"].iter().any(|name| request.header(name).is_some());
+        if has_checksum { Action::Answer { status: 501, retry_after_secs: None } } else { Action::Pass }
+    });
+    for size in [1000, 12 * MIB] {
+        let attempt = Attempt::of(size, 9);
+        let receipt = attempt.put(&connector, "x").await.unwrap();
+        assert_eq!(receipt.verified, "md5");
+        attempt.is_whole(&connector, "x").await;
+    }
+    let refused = faults.requests().iter().filter(|request| request.status == Some(501)).count();
+    assert_eq!(refused, 1, "it is learned once");
+    let mut parts = faults.requests().into_iter().filter(|request| request.path.contains("partNumber="));
+    assert!(parts.all(|part| part.header("content-md5").is_some()));
+}
