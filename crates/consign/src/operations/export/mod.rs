@@ -2,5 +2,8 @@
 
 use super::Entry;
 
+mod delivery;
+mod sftp;
+
 /// All exports.
-pub(super) const ALL: &[Entry] = &[];
+pub(super) const ALL: &[Entry] = &[Entry::of::<sftp::ExportSftp>()];
