@@ -29,7 +29,7 @@ pub struct Fixture {
     pub limits: Limits,
     /// Names are opaque keys: `a//b`, `/a` and `a/../b` are names like any other. False for a file system.
     pub names_are_keys: bool,
-    /// Size of the large object. 40 MiB suffices; 200 MiB and more where the time is there.
+    /// Size of the large object, mostly [`large_bytes`].
     pub large_bytes: usize,
 }
 
@@ -58,6 +58,13 @@ pub async fn all(fixture: &Fixture) {
     interrupted_leaves_the_old_object(fixture).await;
     resumes_from_the_journal(fixture).await;
     other_bytes_are_not_resumed(fixture).await;
+}
+
+/// Size of the large object: 40 MiB, or the mebibytes that `CONSIGN_TEST_LARGE_MIB` names.
+#[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the program")]
+pub fn large_bytes() -> usize {
+    let mebibytes = std::env::var("CONSIGN_TEST_LARGE_MIB").ok().and_then(|text| text.parse().ok());
+    mebibytes.unwrap_or(40_usize) * 1024 * 1024
 }
 
 /// Bytes without a pattern that a part boundary could hide in, the same for the same `seed`.
@@ -315,11 +322,15 @@ pub async fn missing_object_is_not_found(fixture: &Fixture) {
 pub async fn wrong_secret_is_refused(fixture: &Fixture) {
     let Some(connector) = &fixture.wrong_secret else { return };
     let name = format!("{}refused", fixture.prefix);
-    let error = put(connector.as_ref(), &name, &Arc::new(MemorySource::new("x"))).await.expect_err("a wrong secret");
-    assert!(matches!(error.kind, Kind::InvalidCredentials | Kind::AccessDenied), "{error:?}");
-    assert!(!error.is_transient(), "{error:?}");
-    let error = fixture.connector.stat(&name).await.expect_err("nothing was stored");
-    assert_eq!(error.kind, Kind::NotFound, "{error:?}");
+    let part = usize::try_from(fixture.limits.part_bytes).expect("a part fits into memory");
+    for length in [1, part, part + 1] {
+        let source = Arc::new(MemorySource::new(bytes(length, 5)));
+        let error = put(connector.as_ref(), &name, &source).await.expect_err("a wrong secret");
+        assert!(matches!(error.kind, Kind::InvalidCredentials | Kind::AccessDenied), "{length}: {error:?}");
+        assert!(!error.is_transient(), "{length}: {error:?}");
+        let error = fixture.connector.stat(&name).await.expect_err("nothing was stored");
+        assert_eq!(error.kind, Kind::NotFound, "{error:?}");
+    }
 }
 
 /// A missing bucket is told apart from a missing object, whatever the size of what is sent.

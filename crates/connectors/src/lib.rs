@@ -20,6 +20,7 @@ pub mod http;
 pub mod memory;
 pub mod network;
 pub mod retry;
+pub mod s3;
 pub mod secret;
 pub mod sftp;
 pub mod source;

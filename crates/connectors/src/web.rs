@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, DATE,
-    ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_TYPE, DATE, HeaderMap,
+    HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER, USER_AGENT,
 };
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -24,12 +23,12 @@ use crate::source::ByteStream;
 use crate::transfer::Limits;
 
 mod disposition;
+mod resume;
+
+use resume::Transfer;
 
 /// Redirects that are followed for one file: twice what honest sites need.
 const REDIRECTS_MAX: usize = 10;
-
-/// Times that one file's broken body is resumed. With pauses of up to 20 s it bridges some minutes.
-const RESUMES_MAX: u32 = 20;
 
 /// Length of an address in bytes, the same as that of the HTTP library.
 const URL_BYTES_MAX: usize = 65_534;
@@ -107,23 +106,13 @@ impl Web {
         let (target, response) = retry::request(self.tries, |_| self.follow(asked.clone(), None)).await?;
         let (head, answer) = response.into_parts();
         let size = answer.size();
-        let transfer = Transfer {
-            web: self.clone(),
-            validator: validator(&head.headers),
-            etag: head.headers.get(ETAG).cloned(),
-            total: size,
-            received: 0,
-            skip: 0,
-            resumes: 0,
-            answer: Some(answer),
-            target,
-        };
+        let transfer = Transfer::new(self.clone(), target, &head.headers, answer);
         Ok(Download {
             file_name: disposition::file_name(head.headers.get(CONTENT_DISPOSITION))
-                .or_else(|| name_in_path(&transfer.target.url, &asked.url)),
+                .or_else(|| name_in_path(&transfer.target().url, &asked.url)),
             content_type: head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned),
             size,
-            location: shown(&transfer.target.url),
+            location: shown(&transfer.target().url),
             stream: transfer.stream(),
         })
     }
@@ -240,116 +229,6 @@ impl Target {
     }
 }
 
-/// A body on its way, and what it takes to ask for its rest.
-struct Transfer {
-    web: Web,
-    target: Target,
-    validator: Option<HeaderValue>,
-    etag: Option<HeaderValue>,
-    total: Option<u64>,
-    received: u64,
-    /// Bytes that the server repeats although it was asked for the rest.
-    skip: u64,
-    resumes: u32,
-    answer: Option<Answer>,
-}
-
-impl Transfer {
-    fn stream(self) -> ByteStream {
-        Box::pin(futures_util::stream::try_unfold(self, |mut transfer| async move {
-            Ok(transfer.next().await?.map(|chunk| (chunk, transfer)))
-        }))
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let broken = match self.receive().await {
-                Ok(chunk) => return Ok(chunk),
-                Err(error) => error,
-            };
-            self.answer = None;
-            if !broken.is_transient() || !self.resume(&broken).await? {
-                return Err(broken);
-            }
-        }
-    }
-
-    /// The next bytes of the open answer that were not handed out before; none at the end of the file.
-    async fn receive(&mut self) -> Result<Option<Bytes>> {
-        let from = shown(&self.target.url);
-        let Some(answer) = &mut self.answer else { return Err(cut(&from)) };
-        while let Some(mut chunk) = answer.chunk().await? {
-            let repeated = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
-            drop(chunk.split_to(repeated));
-            self.skip -= repeated as u64;
-            self.received += chunk.len() as u64;
-            if self.total.is_some_and(|total| self.received > total) {
-                return Err(protocol(format!("{from} sends more bytes than it promised")));
-            }
-            if !chunk.is_empty() {
-                return Ok(Some(chunk));
-            }
-        }
-        if self.total.is_some_and(|total| self.received < total) { Err(cut(&from)) } else { Ok(None) }
-    }
-
-    /// Opens an answer with the rest, if the file can be resumed; `Ok(false)` if it cannot.
-    async fn resume(&mut self, broken: &Error) -> Result<bool> {
-        let Some(validator) = self.validator.clone() else { return Ok(false) };
-        let part = PartWanted { from: self.received, validator };
-        while self.resumes < RESUMES_MAX {
-            self.resumes += 1;
-            let Retry::Later(asked) = broken.retry else { return Ok(false) };
-            tokio::time::sleep(retry::pause(self.resumes.min(self.web.tries) + 1, asked)).await;
-            tracing::debug!(error = %broken, received_bytes = self.received, "download is resumed");
-            match self.web.follow(self.target.clone(), Some(&part)).await {
-                Ok((target, response)) => {
-                    self.accept(&response)?;
-                    self.target = target;
-                    self.answer = Some(response.into_body());
-                    return Ok(true);
-                }
-                Err(error) if error.is_transient() => {}
-                // A one-time address, say: the whole download may still succeed when it starts anew.
-                Err(_) => return Ok(false),
-            }
-        }
-        Ok(false)
-    }
-
-    /// Checks that an answer goes on with the same file, and where.
-    fn accept(&mut self, response: &http::Response<Answer>) -> Result<()> {
-        let headers = response.headers();
-        let same = self.etag.is_none() || headers.get(ETAG).is_none() || headers.get(ETAG) == self.etag.as_ref();
-        let changed = || {
-            let detail = format!("{} changed while it was downloaded", shown(&self.target.url));
-            Error::new(Kind::IntegrityMismatch, ACTION, detail)
-        };
-        if response.status() == StatusCode::PARTIAL_CONTENT {
-            let (start, total) = content_range(headers)
-                .ok_or_else(|| protocol(format!("{} sent a part without its range", shown(&self.target.url))))?;
-            let fits = start <= self.received && (total.is_none() || self.total.is_none() || total == self.total);
-            if !same || !fits {
-                return Err(changed());
-            }
-            self.skip = self.received - start;
-            self.total = self.total.or(total);
-            return Ok(());
-        }
-        // The whole file again: either it changed, or this server knows no ranges.
-        let proven = self.etag.is_some() && self.validator == self.etag && headers.get(ETAG) == self.etag.as_ref();
-        if !proven || response.body().size() != self.total {
-            return Err(changed());
-        }
-        self.skip = self.received;
-        Ok(())
-    }
-}
-
-fn cut(from: &str) -> Error {
-    Error::new(Kind::Unreachable, ACTION, format!("{from} ended before all bytes had arrived"))
-}
-
 fn invalid(detail: &'static str) -> Error {
     Error::new(Kind::InvalidRequest, ACTION, detail)
 }
@@ -387,29 +266,8 @@ fn is_same_origin(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin() || upgraded
 }
 
-/// The mark that makes `If-Range` safe: a strong `ETag`, or a date that a second change within its second would show.
-///
-/// # Source
-/// RFC 9110, 8.8.2.2 and 13.1.5.
-fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
-    if let Some(etag) = headers.get(ETAG) {
-        return etag.as_bytes().starts_with(b"\"").then(|| etag.clone());
-    }
-    let modified = headers.get(LAST_MODIFIED)?;
-    let age = date(headers.get(DATE))?.duration_since(date(Some(modified))?).ok()?;
-    (age >= Duration::from_secs(1)).then(|| modified.clone())
-}
-
 fn date(value: Option<&HeaderValue>) -> Option<SystemTime> {
     httpdate::parse_http_date(value?.to_str().ok()?).ok()
-}
-
-/// The start and, where told, the total of `Content-Range: bytes 5-9/10`.
-fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
-    let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
-    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
-    let start = range.split_once('-')?.0.parse().ok()?;
-    Some((start, total.parse().ok()))
 }
 
 /// The time to wait before the next try, by `Retry-After`: seconds, or a date of the server's own clock.

@@ -1,6 +1,6 @@
 //! Starts the real servers that the tests deliver to, on loopback, and breaks the connections to them on demand.
 //!
-//! - [`sshd`] and [`ceph`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
+//! - [`sshd()`] and [`ceph()`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer

@@ -20,6 +20,7 @@ use crate::model::File;
 pub mod context;
 pub mod export;
 pub mod import;
+pub mod manual;
 pub mod prepare;
 
 pub use context::{Context, InputFile};

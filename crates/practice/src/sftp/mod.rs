@@ -1,7 +1,9 @@
 //! The SFTP server: `russh` for SSH, `russh-sftp` for the packets; one user, by password or key.
 //!
-//! `session` answers the requests of one channel, `place` keeps their paths inside the folder.
+//! `session` answers the requests of one channel, `place` keeps their paths inside the folder, `bridge` keeps requests
+//! and replies from blocking each other.
 
+mod bridge;
 mod place;
 mod session;
 
@@ -177,7 +179,8 @@ impl Handler for Connection {
         session.channel_success(id)?;
         let config = russh_sftp::server::Config { max_client_packet_len: PACKET_BYTES_MAX };
         let handler = session::SftpSession::new(self.root.clone());
-        russh_sftp::server::run_with_config(channel.into_stream(), handler, config).await;
+        let stream = bridge::start(channel.into_stream());
+        russh_sftp::server::run_with_config(stream, handler, config).await;
         Ok(())
     }
 

@@ -2,5 +2,10 @@
 
 use super::Entry;
 
+mod base64;
+mod raw;
+mod url;
+
 /// All imports.
-pub(super) const ALL: &[Entry] = &[];
+pub(super) const ALL: &[Entry] =
+    &[Entry::of::<url::ImportUrl>(), Entry::of::<base64::ImportBase64>(), Entry::of::<raw::ImportRaw>()];

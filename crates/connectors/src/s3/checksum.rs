@@ -1,0 +1,177 @@
+//! How the bytes of a part are proved to have arrived, and what a service has shown of itself in that.
+//!
+//! CRC32C is sent with every part. A service that echoes it has checked it. One that stays silent (older gateways)
+//! has not: its parts are then sent with `Content-MD5`, and those that went out before that was known are proved by
+//! an `ETag` that is the MD5 of the part, or sent again. One that refuses the header gets none.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use md5::{Digest as _, Md5};
+
+use crate::error::{Error, Kind, Result};
+use crate::transfer::Part;
+
+/// The checksum of a part or of a single object.
+pub(super) const CRC32C_HEADER: HeaderName = HeaderName::from_static("x-amz-checksum-crc32c");
+/// The algorithm that the parts of an upload will use.
+pub(super) const ALGORITHM_HEADER: HeaderName = HeaderName::from_static("x-amz-checksum-algorithm");
+/// MD5 of a body.
+pub(super) const MD5_HEADER: HeaderName = HeaderName::from_static("content-md5");
+
+/// What a service does with CRC32C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Support {
+    /// Not known yet.
+    Unknown = 0,
+    /// It checks and echoes.
+    Checks = 1,
+    /// It takes the header and ignores it.
+    Ignores = 2,
+    /// It answers with an error.
+    Refuses = 3,
+}
+
+/// What the service has shown so far.
+#[derive(Debug, Default)]
+pub(super) struct Learned(AtomicU8);
+
+impl Learned {
+    pub(super) fn get(&self) -> Support {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Support::Unknown,
+            1 => Support::Checks,
+            2 => Support::Ignores,
+            _ => Support::Refuses,
+        }
+    }
+
+    pub(super) fn set(&self, support: Support) {
+        self.0.store(support as u8, Ordering::Relaxed);
+    }
+}
+
+/// How a body was proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The service echoed the CRC32C.
+    Crc32c,
+    /// The service took `Content-MD5`, or answered with an `ETag` that is the MD5.
+    Md5,
+}
+
+/// Computes CRC32C, and MD5 where `with_md5`, off the threads that move bytes.
+pub(super) async fn digests(bytes: &Bytes, with_md5: bool) -> Result<(u32, Option<[u8; 16]>)> {
+    let bytes = bytes.clone();
+    tokio::task::spawn_blocking(move || {
+        let md5 = with_md5.then(|| Md5::digest(&bytes).into());
+        (crc_fast::crc32_iscsi(&bytes), md5)
+    })
+    .await
+    .map_err(|error| Error::new(Kind::Local, "computing the checksum", "the computation was stopped").because(error))
+}
+
+/// A CRC32C as the protocol writes it.
+pub(super) fn crc32c_text(crc: u32) -> String {
+    STANDARD.encode(crc.to_be_bytes())
+}
+
+/// An MD5 as `Content-MD5` writes it.
+pub(super) fn md5_text(md5: [u8; 16]) -> String {
+    STANDARD.encode(md5)
+}
+
+/// Judges the echo of a CRC32C: true for the right one, false for none.
+pub(super) fn is_echoed(headers: &HeaderMap, crc: u32, action: &'static str) -> Result<bool> {
+    match headers.get(CRC32C_HEADER) {
+        None => Ok(false),
+        Some(echo) if echo.as_bytes() == crc32c_text(crc).as_bytes() => Ok(true),
+        Some(_) => Err(mismatch(action)),
+    }
+}
+
+/// The error of bytes that arrived otherwise than they were sent.
+pub(super) fn mismatch(action: &'static str) -> Error {
+    Error::new(Kind::IntegrityMismatch, action, "the bytes did not arrive as they were sent")
+}
+
+/// An `ETag` that has the form of an MD5; with encryption it may have it and be none.
+pub(super) fn as_md5(etag: &str) -> Option<[u8; 16]> {
+    let mut md5 = [0; 16];
+    hex::decode_to_slice(etag, &mut md5).ok().map(|()| md5)
+}
+
+/// The `ETag` that an object of `parts` has, where those of the parts are MD5s.
+pub(super) fn composed_etag<'a>(parts: impl ExactSizeIterator<Item = &'a Part>) -> Option<String> {
+    let count = parts.len();
+    let mut hash = Md5::new();
+    for part in parts {
+        hash.update(as_md5(&part.etag)?);
+    }
+    Some(format!("{}-{count}", hex::encode(hash.finalize())))
+}
+
+/// Compares the checksum of a complete object with ours; it is composed of those of the parts, or of all bytes.
+pub(super) fn is_checksum_right<'a>(
+    found: &str,
+    parts: impl ExactSizeIterator<Item = &'a Part>,
+    whole_crc32c: u32,
+) -> bool {
+    let Some((composed, count)) = found.split_once('-') else { return found == crc32c_text(whole_crc32c) };
+    let expected_count = parts.len();
+    let mut joined = Vec::with_capacity(4 * expected_count);
+    for part in parts {
+        match part.checksum.as_deref().and_then(|text| STANDARD.decode(text).ok()) {
+            Some(crc) => joined.extend(crc),
+            None => return false,
+        }
+    }
+    count == expected_count.to_string() && composed == crc32c_text(crc_fast::crc32_iscsi(&joined))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(bytes: &[u8]) -> Part {
+        let checksum = Some(crc32c_text(crc_fast::crc32_iscsi(bytes)));
+        Part { size: bytes.len() as u64, etag: hex::encode(Md5::digest(bytes)), checksum }
+    }
+
+    #[test]
+    fn known_answers() {
+        // RFC 3720, B.4: 32 bytes of zeroes.
+        assert_eq!(crc32c_text(crc_fast::crc32_iscsi(&[0; 32])), "ipE2qg==");
+        assert_eq!(md5_text(Md5::digest(b"").into()), "1B2M2Y8AsgTpgAmY7PhCfg==");
+    }
+
+    #[test]
+    fn composed_marks_are_checked_in_both_forms() {
+        let parts = [part(b"hello "), part(b"world")];
+        let whole = crc_fast::crc32_iscsi(b"hello world");
+        let both: Vec<u8> = [b"hello ".as_slice(), b"world"]
+            .iter()
+            .flat_map(|bytes| crc_fast::crc32_iscsi(bytes).to_be_bytes())
+            .collect();
+        let composed = format!("{}-2", crc32c_text(crc_fast::crc32_iscsi(&both)));
+        assert!(is_checksum_right(&composed, parts.iter(), whole));
+        assert!(is_checksum_right(&crc32c_text(whole), parts.iter(), whole));
+        assert!(!is_checksum_right(&composed.replace("-2", "-3"), parts.iter(), whole));
+        assert!(!is_checksum_right(&crc32c_text(whole ^ 1), parts.iter(), whole));
+        let swapped = [parts[1].clone(), parts[0].clone()];
+        assert!(!is_checksum_right(&composed, swapped.iter(), whole));
+    }
+
+    #[test]
+    fn an_etag_is_composed_of_md5s_only() {
+        let mut parts = [part(b"a"), part(b"b")];
+        let joined = [Md5::digest(b"a"), Md5::digest(b"b")].concat();
+        assert_eq!(composed_etag(parts.iter()), Some(format!("{}-2", hex::encode(Md5::digest(joined)))));
+        parts[0].etag = "not-md5".to_owned();
+        assert_eq!(composed_etag(parts.iter()), None);
+    }
+}

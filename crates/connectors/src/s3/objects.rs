@@ -1,0 +1,194 @@
+//! Everything that is not an upload: looking, reading, listing, deleting, aborting.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
+use http::{HeaderValue, Method, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use super::service::Call;
+use super::xml::{self, Listed, ObjectPage, UploadPage};
+use super::{ABORT, DELETE, LIST, LIST_PARTS, LIST_UPLOADS, READ, S3, STAT, errors};
+use crate::error::{Error, Kind, Result};
+use crate::retry;
+use crate::source::ByteStream;
+use crate::transfer::Object;
+
+/// Keys in one page of a listing; more than 1,000 no service gives.
+const PAGE_KEYS_MAX: usize = 1000;
+/// How often an abort is repeated for parts that were still arriving when it ran.
+const ABORTS_MAX: u32 = 5;
+/// The pause between two of them.
+const ABORT_PAUSE: Duration = Duration::from_secs(1);
+
+/// An upload that is open at the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenAtService {
+    /// Key that the object will have.
+    pub key: String,
+    /// The service's id of it.
+    pub upload_id: String,
+}
+
+impl S3 {
+    pub(super) async fn head(&self, key: &str) -> Result<Object> {
+        let reply = self.service.call(&Call::new(STAT, Method::HEAD, Some(key))).await?;
+        let size = reply.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
+        Ok(Object {
+            name: key.to_owned(),
+            size: size.ok_or_else(|| Error::new(Kind::Protocol, STAT, "the answer names no length"))?,
+            etag: reply.header(ETAG.as_str()).map(unquoted),
+            content_type: reply.header(CONTENT_TYPE.as_str()).map(str::to_owned),
+        })
+    }
+
+    pub(super) async fn get(&self, key: &str, range: Range<u64>) -> Result<ByteStream> {
+        if range.is_empty() {
+            return Ok(Box::pin(futures_util::stream::empty()));
+        }
+        let mut call = Call::new(READ, Method::GET, Some(key));
+        let value = HeaderValue::try_from(format!("bytes={}-{}", range.start, range.end - 1));
+        call.headers.insert(RANGE, value.expect("digits make a header"));
+        let response = retry::request(self.service.limits.tries, |_| self.service.open(&call)).await?;
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
+        let is_whole = response.status() == StatusCode::OK && range.start == 0;
+        let is_right = response.status() == StatusCode::PARTIAL_CONTENT || is_whole;
+        if !is_right || length != Some(range.end - range.start) {
+            return Err(Error::new(Kind::Protocol, READ, "the service answered with another range than asked for"));
+        }
+        Ok(response.into_body().stream())
+    }
+
+    pub(super) async fn objects(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {
+        let mut found = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page_keys = (limit - found.len()).saturating_add(1).min(PAGE_KEYS_MAX);
+            let mut call = Call::new(LIST, Method::GET, None)
+                .query("encoding-type", "url")
+                .query("list-type", "2")
+                .query("max-keys", page_keys.to_string())
+                .query("prefix", prefix);
+            if let Some(token) = &token {
+                call = call.query("continuation-token", token);
+            }
+            let reply = self.service.call(&call).await?;
+            let page: ObjectPage = xml::read(LIST, &reply.body)?;
+            let is_encoded = page.encoding_type.as_deref() == Some("url");
+            for Listed { key, size, etag } in page.contents {
+                let name = decoded(key, is_encoded)?;
+                found.push(Object { name, size, etag: etag.as_deref().map(unquoted), content_type: None });
+            }
+            if found.len() > limit {
+                let detail = format!("there are more than {limit} objects under `{prefix}`");
+                return Err(Error::new(Kind::TooMany, LIST, detail));
+            }
+            match page.next_continuation_token {
+                Some(next) if page.is_truncated && token.as_ref() != Some(&next) => token = Some(next),
+                _ if page.is_truncated => {
+                    return Err(Error::new(Kind::Protocol, LIST, "the listing does not say how to go on"));
+                }
+                _ => break,
+            }
+        }
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    pub(super) async fn remove(&self, key: &str) -> Result<()> {
+        match self.service.call(&Call::new(DELETE, Method::DELETE, Some(key))).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Aborts until nothing is left: parts that were on their way may arrive after the first time.
+    pub(super) async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()> {
+        let abort = Call::new(ABORT, Method::DELETE, Some(key)).query("uploadId", upload_id);
+        for round in 1..=ABORTS_MAX {
+            match self.service.call(&abort).await {
+                Ok(_) => {}
+                Err(error) if is_gone(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if !self.has_parts(key, upload_id).await? {
+                return Ok(());
+            }
+            if round < ABORTS_MAX {
+                tokio::time::sleep(ABORT_PAUSE).await;
+            }
+        }
+        Err(Error::new(Kind::Unavailable, ABORT, "the service keeps parts of an upload that was aborted"))
+    }
+
+    /// Whether an upload is open and holds a part. Where the credentials may not look, there are none to be seen.
+    pub(super) async fn has_parts(&self, key: &str, upload_id: &str) -> Result<bool> {
+        let call = Call::new(LIST_PARTS, Method::GET, Some(key)).query("max-parts", "1").query("uploadId", upload_id);
+        match self.service.call(&call).await {
+            Ok(reply) => Ok(!xml::read::<xml::PartPage>(LIST_PARTS, &reply.body)?.parts.is_empty()),
+            Err(error) if is_gone(&error) || error.kind == Kind::AccessDenied => Ok(false),
+            Err(error) if matches!(error.kind, Kind::Unsupported | Kind::InvalidRequest) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists the uploads that are open under `prefix`.
+    ///
+    /// # Errors
+    /// [`Kind::AccessDenied`] without `s3:ListBucketMultipartUploads`, and the transport's.
+    pub async fn open_uploads(&self, prefix: &str) -> Result<Vec<OpenAtService>> {
+        let mut found = Vec::new();
+        let mut marker: Option<(String, String)> = None;
+        loop {
+            let mut call = Call::new(LIST_UPLOADS, Method::GET, None)
+                .query("encoding-type", "url")
+                .query("prefix", prefix)
+                .query("uploads", "");
+            if let Some((key, upload_id)) = &marker {
+                call = call.query("key-marker", key).query("upload-id-marker", upload_id);
+            }
+            let reply = self.service.call(&call).await?;
+            let page: UploadPage = xml::read(LIST_UPLOADS, &reply.body)?;
+            let is_encoded = page.encoding_type.as_deref() == Some("url");
+            for upload in page.uploads {
+                found.push(OpenAtService { key: decoded(upload.key, is_encoded)?, upload_id: upload.upload_id });
+            }
+            if !page.is_truncated {
+                return Ok(found);
+            }
+            let key = decoded(page.next_key_marker.unwrap_or_default(), is_encoded)?;
+            let next = (key, page.next_upload_id_marker.unwrap_or_default());
+            if marker.as_ref() == Some(&next) {
+                return Err(Error::new(Kind::Protocol, LIST_UPLOADS, "the listing does not say how to go on"));
+            }
+            marker = Some(next);
+        }
+    }
+}
+
+/// Whether an upload is no longer open, or never was.
+pub(super) fn is_gone(error: &Error) -> bool {
+    match errors::code(error) {
+        "NoSuchUpload" | "NoSuchBucket" => true,
+        "" | "NoSuchKey" | "NotFound" => error.kind == Kind::NotFound,
+        _ => false,
+    }
+}
+
+/// An `ETag` without its quotes.
+pub(super) fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}
+
+/// A key out of a listing. With `encoding-type=url`, a blank is `+` or `%20`, and a plus always `%2B`.
+fn decoded(key: String, is_encoded: bool) -> Result<String> {
+    if !is_encoded {
+        return Ok(key);
+    }
+    let blanks = key.replace('+', " ");
+    let text = percent_decode_str(&blanks).decode_utf8();
+    text.map(std::borrow::Cow::into_owned)
+        .map_err(|error| Error::new(Kind::Protocol, LIST, "a key of the listing is not UTF-8").because(error))
+}

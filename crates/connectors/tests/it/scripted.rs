@@ -1,0 +1,72 @@
+//! An HTTP server that answers what a test tells it, for answers that no server at hand gives.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// A request that came: its head, and its whole body.
+pub(crate) type Request = http::Request<Bytes>;
+
+/// A server that ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Scripted {
+    pub(crate) addr: SocketAddr,
+    seen: Arc<Mutex<Vec<Request>>>,
+    acceptor: JoinHandle<()>,
+}
+
+impl Scripted {
+    /// Starts a server that answers every request with `answer`.
+    pub(crate) async fn start(answer: impl Fn(&Request) -> http::Response<String> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<Request>>>::default();
+        let shared = (Arc::new(answer), Arc::clone(&seen));
+        let acceptor = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let shared = shared.clone();
+                let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let (answer, seen) = shared.clone();
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let request = Request::from_parts(head, body.collect().await.unwrap().to_bytes());
+                        let response = answer(&request);
+                        seen.lock().unwrap().push(request);
+                        Ok::<_, Infallible>(response.map(|body| Full::new(Bytes::from(body))))
+                    }
+                });
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(connection);
+            }
+        });
+        Self { addr, seen, acceptor }
+    }
+
+    /// The requests so far.
+    pub(crate) fn seen(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+/// An answer with a body.
+pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> http::Response<String> {
+    let mut response = http::Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    response.body(body.to_owned()).unwrap()
+}

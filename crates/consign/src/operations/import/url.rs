@@ -1,0 +1,159 @@
+//! `import/url`: downloads a file from the web.
+
+use std::collections::BTreeMap;
+
+use connectors::Network;
+use connectors::web::{Download, Web, read_url};
+use garde::Validate;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::{Faults, TaskError};
+use crate::operations::{Context, Feed, Operation, Outcome};
+use crate::secret::Secret;
+
+/// What a file is called whose source has no name for it.
+const NAMELESS: &str = "file";
+
+/// Downloads a file from a public URL.
+///
+/// Redirects are followed, up to ten. A download that breaks is resumed where it broke, if the server says that the
+/// file is still the same.
+///
+/// ## Result
+/// `result.files` has the file, with its size in bytes.
+///
+/// ## Retries
+/// The file of an earlier try is replaced, so running again leaves one file.
+///
+/// ## Errors
+/// `HOST_NOT_ALLOWED` for addresses that are not public and not in `egress.allow`, `FILE_NOT_FOUND`,
+/// `ACCESS_DENIED`, `INVALID_CREDENTIALS`, `FILE_TOO_LARGE`; tried again: `REMOTE_UNAVAILABLE` and its kin.
+pub(super) struct ImportUrl;
+
+/// Arguments of `import/url`.
+#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[schemars(rename = "ImportUrlArgs")]
+pub(super) struct Args {
+    /// Address of the file, `http:` or `https:`. User info in it becomes basic authentication.
+    #[garde(length(max = 8192))]
+    #[schemars(extend("format" = "uri"))]
+    url: String,
+    /// Name of the file. By default the one that the server tells, else the end of the URL's path.
+    #[garde(length(max = 255))]
+    filename: Option<String>,
+    /// Headers to send along, such as `Authorization`. They go to the host of `url` only, not where it redirects to.
+    #[garde(length(max = 64))]
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>", extend("additionalProperties" = { "type": "string", "writeOnly": true }))]
+    headers: BTreeMap<String, Secret>,
+}
+
+impl Operation for ImportUrl {
+    const NAME: &'static str = "import/url";
+    const FEED: Feed = Feed::Itself;
+    type Args = Args;
+
+    fn check(args: &Args, faults: &mut Faults) {
+        if read_url(&args.url).is_err() {
+            faults.add("url", "The url format is invalid.");
+        }
+        for (name, value) in &args.headers {
+            if header(name, value).is_none() {
+                faults.add(format!("headers.{name}"), "This is no header: check for spaces and line breaks.");
+            }
+        }
+    }
+
+    async fn run(args: Args, task: Context) -> Result<Outcome, TaskError> {
+        let Network { http, limits, .. } = task.network.clone();
+        let headers: HeaderMap = args.headers.iter().filter_map(|(name, value)| header(name, value)).collect();
+        let Download { file_name, content_type, size, stream, .. } =
+            Web::new(http, &limits).get(&args.url, &headers).await?;
+        let name = args.filename.or(file_name).unwrap_or_else(|| NAMELESS.to_owned());
+        let told = content_type.filter(|told| !says_nothing(told));
+        let file = task.save(1, &name, told.as_deref(), size, stream).await?;
+        Ok(Outcome { files: vec![file] })
+    }
+}
+
+fn header(name: &str, value: &Secret) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+    let mut value = HeaderValue::from_bytes(value.expose().trim().as_bytes()).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+/// Tells whether a media type only says that the server knows none: then the file's name knows better.
+fn says_nothing(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    ["", "application/octet-stream", "binary/octet-stream"].iter().any(|vague| essence.eq_ignore_ascii_case(vague))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn faults(args: serde_json::Value) -> Vec<String> {
+        let args: Args = serde_json::from_value(args).unwrap();
+        let mut faults = Faults::default();
+        ImportUrl::check(&args, &mut faults);
+        faults.0.into_iter().map(|(field, sentences)| format!("{field}: {}", sentences.join(" "))).collect()
+    }
+
+    #[test]
+    fn any_web_address_is_accepted_whether_or_not_somebody_is_there() {
+        for url in [
+            "http://invalid.url",
+            "https://files.example/a b.pdf?x=1#y",
+            "HTTP://user:pass@files.example:8443/",
+            "http://10.0.0.1/",
+            "http://[::1]/",
+            "http://bücher.example/ü",
+        ] {
+            assert_eq!(faults(json!({ "url": url })), Vec::<String>::new(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_web_address_is_a_fault_of_the_url() {
+        for url in
+            ["", "invalid", "//files.example/", "ftp://files.example/", "file:///etc/passwd", "http://", "data:,x"]
+        {
+            assert_eq!(faults(json!({ "url": url })), ["url: The url format is invalid."], "{url}");
+        }
+    }
+
+    #[test]
+    fn headers_that_cannot_be_sent_are_faults_that_show_no_value() {
+        let args = json!({
+            "url": "http://invalid.url",
+            "headers": { "X-Good": " v\u{e4}lue ", "X Bad": "s3cret", "X-Split": "s3cret\r\nHost: x" },
+        });
+        let found = faults(args);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("headers.X Bad: ") && found[1].starts_with("headers.X-Split: "));
+        assert!(!format!("{found:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn headers_are_sensitive_and_their_values_write_only() {
+        let (name, value) = header("X-Key", &Secret::new("k")).unwrap();
+        assert!(name == "x-key" && value.is_sensitive());
+        let schema = schemars::schema_for!(Args);
+        assert_eq!(schema.as_value()["properties"]["headers"]["additionalProperties"]["writeOnly"], true);
+        assert_eq!(schema.as_value()["properties"]["url"]["format"], "uri");
+        assert_eq!(schema.as_value()["required"], json!(["url"]));
+    }
+
+    #[test]
+    fn a_vague_media_type_is_ignored() {
+        assert!(
+            says_nothing("application/octet-stream") && says_nothing("Binary/Octet-Stream; x=y") && says_nothing("")
+        );
+        assert!(!says_nothing("text/html; charset=utf-8"));
+    }
+}

@@ -1,0 +1,5 @@
+//! The program from outside: its API, its commands, its shape.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+
+mod tidy;
