@@ -162,7 +162,10 @@ fn long_files_have_a_reason() {
         let lines = production(&text).lines().count();
         if lines > LINES_SOFT && !is_test(&path) && !shown.contains("/tests/") {
             let reason = LONG.iter().find(|(file, _)| *file == shown);
-            assert!(reason.is_some(), "{shown} has {lines} lines, more than {LINES_SOFT}, without a reason in this file");
+            assert!(
+                reason.is_some(),
+                "{shown} has {lines} lines, more than {LINES_SOFT}, without a reason in this file"
+            );
         }
     }
 }

@@ -182,6 +182,7 @@ async fn what_a_failed_attempt_left_is_resumed_or_cleared_away() {
     };
     let args = || account(&sshd, &json!({ "file": target }));
     let Task { context, .. } = task(vec![input("a", b"content")], vec![open.clone()]).await;
+    context.journal.opened(&open).await.unwrap();
     let network = context.network.clone();
     let leave = || {
         fs::write(&handle, "half").unwrap();
