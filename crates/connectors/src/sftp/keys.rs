@@ -22,15 +22,15 @@ pub(super) fn private_key(text: &str) -> Result<PrivateKey> {
     let text = text.replace("\\r", "").replace("\\n", "\n");
     let text = text.trim();
     if text.starts_with("PuTTY-User-Key-File-") {
-        return Err(refused("private_key is a PuTTY key; export it in OpenSSH format"));
+        return Err(refused("the private_key is a PuTTY key; export it in OpenSSH format"));
     }
     if public_key(text).is_some() || text.contains("BEGIN PUBLIC KEY") || text.contains("BEGIN SSH2 PUBLIC KEY") {
-        return Err(refused("private_key is a public key; give its private half"));
+        return Err(refused("the private_key is a public key; give its private half"));
     }
     let (label, body) = pem_block(text).ok_or_else(|| {
-        refused("private_key is not a private key; give the whole text of a key file, with its BEGIN and END lines")
+        refused("the private_key is not a private key; give the whole text of a key file, with its BEGIN and END lines")
     })?;
-    let encrypted = || refused("private_key is encrypted; give a key without a passphrase");
+    let encrypted = || refused("the private_key is encrypted; give a key without a passphrase");
     if label.contains("ENCRYPTED") || body.contains("ENCRYPTED") {
         return Err(encrypted());
     }
@@ -41,7 +41,7 @@ pub(super) fn private_key(text: &str) -> Result<PrivateKey> {
             return encrypted();
         }
         // The cause is left out: a parser's message may quote what it read.
-        refused("private_key cannot be read: it is damaged, or not an Ed25519, ECDSA or RSA key")
+        refused("the private_key cannot be read: it is damaged, or not an Ed25519, ECDSA or RSA key")
     })
 }
 
@@ -80,7 +80,7 @@ impl Pin {
             return Ok(Self::Fingerprint(fingerprint));
         }
         public_key(text).map(|key| Self::Key(Box::new(key))).ok_or_else(|| {
-            let detail = "host_key is neither a fingerprint like SHA256:… nor a public key like ssh-ed25519 AAAA…";
+            let detail = "the host_key is neither a fingerprint like SHA256:… nor a public key like ssh-ed25519 AAAA…";
             Error::new(Kind::InvalidRequest, READING_HOST_KEY, detail)
         })
     }

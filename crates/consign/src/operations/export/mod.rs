@@ -4,10 +4,11 @@ use super::Entry;
 
 mod deliver;
 pub mod naming;
+mod sftp;
 mod url;
 mod zip;
 
 pub use naming::Naming;
 
 /// All exports.
-pub(super) const ALL: &[Entry] = &[Entry::of::<url::ExportUrl>()];
+pub(super) const ALL: &[Entry] = &[Entry::of::<url::ExportUrl>(), Entry::of::<sftp::ExportSftp>()];
