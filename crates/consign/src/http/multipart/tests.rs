@@ -1,0 +1,1 @@
+//! Every dialect, whole and byte by byte.
