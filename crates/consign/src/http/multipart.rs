@@ -103,10 +103,6 @@ impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Parts<S> {
             return Ok(None);
         }
         let head = self.head().await?;
-        // An empty part: its delimiter follows the blank line at once, which stands for the CRLF before it.
-        let mut rest = BytesMut::from(&b"\r\n"[..]);
-        rest.unsplit(self.buffer.split());
-        self.buffer = rest;
         self.at = Place::Content;
         Ok(Some(head))
     }

@@ -105,10 +105,15 @@ async fn take(state: &AppState, task: &Task, boundary: &str, body: Body) -> ApiR
             return Err(error);
         }
     };
-    let file = keep(state, task, head, parts).await?;
+    let token = Token::random();
+    let file = keep(state, task, token, head, parts).await?;
     match state.store.finish_upload(task.id, &file, state.clock.now()).await? {
         Applied::Done => {}
-        Applied::Stale => return Err(closed()),
+        Applied::Stale => {
+            // Somebody else was first, or the task is gone: nobody will ever ask for these bytes.
+            state.files.remove_attempt(task.id, token).await?;
+            return Err(closed());
+        }
     }
     state.metrics.upload_bytes.inc_by(file.size);
     answer(state, task, &file).await
@@ -141,10 +146,10 @@ async fn fields(parts: &mut Incoming, task: &Task, state: &AppState) -> ApiResul
     Err(ApiError::new(Code::BadRequest, "The form has no part called file."))
 }
 
-async fn keep(state: &AppState, task: &Task, head: Head, parts: Incoming) -> ApiResult<File> {
+async fn keep(state: &AppState, task: &Task, token: Token, head: Head, parts: Incoming) -> ApiResult<File> {
     let name = crate::files::name::safe(head.filename.as_deref().unwrap_or("file"));
     let content_type = crate::files::name::content_type(&name);
-    let blob = BlobKey::new(task.id, Token::random(), 1);
+    let blob = BlobKey::new(task.id, token, 1);
     let limit = state.config.limits.file_bytes_max.as_u64();
     let stream: ByteStream = Box::pin(stream::try_unfold(parts, async |mut parts| {
         let broken = |error: Malformed| Error::new(Kind::Unreachable, "receive", error.to_string());
