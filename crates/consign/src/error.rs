@@ -72,6 +72,8 @@ codes! {
     RangeNotSatisfiable = "RANGE_NOT_SATISFIABLE", 416, Never;
     /// The link has expired or its signature is wrong.
     LinkInvalid = "LINK_INVALID", 403, Never;
+    /// The task has its file already, or is no longer waiting for one.
+    UploadClosed = "UPLOAD_CLOSED", 409, Never;
     /// There were too many requests; wait as long as `Retry-After` says.
     TooManyRequests = "TOO_MANY_REQUESTS", 429, Never;
     /// The task or job did not end while the request waited; ask again.

@@ -17,6 +17,7 @@ use crate::error::{Code, TaskError};
 use crate::id::TaskId;
 use crate::model::{BlobKey, File};
 
+pub mod check;
 mod hashing;
 mod local;
 pub mod name;

@@ -1,0 +1,170 @@
+//! `GET /files/{task}/{name}`: a file of a finished `export/url` task, for whoever holds its signed link.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use connectors::Source;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::conditional::{Verdict, Version, decide};
+use super::extract::Query;
+use super::state::AppState;
+use super::{disposition, link, upload};
+use crate::error::{ApiError, ApiResult, Code};
+use crate::id::TaskId;
+use crate::model::{BlobKey, File, State as TaskState};
+
+/// Bytes read at once: large enough that the pool of threads is not the bound, small enough for slow clients.
+const CHUNK_BYTES: u64 = 256 * 1024;
+/// Chunks read ahead of the client.
+const CHUNKS_AHEAD: usize = 2;
+/// Media types that a browser may show in place: none of them runs scripts in our origin.
+const HARMLESS: [&str; 6] = ["image/", "audio/", "video/", "text/plain", "application/pdf", "application/json"];
+/// Keeps a document that a browser shows from running scripts or reaching anything.
+const SANDBOX: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:";
+
+/// A file that a link gives access to.
+struct Found {
+    file: File,
+    blob: BlobKey,
+    inline: bool,
+    version: Version,
+}
+
+/// Answers with the file, a part of it, or why not.
+///
+/// # Errors
+/// `NOT_FOUND`, `LINK_INVALID`, `PRECONDITION_FAILED`, `RANGE_NOT_SATISFIABLE`.
+pub async fn handler(
+    State(state): State<AppState>,
+    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+    query: Query,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let sent = async {
+        let Path((id, name)) = path.map_err(|_| ApiError::not_found())?;
+        let id = id.parse().map_err(|_| ApiError::not_found())?;
+        let found = find(&state, id, &name, &query).await?;
+        send(&state, &found, &headers, method == Method::HEAD).await
+    };
+    let mut response = sent.await.unwrap_or_else(ApiError::into_response);
+    upload::allow_any_origin(response.headers_mut());
+    response
+}
+
+async fn find(state: &AppState, id: TaskId, name: &str, query: &Query) -> ApiResult<Found> {
+    let invalid = || ApiError::new(Code::LinkInvalid, "The link has expired or was changed; ask for a new one.");
+    let signature = query.get("temp_url_sig").ok_or_else(invalid)?;
+    let expires: i64 = query.get("temp_url_expires").and_then(|text| text.parse().ok()).ok_or_else(invalid)?;
+    let task = state.store.task_of_link(id).await?.ok_or_else(ApiError::not_found)?;
+    if task.state != TaskState::Finished {
+        return Err(ApiError::not_found());
+    }
+    let ended_at = task.ended_at.unwrap_or(task.created_at);
+    // Two files of a task may have the same name: the signature tells which one is meant.
+    let (file, download) = (1..)
+        .zip(task.files)
+        .filter(|(number, file)| {
+            file.name == name && link::is_genuine(&state.vault, signature, id, *number, name, expires)
+        })
+        .find_map(|(_, file)| file.download.map(|download| (file, download)))
+        .ok_or_else(invalid)?;
+    if state.clock.now().unix_seconds() >= expires {
+        return Err(invalid());
+    }
+    let blob = file.blob.clone().ok_or_else(ApiError::not_found)?;
+    let version = Version::new(file.digests.md5, ended_at, file.size);
+    Ok(Found { file, blob, inline: download.inline, version })
+}
+
+async fn send(state: &AppState, found: &Found, headers: &HeaderMap, head_only: bool) -> ApiResult<Response> {
+    let version = &found.version;
+    let (status, range) = match decide(headers, version) {
+        Verdict::Whole => (StatusCode::OK, 0..version.size),
+        Verdict::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Verdict::NotModified => {
+            let mut response = super::body::no_content();
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            marks(response.headers_mut(), version);
+            return Ok(response);
+        }
+        Verdict::PreconditionFailed => {
+            return Err(ApiError::new(Code::PreconditionFailed, "The file is not the version you asked for."));
+        }
+        Verdict::RangeNotSatisfiable => {
+            let error = ApiError::new(Code::RangeNotSatisfiable, "The range lies outside the file.");
+            let mut response = error.into_response();
+            insert(response.headers_mut(), header::CONTENT_RANGE, format!("bytes */{}", version.size));
+            return Ok(response);
+        }
+    };
+    let length = range.end - range.start;
+    let source = state.files.source(&found.blob, &found.file).await?;
+    let mut response = Response::new(if head_only { Body::empty() } else { bytes(state, source, range.clone()) });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    marks(headers, version);
+    insert(headers, header::CONTENT_LENGTH, length.to_string());
+    if status == StatusCode::PARTIAL_CONTENT {
+        let place = format!("bytes {}-{}/{}", range.start, range.end - 1, version.size);
+        insert(headers, header::CONTENT_RANGE, place);
+    }
+    insert(headers, header::CONTENT_TYPE, content_type(&found.file.content_type));
+    headers.insert(header::CONTENT_DISPOSITION, disposition::header(found.inline, &found.file.name));
+    if found.inline && !is_harmless(&found.file.content_type) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
+    }
+    Ok(response)
+}
+
+fn marks(headers: &mut HeaderMap, version: &Version) {
+    insert(headers, header::ETAG, version.etag.clone());
+    insert(headers, header::LAST_MODIFIED, version.modified());
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    // Of the client alone, and to be asked again: the link may have died.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+}
+
+fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn content_type(text: &str) -> String {
+    let is_valid = !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.contains('/');
+    if is_valid { text.to_owned() } else { "application/octet-stream".to_owned() }
+}
+
+fn is_harmless(content_type: &str) -> bool {
+    let kind = content_type.to_ascii_lowercase();
+    HARMLESS.iter().any(|harmless| kind.starts_with(harmless)) && !kind.starts_with("image/svg")
+}
+
+/// The bytes of a range, read as fast as the client takes them and a little ahead. The source is open, so that an
+/// expiry in the meantime does not end it.
+fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
+    let metrics = Arc::clone(&state.metrics);
+    let steps = stream::unfold(range.start, move |from| async move {
+        let to = from.saturating_add(CHUNK_BYTES).min(range.end);
+        (from < to).then_some((from..to, to))
+    });
+    let read = steps
+        .map(move |step| {
+            let source = Arc::clone(&source);
+            async move {
+                let length = usize::try_from(step.end - step.start).unwrap_or(0);
+                source.read_at(step.start, length).await
+            }
+        })
+        .buffered(CHUNKS_AHEAD)
+        .inspect_ok(move |chunk| {
+            metrics.download_bytes.inc_by(chunk.len() as u64);
+        });
+    Body::from_stream(read)
+}

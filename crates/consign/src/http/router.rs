@@ -1,0 +1,292 @@
+//! Every route on one page: method, path, scope, handler, and what the manual says of it.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::{from_fn_with_state, map_request};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, delete, get, options, post};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use super::body::{Data, JobBody, TaskBody};
+use super::extract::authorise;
+use super::health::{self, Readiness};
+use super::limits::count_creation;
+use super::page::PageBody;
+use super::rewrite::rewrite;
+use super::state::AppState;
+use super::v2::operations::OperationBody;
+use super::v2::users_me::UserBody;
+use super::v2::{self, jobs, tasks};
+use super::{access, body, docs, download, openapi, status, upload};
+use crate::error::{ApiError, Code};
+use crate::model::Scope;
+use crate::operations::{self, Entry};
+
+/// All routes. Errors that follow from scope, path and body are documented by themselves; `fails` names the others.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
+pub(super) fn routes() -> Vec<Route> {
+    let mut routes = vec![
+        Route::post("/v2/jobs", jobs::create::handler)
+            .creates(Takes::Job)
+            .says("Creates a job", "Answers when the job is stored; on a waiting host, when it has ended.")
+            .answers::<Data<JobBody>>(201)
+            .fails(&[Code::WaitTimeout]),
+        Route::get("/v2/jobs", jobs::list::handler)
+            .needs(Scope::TaskRead)
+            .says("Lists jobs", "Newest first. Filters that are empty count as not given.")
+            .query(&["filter[status]", "filter[tag]", "filter[access_token]", "include", "per_page", "page"])
+            .answers::<PageBody<JobBody>>(200)
+            .fails(&[Code::InvalidData]),
+        Route::get("/v2/jobs/{id}", jobs::show::handler)
+            .needs(Scope::TaskRead)
+            .says("Shows a job", "With its tasks. With `redirect=true` a finished job answers 302 to its first file.")
+            .query(&["redirect"])
+            .answers::<Data<JobBody>>(200)
+            .fails(&[Code::WaitTimeout]),
+        Route::get("/v2/jobs/{id}/wait", jobs::wait::handler)
+            .needs(Scope::TaskRead)
+            .says("Waits for a job", "Answers when the job has ended, well or badly.")
+            .query(&["redirect"])
+            .answers::<Data<JobBody>>(200)
+            .fails(&[Code::WaitTimeout]),
+        Route::delete("/v2/jobs/{id}", jobs::delete::handler)
+            .needs(Scope::TaskWrite)
+            .says("Deletes a job", "Cancels it if need be; its tasks, files and links go with it."),
+        Route::get("/v2/tasks", tasks::list::handler)
+            .needs(Scope::TaskRead)
+            .says("Lists tasks", "Newest first. Filters that are empty count as not given.")
+            .query(&["filter[job_id]", "filter[status]", "filter[operation]", "include", "per_page", "page"])
+            .answers::<PageBody<TaskBody>>(200)
+            .fails(&[Code::InvalidData]),
+        Route::get("/v2/tasks/{id}", tasks::show::handler)
+            .needs(Scope::TaskRead)
+            .says("Shows a task", "With `include`: `payload`, `retries`, `depends_on_tasks`, `job`.")
+            .query(&["include"])
+            .answers::<Data<TaskBody>>(200)
+            .fails(&[Code::WaitTimeout]),
+        Route::get("/v2/tasks/{id}/wait", tasks::wait::handler)
+            .needs(Scope::TaskRead)
+            .says("Waits for a task", "Answers when the task has ended, well or badly.")
+            .query(&["include"])
+            .answers::<Data<TaskBody>>(200)
+            .fails(&[Code::WaitTimeout]),
+        Route::post("/v2/tasks/{id}/cancel", tasks::cancel::handler)
+            .needs(Scope::TaskWrite)
+            .says("Cancels a task", "It ends with CANCELLED, and what depends on it with INPUT_TASK_FAILED.")
+            .answers::<Data<TaskBody>>(200)
+            .fails(&[Code::InvalidData]),
+        Route::post("/v2/tasks/{id}/retry", tasks::retry::handler)
+            .creates(Takes::Nothing)
+            .says("Retries a task", "Makes a new task of its own that does the same; the original stays as it is.")
+            .answers::<Data<TaskBody>>(201),
+        Route::delete("/v2/tasks/{id}", tasks::delete::handler)
+            .needs(Scope::TaskWrite)
+            .says("Deletes a task", "Cancels it if need be; its files and links go with it."),
+        Route::get("/v2/users/me", v2::users_me::handler)
+            .needs(Scope::UserRead)
+            .says("Shows the user", "Whose key it is.")
+            .answers::<Data<UserBody>>(200),
+        Route::get("/v2/operations", v2::operations::handler)
+            .says("Lists operations", "What tasks can do. With `include=options` also their arguments.")
+            .query(&["filter[operation]", "include"])
+            .answers::<Data<Vec<OperationBody>>>(200),
+        Route::post("/upload/{task}", upload::handler)
+            .takes(Takes::Form)
+            .says("Takes the file of an import/upload task", "Post the fields of `result.form`, then the file.")
+            .answers_with(201, "application/xml")
+            .fails(&[Code::BadRequest, Code::LinkInvalid, Code::UploadClosed, Code::PayloadTooLarge]),
+        Route::new(Method::OPTIONS, "/upload/{task}", options(upload::preflight)),
+        Route::get("/files/{task}/{name}", download::handler)
+            .says("Fetches a file", "By the link in `result.files[].url`. Ranges and conditions are honoured.")
+            .query(&["temp_url_sig", "temp_url_expires"])
+            .answers_with(200, "application/octet-stream")
+            .fails(&[Code::LinkInvalid, Code::PreconditionFailed, Code::RangeNotSatisfiable]),
+        Route::get("/healthz", health::alive)
+            .says("Lives", "200 while the process lives.")
+            .answers_with(200, "application/json"),
+        Route::get("/readyz", health::ready)
+            .says("Is ready", "200 when database and file store answer; else 503 with the same body.")
+            .answers::<Readiness>(200),
+        Route::get("/metrics", health::metrics)
+            .says("Tells its metrics", "In the text format of Prometheus.")
+            .answers_with(200, "application/openmetrics-text"),
+        Route::get("/openapi.json", openapi::handler)
+            .says("Describes itself", "This document.")
+            .answers_with(200, "application/json"),
+        Route::get("/docs", docs::handler)
+            .says("Describes itself to people", "This document as a page.")
+            .answers_with(200, "text/html"),
+        Route::get("/", status::handler).says("Says hello", "A page with links.").answers_with(200, "text/html"),
+    ];
+    routes.extend(operations::all().map(|entry| Route::operation(&format!("/v2/{}", entry.name), entry)));
+    // The Java SDK calls one operation by another name.
+    let aliased = operations::all().find(|entry| entry.name == "import/azure/blob");
+    routes.extend(aliased.map(|entry| Route::operation("/v2/import/azure-blob", entry)));
+    routes
+}
+
+/// All routes with all that goes around them, ready to be served. `always_waits` is for the address on which every
+/// show and create waits.
+pub fn router(state: AppState, always_waits: bool) -> Router {
+    let mut inner = Router::new();
+    for route in routes() {
+        let mut handler = route.handler;
+        if route.creates {
+            handler = handler.route_layer(from_fn_with_state(state.clone(), count_creation));
+        }
+        if let Some(scope) = route.scope {
+            handler = handler.route_layer(from_fn_with_state((state.clone(), scope), authorise));
+        }
+        inner = inner.route(&route.path, handler);
+    }
+    let inner = inner
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(async || ApiError::not_found())
+        .layer(from_fn_with_state(state.clone(), access::account))
+        .with_state(state);
+    // Targets are rewritten before they are routed, hence the second router around the first.
+    let rewriting = map_request(move |request: Request| std::future::ready(rewrite(request, always_waits)));
+    Router::new().fallback_service(inner).layer(rewriting)
+}
+
+/// Answers for a path that exists, but not with this method. `Allow` is added by the router.
+async fn wrong_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return body::no_content();
+    }
+    ApiError::new(Code::MethodNotAllowed, "The path exists, but not with this method: see the Allow header.")
+        .into_response()
+}
+
+/// Makes the schema of an answer.
+pub(super) type Shape = fn(&mut SchemaGenerator) -> Schema;
+
+/// What a route reads from the body.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Takes {
+    /// Nothing.
+    Nothing,
+    /// A job.
+    Job,
+    /// The arguments of an operation.
+    Args(&'static Entry),
+    /// A posted form.
+    Form,
+}
+
+/// One line of the table.
+pub(super) struct Route {
+    /// Its method.
+    pub(super) method: Method,
+    /// Its template.
+    pub(super) path: String,
+    /// What a key must be allowed; none for routes that need no key.
+    pub(super) scope: Option<Scope>,
+    /// It makes something, and is counted.
+    pub(super) creates: bool,
+    /// What it reads from the body.
+    pub(super) takes: Takes,
+    /// One line, and more about it; none for what the manual leaves out.
+    pub(super) says: Option<(String, String)>,
+    /// What it reads from the query.
+    pub(super) query: &'static [&'static str],
+    /// Its good answer: status, media type, shape.
+    pub(super) answers: (u16, &'static str, Option<Shape>),
+    /// Error codes that do not follow from the rest.
+    pub(super) fails: &'static [Code],
+    handler: MethodRouter<AppState>,
+}
+
+impl Route {
+    fn new(method: Method, path: &str, handler: MethodRouter<AppState>) -> Self {
+        Self {
+            method,
+            path: path.to_owned(),
+            scope: None,
+            creates: false,
+            takes: Takes::Nothing,
+            says: None,
+            query: &[],
+            answers: (204, "", None),
+            fails: &[],
+            handler,
+        }
+    }
+
+    fn get<H: Handler<T, AppState>, T: 'static>(path: &str, handler: H) -> Self {
+        Self::new(Method::GET, path, get(handler))
+    }
+
+    fn post<H: Handler<T, AppState>, T: 'static>(path: &str, handler: H) -> Self {
+        Self::new(Method::POST, path, post(handler))
+    }
+
+    fn delete<H: Handler<T, AppState>, T: 'static>(path: &str, handler: H) -> Self {
+        Self::new(Method::DELETE, path, delete(handler))
+    }
+
+    fn operation(path: &str, entry: &'static Entry) -> Self {
+        let schema = entry.schema();
+        let about = schema.get("description").and_then(|text| text.as_str()).unwrap_or_default();
+        Self::post(path, async move |state, by, view, waits, entity| {
+            tasks::create::handler(entry, state, by, view, waits, entity).await
+        })
+        .creates(Takes::Args(entry))
+        .says(&format!("Creates a task: {}", entry.name), about)
+        .answers::<Data<TaskBody>>(201)
+        .fails(&[Code::WaitTimeout])
+    }
+
+    fn needs(self, scope: Scope) -> Self {
+        Self { scope: Some(scope), ..self }
+    }
+
+    fn takes(self, takes: Takes) -> Self {
+        Self { takes, ..self }
+    }
+
+    fn creates(self, takes: Takes) -> Self {
+        Self { creates: true, ..self.needs(Scope::TaskWrite).takes(takes) }
+    }
+
+    fn says(self, summary: &str, description: &str) -> Self {
+        Self { says: Some((summary.to_owned(), description.to_owned())), ..self }
+    }
+
+    fn query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+
+    fn answers<T: JsonSchema>(self, status: u16) -> Self {
+        Self { answers: (status, "application/json", Some(SchemaGenerator::subschema_for::<T>)), ..self }
+    }
+
+    fn answers_with(self, status: u16, kind: &'static str) -> Self {
+        Self { answers: (status, kind, None), ..self }
+    }
+
+    fn fails(self, fails: &'static [Code]) -> Self {
+        Self { fails, ..self }
+    }
+
+    /// All error codes that it answers with.
+    pub(super) fn codes(&self) -> Vec<Code> {
+        let mut codes = Vec::new();
+        if self.scope.is_some() {
+            codes.extend([Code::Unauthenticated, Code::Forbidden]);
+        }
+        if self.path.contains('{') {
+            codes.push(Code::NotFound);
+        }
+        if self.creates {
+            codes.extend([Code::BadRequest, Code::PayloadTooLarge, Code::InvalidData, Code::TooManyRequests]);
+        }
+        codes.extend(self.fails);
+        codes.extend([Code::Internal, Code::Unavailable]);
+        codes.sort_by_key(|code| (code.status(), code.wire()));
+        codes.dedup();
+        codes
+    }
+}

@@ -1,0 +1,55 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use super::body::View;
+use super::limits::Limiter;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::files::Files;
+use crate::secret::Vault;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    /// Jobs, tasks, users.
+    pub store: Arc<dyn Store>,
+    /// The bytes of files.
+    pub files: Files,
+    /// Seals arguments and answers, signs forms and links.
+    pub vault: Arc<Vault>,
+    /// The time.
+    pub clock: Clock,
+    /// All settings.
+    pub config: Arc<Config>,
+    /// How clients reach the server, without a slash at the end; all links in answers start with it.
+    pub public_url: Arc<str>,
+    /// Counters of this process.
+    pub metrics: Arc<Metrics>,
+    /// Bounds creations by key.
+    pub limiter: Arc<Limiter>,
+}
+
+impl AppState {
+    /// Puts the parts together.
+    pub fn new(
+        store: Arc<dyn Store>,
+        files: Files,
+        vault: Arc<Vault>,
+        clock: Clock,
+        config: Arc<Config>,
+        public_url: &str,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let limiter = Arc::new(Limiter::new(config.limits.creations_per_minute_max));
+        let public_url = Arc::from(public_url.trim_end_matches('/'));
+        Self { store, files, vault, clock, config, public_url, metrics, limiter }
+    }
+
+    /// How answers are written to a client that is not known to need anything special.
+    pub fn view(&self) -> View {
+        View::new(Arc::clone(&self.public_url), Arc::clone(&self.vault))
+    }
+}

@@ -1,0 +1,6 @@
+//! The endpoints of `/v2`, one file each.
+
+pub mod jobs;
+pub mod operations;
+pub mod tasks;
+pub mod users_me;

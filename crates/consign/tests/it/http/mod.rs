@@ -1,0 +1,12 @@
+//! The whole router in this process, on SQLite and a folder.
+
+mod app;
+mod auth_and_errors;
+mod creations;
+mod downloads;
+mod lists;
+mod pages;
+mod shapes;
+mod tasks;
+mod uploads;
+mod waits;
