@@ -15,6 +15,7 @@ pub mod http;
 pub mod id;
 pub mod model;
 pub mod operations;
+pub mod runner;
 pub mod secret;
 pub mod store;
 pub mod telemetry;

@@ -74,6 +74,7 @@ impl Config {
 }
 
 /// Says what is wrong with which key, and where it stood.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's own words do for all other kinds")]
 fn sentence(error: &FigmentError) -> String {
     let place =
         error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref().map(|source| format!(" in {source}")));

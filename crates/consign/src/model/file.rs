@@ -23,6 +23,11 @@ impl BlobKey {
         Self(text)
     }
 
+    /// Whether it belongs to that attempt.
+    pub fn is_of(&self, task: TaskId, token: Token) -> bool {
+        self.0.strip_prefix(&format!("{task}/{:016x}/", token.0)).is_some()
+    }
+
     /// Relative path below the file store's root, with `/`.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -4,7 +4,7 @@
 //! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed. What happens
 //! to one task is in `step`. The runner meets HTTP only in the store.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,7 +62,7 @@ pub struct Runner {
 
 struct Shared {
     tools: Tools,
-    running: Mutex<HashMap<TaskId, Running>>,
+    running: Mutex<BTreeMap<TaskId, Running>>,
     session: watch::Sender<SessionId>,
     /// When the last heartbeat that was answered was sent.
     last_beat: Mutex<Instant>,
@@ -147,7 +147,7 @@ impl Runner {
         !self.shared.is_claiming.load(Ordering::Relaxed)
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Running>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskId, Running>> {
         self.shared.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,12 +160,10 @@ impl Runner {
 
     fn progress(&self) -> Vec<TaskProgress> {
         let running = self.running();
-        let mut progress: Vec<_> = running
+        running
             .iter()
             .map(|(&id, task)| TaskProgress { id, token: task.token, percent: task.percent.load(Ordering::Relaxed) })
-            .collect();
-        progress.sort_by_key(|task| task.id);
-        progress
+            .collect()
     }
 }
 

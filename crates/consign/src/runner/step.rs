@@ -119,10 +119,7 @@ async fn too_long(runner: &Runner, started_at: Option<crate::clock::Timestamp>) 
 
 fn too_long_error(runner: &Runner) -> TaskError {
     let limit = runner.tools().config.limits.task_timeout;
-    TaskError {
-        retry: Retry::Never,
-        ..TaskError::new(Code::Timeout, format!("The task took longer than {limit}, the limit of this server."))
-    }
+    TaskError::new(Code::Timeout, format!("The task took longer than {limit}, the limit of this server."))
 }
 
 /// Runs the operation.

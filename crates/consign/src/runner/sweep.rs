@@ -10,8 +10,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{Runner, retry, step};
 use crate::error::TaskError;
+use crate::files;
 use crate::id::TaskId;
-use crate::model::{LedgerEntry, State};
+use crate::model::{BlobKey, LedgerEntry, State};
 use crate::store::Result;
 
 /// Time between sweeps that nobody asked for.
@@ -107,7 +108,7 @@ async fn search(runner: &Runner) {
     let tools = runner.tools();
     let mut after = None;
     loop {
-        let found = match tools.files.tasks(after, BATCH as usize).await {
+        let found = match tools.files.list_tasks(after, BATCH as usize).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the file store cannot be searched");
@@ -130,11 +131,22 @@ async fn remove_unnamed(runner: &Runner, found: &[TaskId]) -> Result<()> {
     for &id in found {
         let removed = match known.get(&id) {
             None => tools.files.remove_task(id).await,
-            Some((State::Finished | State::Error, blobs)) => tools.files.keep_only(id, blobs).await,
+            Some((State::Finished | State::Error, blobs)) => keep_only(runner, id, blobs).await,
             Some((State::Blocked | State::Uploading | State::Queued | State::Delayed | State::Running, _)) => Ok(()),
         };
         if let Err(error) = removed {
             tracing::warn!(task = %id, error = &error as &dyn std::error::Error, "unneeded files are not removed");
+        }
+    }
+    Ok(())
+}
+
+/// Removes the attempts of a task that none of its files belongs to.
+async fn keep_only(runner: &Runner, id: TaskId, blobs: &[BlobKey]) -> std::result::Result<(), files::Error> {
+    let files = &runner.tools().files;
+    for token in files.attempts(id).await? {
+        if !blobs.iter().any(|blob| blob.is_of(id, token)) {
+            files.remove_attempt(id, token).await?;
         }
     }
     Ok(())

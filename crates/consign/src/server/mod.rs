@@ -16,6 +16,7 @@ use crate::http::AppState;
 use crate::runner::{Runner, Tools};
 use crate::secret::Vault;
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 use crate::store::sqlite::SqliteStore;
 
 mod first_key;
@@ -158,6 +159,7 @@ pub struct Server {
     sync_address: Option<SocketAddr>,
     public_url: String,
     first_key: Option<FirstKey>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     connections: TaskTracker,
 }
@@ -172,6 +174,7 @@ impl Server {
         let files = base.files().await?;
         let first_key = first_key::make_if_none(&base).await?;
         let config = Arc::clone(&base.config);
+        let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
         let runner = match role {
@@ -197,6 +200,7 @@ impl Server {
             sync_address: None,
             public_url: String::new(),
             first_key,
+            metrics,
             stop,
             connections,
         };
@@ -220,7 +224,8 @@ impl Server {
             Arc::clone(&self.base.vault),
             self.base.clock.clone(),
             Arc::clone(&config),
-            self.public_url.clone(),
+            &self.public_url,
+            Arc::clone(&self.metrics),
         );
         let serve = |listener, always_waits| {
             let router = crate::http::router(state.clone(), always_waits);
