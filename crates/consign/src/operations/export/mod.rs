@@ -4,6 +4,7 @@ use super::Entry;
 
 mod deliver;
 pub mod naming;
+mod s3;
 mod sftp;
 mod url;
 mod zip;
@@ -11,4 +12,5 @@ mod zip;
 pub use naming::Naming;
 
 /// All exports.
-pub(super) const ALL: &[Entry] = &[Entry::of::<url::ExportUrl>(), Entry::of::<sftp::ExportSftp>()];
+pub(super) const ALL: &[Entry] =
+    &[Entry::of::<url::ExportUrl>(), Entry::of::<s3::ExportS3>(), Entry::of::<sftp::ExportSftp>()];
