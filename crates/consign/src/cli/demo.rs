@@ -148,9 +148,10 @@ impl Stage {
         let mut archive = zip::ZipArchive::new(std::fs::File::open(&path)?)?;
         for index in 0..archive.len() {
             let mut entry = archive.by_index(index)?;
+            let name = entry.name()?.into_owned();
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes)?;
-            checks.compare(entry.name(), "ZIP at a URL", &url, "unpacked", digest(&SHA256, &bytes).as_ref())?;
+            checks.compare(&name, "ZIP at a URL", &url, "unpacked", digest(&SHA256, &bytes).as_ref())?;
         }
         Ok(())
     }

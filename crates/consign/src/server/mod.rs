@@ -99,9 +99,9 @@ impl Base {
         let vault = Arc::new(key_file::vault(&config)?);
         let path = database_path(&config)?;
         let store: Arc<dyn Store> = if exclusive {
-            Arc::new(SqliteStore::open(&path, clock.clone()).await?)
+            Arc::new(SqliteStore::open(&path).await?)
         } else {
-            Arc::new(SqliteStore::open_shared(&path, clock.clone()).await?)
+            Arc::new(SqliteStore::open_shared(&path).await?)
         };
         Ok(Self { config: Arc::new(config), clock, store, vault })
     }
