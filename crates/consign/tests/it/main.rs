@@ -1,0 +1,3 @@
+//! The program's integration tests, in one binary.
+
+mod store_sqlite;
