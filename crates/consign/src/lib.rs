@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
@@ -17,5 +18,6 @@ pub mod model;
 pub mod operations;
 pub mod runner;
 pub mod secret;
+pub mod server;
 pub mod store;
 pub mod telemetry;

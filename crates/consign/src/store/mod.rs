@@ -12,15 +12,19 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 
 pub mod accounts;
+#[cfg(feature = "test-support")]
+pub mod contract;
 pub mod hints;
 pub mod jobs;
 pub mod ledger;
+pub mod sqlite;
 pub mod transitions;
 
 pub use accounts::{Accounts, NewKey};
 pub use hints::Hints;
 pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilter};
 pub use ledger::Ledger;
+pub use sqlite::SqliteStore;
 pub use transitions::{Applied, Cancellation, Claim, ClaimRequest, Heartbeat, Input, TaskProgress, Transitions};
 
 /// A result of the store.

@@ -1,6 +1,7 @@
-//! The program from outside: its API, its commands, its shape.
+//! The program from outside: its API, its commands, its store, its shape.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 mod http;
+mod store_sqlite;
 mod tidy;

@@ -1,0 +1,336 @@
+//! Statements that make jobs and tasks, and that read one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sqlx::{QueryBuilder, Row as _};
+use uuid::Uuid;
+
+use super::rows::{bigint, chosen, complete, job as job_row, job_columns, task as task_row, task_columns};
+use super::settle::{end_unborn, settle, tell, turns};
+use super::{Conn, Db, ROWS_PER_STATEMENT, Tx};
+use crate::clock::Timestamp;
+use crate::id::{JobId, TaskId, UserId};
+use crate::model::{Job, Origin, State, Task};
+use crate::store::{Creation, Idempotency, NewJob, NewTask};
+
+/// How long the answer to an idempotency key is kept.
+pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
+
+/// How a task starts its life.
+#[derive(Clone, Copy, Debug)]
+enum Birth {
+    Uploading,
+    Ready,
+    Blocked {
+        open: i64,
+        usable: i64,
+    },
+    /// An input has failed already.
+    Doomed {
+        forgiven: bool,
+    },
+}
+
+/// What is known of a task that was named as input.
+#[derive(Clone, Copy, Debug)]
+enum InputState {
+    Open,
+    Finished,
+    Forgiven,
+    Failed,
+}
+
+pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creation> {
+    let job = &new.job;
+    if let Some(answer) = replay_first(tx, job.user_id, new.idempotency.as_ref(), job.created_at).await? {
+        return Ok(answer);
+    }
+    let births = match births(&mut tx.conn, job.user_id, &job.tasks).await? {
+        Ok(births) => births,
+        Err(gone) => return Ok(Creation::InputGone(gone)),
+    };
+    sqlx::query(
+        "INSERT INTO jobs (id, user_id, key_id, tag, webhook_url, status, open_tasks, failed_tasks, created_at) \
+         VALUES ($1, $2, $3, $4, $5, 'waiting', $6, 0, $7)",
+    )
+    .bind(job.id.0)
+    .bind(i64::from(job.user_id.0))
+    .bind(match job.origin {
+        Origin::Key(id) => Some(id.0),
+        Origin::Local => None,
+    })
+    .bind(job.tag.as_deref())
+    .bind(job.webhook_url.as_deref())
+    .bind(bigint(job.tasks.len()))
+    .bind(job.created_at.0)
+    .execute(&mut tx.conn)
+    .await?;
+    tell(tx, job.user_id, job.id, "job.created", job.created_at).await?;
+    tx.changed.ids.insert(job.id.0);
+    insert_tasks(tx, &job.tasks, &births, &new.payloads).await?;
+    remember(tx, job.user_id, new.idempotency.as_ref(), job.created_at).await?;
+    Ok(Creation::Created)
+}
+
+pub(crate) async fn create_task(tx: &mut Tx, new: &NewTask) -> sqlx::Result<Creation> {
+    let task = &new.task;
+    if let Some(answer) = replay_first(tx, task.user_id, new.idempotency.as_ref(), task.created_at).await? {
+        return Ok(answer);
+    }
+    let tasks = std::slice::from_ref(task);
+    let births = match births(&mut tx.conn, task.user_id, tasks).await? {
+        Ok(births) => births,
+        Err(gone) => return Ok(Creation::InputGone(gone)),
+    };
+    insert_tasks(tx, tasks, &births, std::slice::from_ref(&new.payload)).await?;
+    remember(tx, task.user_id, new.idempotency.as_ref(), task.created_at).await?;
+    Ok(Creation::Created)
+}
+
+/// Inputs in their order, each once.
+fn inputs(task: &Task) -> Vec<TaskId> {
+    let mut seen = BTreeSet::new();
+    task.depends_on.iter().copied().filter(|id| seen.insert(*id)).collect()
+}
+
+/// Decides how each task starts; names an input that does not exist.
+async fn births(conn: &mut Conn, user: UserId, tasks: &[Task]) -> sqlx::Result<Result<Vec<Birth>, TaskId>> {
+    let own: BTreeSet<TaskId> = tasks.iter().map(|task| task.id).collect();
+    let others: BTreeSet<Uuid> =
+        tasks.iter().flat_map(|task| &task.depends_on).filter(|id| !own.contains(id)).map(|id| id.0).collect();
+    let others = input_states(conn, user, &others).await?;
+
+    let mut births = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let (mut open, mut usable, mut failed, mut forgiven) = (0, 0, 0, 0);
+        for input in inputs(task) {
+            let state = if own.contains(&input) { Some(InputState::Open) } else { others.get(&input.0).copied() };
+            match state {
+                Some(InputState::Open) => open += 1,
+                Some(InputState::Finished) => usable += 1,
+                Some(InputState::Forgiven) => forgiven += 1,
+                Some(InputState::Failed) => failed += 1,
+                None => return Ok(Err(input)),
+            }
+        }
+        births.push(if failed > 0 {
+            Birth::Doomed { forgiven: false }
+        } else if open > 0 {
+            Birth::Blocked { open, usable }
+        } else if task.state == State::Uploading {
+            Birth::Uploading
+        } else if forgiven > 0 && usable == 0 {
+            Birth::Doomed { forgiven: true }
+        } else {
+            Birth::Ready
+        });
+    }
+    Ok(Ok(births))
+}
+
+async fn input_states(conn: &mut Conn, user: UserId, ids: &BTreeSet<Uuid>) -> sqlx::Result<BTreeMap<Uuid, InputState>> {
+    let mut states = BTreeMap::new();
+    for chunk in ids.iter().collect::<Vec<_>>().chunks(ROWS_PER_STATEMENT) {
+        let select = "SELECT id, user_id, state, forgiven FROM tasks WHERE id IN (";
+        for row in chosen(conn, select, chunk.iter().copied(), ")").await? {
+            if row.try_get::<i64, _>("user_id")? != i64::from(user.0) {
+                continue;
+            }
+            let state = match super::rows::state(&row)? {
+                State::Finished => InputState::Finished,
+                State::Error if row.try_get("forgiven")? => InputState::Forgiven,
+                State::Error => InputState::Failed,
+                State::Blocked | State::Uploading | State::Queued | State::Delayed | State::Running => InputState::Open,
+            };
+            states.insert(row.try_get("id")?, state);
+        }
+    }
+    Ok(states)
+}
+
+/// Stores tasks, with consecutive turns for those that are ready, and ends those that an input has doomed.
+async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &[Vec<u8>]) -> sqlx::Result<()> {
+    let Some(first) = tasks.first() else { return Ok(()) };
+    let (user, now) = (first.user_id, first.created_at);
+    let ready = births.iter().filter(|birth| matches!(birth, Birth::Ready)).count();
+    let mut turn = if ready > 0 { turns(tx, i64::from(user.0), ready).await? } else { 0 };
+    tx.changed.ready |= ready > 0;
+
+    let mut rows = Vec::with_capacity(tasks.len());
+    let mut doomed = Vec::new();
+    for (position, (task, &birth)) in tasks.iter().zip(births).enumerate() {
+        if let Birth::Doomed { forgiven } = birth {
+            doomed.push((task.id.0, forgiven));
+        }
+        rows.push((bigint(position), task, birth, turn));
+        turn += i64::from(matches!(birth, Birth::Ready));
+    }
+    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
+        insert_task_rows(&mut tx.conn, chunk).await?;
+    }
+    insert_payloads(&mut tx.conn, tasks, payloads).await?;
+    insert_dependencies(&mut tx.conn, tasks).await?;
+    let ended = end_unborn(tx, &doomed, now).await?;
+    settle(tx, ended, now).await
+}
+
+async fn insert_task_rows(conn: &mut Conn, rows: &[(i64, &Task, Birth, i64)]) -> sqlx::Result<()> {
+    let mut query = QueryBuilder::<Db>::new(
+        "INSERT INTO tasks (id, job_id, user_id, position, name, operation, state, ignore_error, forgiven, priority, \
+                            vt, open_inputs, usable_inputs, attempt, percent, warnings, retry_of, created_at, \
+                            ready_at, upload_expires_at) ",
+    );
+    query.push_values(rows, |mut row, &(position, task, birth, turn)| {
+        let (state, open, usable) = match birth {
+            Birth::Uploading => (State::Uploading, 0, 0),
+            Birth::Ready => (State::Queued, 0, 0),
+            Birth::Blocked { open, usable } => (State::Blocked, open, usable),
+            Birth::Doomed { .. } => (State::Blocked, 0, 0),
+        };
+        let is_ready = matches!(birth, Birth::Ready);
+        row.push_bind(task.id.0)
+            .push_bind(task.job_id.map(|id| id.0))
+            .push_bind(i64::from(task.user_id.0))
+            .push_bind(position)
+            .push_bind(task.name.clone())
+            .push_bind(task.operation.clone())
+            .push_bind(state.name())
+            .push_bind(task.ignore_error)
+            .push_bind(false)
+            .push_bind(0_i64)
+            .push_bind(if is_ready { turn } else { 0 })
+            .push_bind(open)
+            .push_bind(usable)
+            .push_bind(0_i64)
+            .push_bind(0_i64)
+            .push_bind((!task.warnings.is_empty()).then(|| serde_json::json!(task.warnings).to_string()))
+            .push_bind(task.retry_of.map(|id| id.0))
+            .push_bind(task.created_at.0)
+            .push_bind(is_ready.then_some(task.created_at.0))
+            .push_bind(task.upload_expires_at.map(|moment| moment.0));
+    });
+    query.build().execute(conn).await?;
+    Ok(())
+}
+
+async fn insert_payloads(conn: &mut Conn, tasks: &[Task], payloads: &[Vec<u8>]) -> sqlx::Result<()> {
+    let rows: Vec<(&Task, &Vec<u8>)> = tasks.iter().zip(payloads).collect();
+    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO task_docs (task_id, payload) ");
+        query.push_values(chunk, |mut row, &(task, payload)| {
+            row.push_bind(task.id.0).push_bind(payload.clone());
+        });
+        query.build().execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+async fn insert_dependencies(conn: &mut Conn, tasks: &[Task]) -> sqlx::Result<()> {
+    let mut rows = Vec::new();
+    for task in tasks {
+        rows.extend(inputs(task).into_iter().enumerate().map(|(position, input)| (task.id.0, position, input.0)));
+    }
+    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO dependencies (task_id, position, depends_on) ");
+        query.push_values(chunk, |mut row, &(task, position, input)| {
+            row.push_bind(task).push_bind(bigint(position)).push_bind(input);
+        });
+        query.build().execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+async fn replay_first(
+    tx: &mut Tx,
+    user: UserId,
+    idempotency: Option<&Idempotency>,
+    now: Timestamp,
+) -> sqlx::Result<Option<Creation>> {
+    match idempotency {
+        Some(promise) => replay(&mut tx.conn, user, &promise.key, &promise.request_hash, now).await,
+        None => Ok(None),
+    }
+}
+
+pub(crate) async fn replay(
+    conn: &mut Conn,
+    user: UserId,
+    key: &str,
+    request_hash: &[u8; 32],
+    now: Timestamp,
+) -> sqlx::Result<Option<Creation>> {
+    let row =
+        sqlx::query("SELECT request_hash, answer FROM idempotency WHERE user_id = $1 AND key = $2 AND created_at > $3")
+            .bind(i64::from(user.0))
+            .bind(key)
+            .bind(now.minus(IDEMPOTENCY_KEPT).0)
+            .fetch_optional(conn)
+            .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(if row.try_get::<&[u8], _>("request_hash")? == &request_hash[..] {
+        Creation::Replayed(row.try_get("answer")?)
+    } else {
+        Creation::KeyReused
+    }))
+}
+
+async fn remember(tx: &mut Tx, user: UserId, idempotency: Option<&Idempotency>, now: Timestamp) -> sqlx::Result<()> {
+    let Some(promise) = idempotency else { return Ok(()) };
+    // An old row of the same key is past its time, or the request would have been replayed.
+    sqlx::query(
+        "INSERT INTO idempotency (user_id, key, request_hash, answer, created_at) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (user_id, key) DO UPDATE SET request_hash = excluded.request_hash, answer = excluded.answer, \
+             created_at = excluded.created_at",
+    )
+    .bind(i64::from(user.0))
+    .bind(&promise.key)
+    .bind(&promise.request_hash[..])
+    .bind(&promise.answer)
+    .bind(now.0)
+    .execute(&mut tx.conn)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn job(conn: &mut Conn, user: UserId, id: JobId) -> sqlx::Result<Option<Job>> {
+    let row = sqlx::query(concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1 AND user_id = $2"))
+        .bind(id.0)
+        .bind(i64::from(user.0))
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut job = job_row(&row)?;
+    job.tasks = tasks_of(conn, id).await?;
+    Ok(Some(job))
+}
+
+/// The tasks of a job in their order.
+pub(super) async fn tasks_of(conn: &mut Conn, job: JobId) -> sqlx::Result<Vec<Task>> {
+    let rows = sqlx::query(concat!("SELECT ", task_columns!(), " FROM tasks WHERE job_id = $1 ORDER BY position"))
+        .bind(job.0)
+        .fetch_all(&mut *conn)
+        .await?;
+    let mut tasks = rows.iter().map(task_row).collect::<sqlx::Result<Vec<_>>>()?;
+    complete(conn, &mut tasks).await?;
+    Ok(tasks)
+}
+
+pub(crate) async fn task(conn: &mut Conn, user: Option<UserId>, id: TaskId) -> sqlx::Result<Option<Task>> {
+    let row = sqlx::query(concat!("SELECT ", task_columns!(), " FROM tasks WHERE id = $1"))
+        .bind(id.0)
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut task = task_row(&row)?;
+    if user.is_some_and(|user| user != task.user_id) {
+        return Ok(None);
+    }
+    complete(conn, std::slice::from_mut(&mut task)).await?;
+    Ok(Some(task))
+}
+
+pub(crate) async fn payload(conn: &mut Conn, id: TaskId) -> sqlx::Result<Option<Vec<u8>>> {
+    let row = sqlx::query("SELECT payload FROM task_docs WHERE task_id = $1").bind(id.0).fetch_optional(conn).await?;
+    row.map(|row| row.try_get("payload")).transpose()
+}

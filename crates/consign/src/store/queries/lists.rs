@@ -1,0 +1,123 @@
+//! Statements that read several jobs or tasks.
+
+use sqlx::{QueryBuilder, Row as _};
+use uuid::Uuid;
+
+use super::jobs::tasks_of;
+use super::rows::{chosen, complete, job as job_row, job_columns, state, task as task_row, task_columns};
+use super::{Conn, Db, ROWS_PER_STATEMENT};
+use crate::id::{TaskId, UserId};
+use crate::model::{BlobKey, Job, Page, State, Task, WireStatus};
+use crate::store::{JobFilter, TaskFilter};
+
+pub(crate) async fn list_jobs(conn: &mut Conn, filter: &JobFilter, page: Page) -> sqlx::Result<(Vec<Job>, bool)> {
+    let mut query = QueryBuilder::<Db>::new(concat!("SELECT ", job_columns!(), " FROM jobs WHERE user_id = "));
+    query.push_bind(i64::from(filter.user_id.0));
+    if let Some(status) = filter.status {
+        query.push(" AND status = ").push_bind(status.wire());
+    }
+    if let Some(tag) = &filter.tag {
+        query.push(" AND tag = ").push_bind(tag.clone());
+    }
+    if let Some(key) = filter.key_id {
+        query.push(" AND key_id = ").push_bind(key.0);
+    }
+    page_of(&mut query, page);
+    let rows = query.build().fetch_all(&mut *conn).await?;
+    let mut jobs = rows.iter().map(job_row).collect::<sqlx::Result<Vec<_>>>()?;
+    let more = cut(&mut jobs, page);
+    if filter.with_tasks {
+        for job in &mut jobs {
+            job.tasks = tasks_of(conn, job.id).await?;
+        }
+    }
+    Ok((jobs, more))
+}
+
+pub(crate) async fn list_tasks(conn: &mut Conn, filter: &TaskFilter, page: Page) -> sqlx::Result<(Vec<Task>, bool)> {
+    let mut query = QueryBuilder::<Db>::new(concat!("SELECT ", task_columns!(), " FROM tasks WHERE user_id = "));
+    query.push_bind(i64::from(filter.user_id.0));
+    if let Some(job) = filter.job_id {
+        query.push(" AND job_id = ").push_bind(job.0);
+    }
+    if let Some(status) = filter.status {
+        query.push(match status {
+            WireStatus::Waiting => " AND state IN ('blocked', 'uploading', 'queued', 'delayed') AND started_at IS NULL",
+            WireStatus::Processing => " AND state IN ('queued', 'delayed', 'running') AND started_at IS NOT NULL",
+            WireStatus::Finished => " AND state = 'finished'",
+            WireStatus::Error => " AND state = 'error'",
+        });
+    }
+    if let Some(operation) = &filter.operation {
+        query.push(" AND operation = ").push_bind(operation.clone());
+    }
+    page_of(&mut query, page);
+    let rows = query.build().fetch_all(&mut *conn).await?;
+    let mut tasks = rows.iter().map(task_row).collect::<sqlx::Result<Vec<_>>>()?;
+    let more = cut(&mut tasks, page);
+    complete(conn, &mut tasks).await?;
+    Ok((tasks, more))
+}
+
+/// Asks for one more than the page holds, to see whether there are more.
+fn page_of(query: &mut QueryBuilder<Db>, page: Page) {
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(page.size) + 1);
+    query.push(" OFFSET ").push_bind(page.offset());
+}
+
+fn cut<T>(entries: &mut Vec<T>, page: Page) -> bool {
+    let more = entries.len() > page.size as usize;
+    entries.truncate(page.size as usize);
+    more
+}
+
+pub(crate) async fn tasks(conn: &mut Conn, user: UserId, ids: &[TaskId]) -> sqlx::Result<Vec<Task>> {
+    let mut found = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
+        let select = concat!("SELECT ", task_columns!(), " FROM tasks WHERE id IN (");
+        for row in chosen(conn, select, chunk.iter(), ")").await? {
+            let task = task_row(&row)?;
+            if task.user_id == user {
+                found.push(task);
+            }
+        }
+    }
+    complete(conn, &mut found).await?;
+    found.sort_unstable_by_key(|task| ids.iter().position(|id| *id == task.id));
+    Ok(found)
+}
+
+pub(crate) async fn retries(conn: &mut Conn, user: UserId, id: TaskId) -> sqlx::Result<Vec<Task>> {
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        task_columns!(),
+        " FROM tasks WHERE retry_of = $1 AND user_id = $2 ORDER BY created_at, id"
+    ))
+    .bind(id.0)
+    .bind(i64::from(user.0))
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut tasks = rows.iter().map(task_row).collect::<sqlx::Result<Vec<_>>>()?;
+    complete(conn, &mut tasks).await?;
+    Ok(tasks)
+}
+
+pub(crate) async fn blobs(conn: &mut Conn, ids: &[TaskId]) -> sqlx::Result<Vec<(TaskId, State, Vec<BlobKey>)>> {
+    let mut found: Vec<(TaskId, State, Vec<BlobKey>)> = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
+        let select = "SELECT t.id, t.state, f.blob FROM tasks t LEFT JOIN files f ON f.task_id = t.id WHERE t.id IN (";
+        for row in chosen(conn, select, chunk.iter(), ") ORDER BY t.id, f.position").await? {
+            let id = TaskId(row.try_get("id")?);
+            if found.last().is_none_or(|(last, ..)| *last != id) {
+                found.push((id, state(&row)?, Vec::new()));
+            }
+            let blob = row.try_get::<Option<String>, _>("blob")?.map(BlobKey::from_row);
+            if let Some((_, _, blobs)) = found.last_mut() {
+                blobs.extend(blob);
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,51 @@
+//! Every statement of the store, written once: each database includes this folder with its own `Db`.
+//!
+//! What keeps the text portable: `$n` parameters, `BIGINT` moments and counts, JSON as text that is never queried,
+//! `CASE` instead of `max`, `RETURNING`, `ON CONFLICT`, no statement inside a common table expression. A statement that
+//! changes a task's state has its old state, and the lease where there is one, in its `WHERE`: zero rows mean that the
+//! change came too late.
+
+use std::collections::BTreeSet;
+
+use sqlx::Database;
+use uuid::Uuid;
+
+use super::Db;
+
+pub(crate) mod accounts;
+pub(crate) mod claim;
+pub(crate) mod jobs;
+pub(crate) mod ledger;
+pub(crate) mod lists;
+pub(crate) mod rows;
+pub(crate) mod sessions;
+pub(crate) mod settle;
+pub(crate) mod sweep;
+pub(crate) mod transitions;
+
+/// A connection.
+pub(crate) type Conn = <Db as Database>::Connection;
+/// A row of an answer.
+pub(crate) type Row = <Db as Database>::Row;
+
+/// A transaction that is being written, and what to announce once it is on stable storage.
+pub(crate) struct Tx {
+    /// The connection, inside the transaction.
+    pub(crate) conn: Conn,
+    /// What this command changed.
+    pub(crate) changed: Changed,
+}
+
+/// What to announce after the commit.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// Tasks can be claimed.
+    pub(crate) ready: bool,
+    /// There is something to clean up.
+    pub(crate) sweep: bool,
+    /// Jobs and tasks that changed.
+    pub(crate) ids: BTreeSet<Uuid>,
+}
+
+/// Rows of one `INSERT` at the most, and ids in one `IN`: bounds the length of a statement.
+const ROWS_PER_STATEMENT: usize = 200;

@@ -1,0 +1,211 @@
+//! From rows to the model.
+
+use std::collections::BTreeMap;
+
+use connectors::{Digests, OpenUpload, Part};
+use sqlx::{QueryBuilder, Row as _};
+use uuid::Uuid;
+
+use super::{Conn, Db, ROWS_PER_STATEMENT, Row};
+use crate::clock::Timestamp;
+use crate::id::{JobId, KeyId, TaskId, UserId};
+use crate::model::{BlobKey, Download, File, Job, JobStatus, Origin, State, Task};
+
+macro_rules! task_columns {
+    () => {
+        "id, user_id, job_id, name, operation, state, ignore_error, percent, code, message, warnings, attempt, \
+         created_at, started_at, ended_at, upload_expires_at, retry_of, host_name"
+    };
+}
+pub(super) use task_columns;
+
+macro_rules! job_columns {
+    () => {
+        "id, user_id, key_id, tag, webhook_url, status, created_at, started_at, ended_at"
+    };
+}
+pub(super) use job_columns;
+
+macro_rules! file_columns {
+    () => {
+        "name, size, md5, sha256, crc32c, content_type, blob, download_inline, download_expires_at, receipt"
+    };
+}
+pub(super) use file_columns;
+
+/// A row that makes no sense.
+pub(super) fn nonsense(column: &'static str) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: "the value makes no sense".into() }
+}
+
+/// A count or a number that was stored as `BIGINT`.
+pub(super) fn number<T: TryFrom<i64>>(row: &Row, column: &'static str) -> sqlx::Result<T> {
+    T::try_from(row.try_get::<i64, _>(column)?).map_err(|_| nonsense(column))
+}
+
+/// A count for a `BIGINT` column; no count of ours comes near its end.
+pub(super) fn bigint(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
+fn bytes<const N: usize>(row: &Row, column: &'static str) -> sqlx::Result<[u8; N]> {
+    row.try_get::<&[u8], _>(column)?.try_into().map_err(|_| nonsense(column))
+}
+
+pub(super) fn moment(row: &Row, column: &'static str) -> sqlx::Result<Timestamp> {
+    row.try_get(column).map(Timestamp)
+}
+
+pub(super) fn moment_if_any(row: &Row, column: &'static str) -> sqlx::Result<Option<Timestamp>> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
+}
+
+pub(super) fn user_id(row: &Row) -> sqlx::Result<UserId> {
+    number(row, "user_id").map(UserId)
+}
+
+pub(super) fn state(row: &Row) -> sqlx::Result<State> {
+    State::from_name(row.try_get("state")?).ok_or_else(|| nonsense("state"))
+}
+
+/// A task without its files and inputs.
+pub(super) fn task(row: &Row) -> sqlx::Result<Task> {
+    let warnings: Option<&str> = row.try_get("warnings")?;
+    Ok(Task {
+        id: TaskId(row.try_get("id")?),
+        user_id: user_id(row)?,
+        job_id: row.try_get::<Option<Uuid>, _>("job_id")?.map(JobId),
+        name: row.try_get("name")?,
+        operation: row.try_get("operation")?,
+        state: state(row)?,
+        ignore_error: row.try_get("ignore_error")?,
+        percent: number(row, "percent")?,
+        code: row.try_get("code")?,
+        message: row.try_get("message")?,
+        warnings: match warnings {
+            Some(json) => serde_json::from_str(json).map_err(|_| nonsense("warnings"))?,
+            None => Vec::new(),
+        },
+        files: Vec::new(),
+        attempt: number(row, "attempt")?,
+        created_at: moment(row, "created_at")?,
+        started_at: moment_if_any(row, "started_at")?,
+        ended_at: moment_if_any(row, "ended_at")?,
+        upload_expires_at: moment_if_any(row, "upload_expires_at")?,
+        retry_of: row.try_get::<Option<Uuid>, _>("retry_of")?.map(TaskId),
+        depends_on: Vec::new(),
+        host_name: row.try_get("host_name")?,
+    })
+}
+
+/// A job without its tasks.
+pub(super) fn job(row: &Row) -> sqlx::Result<Job> {
+    Ok(Job {
+        id: JobId(row.try_get("id")?),
+        user_id: user_id(row)?,
+        tag: row.try_get("tag")?,
+        webhook_url: row.try_get("webhook_url")?,
+        status: JobStatus::from_wire(row.try_get("status")?).ok_or_else(|| nonsense("status"))?,
+        created_at: moment(row, "created_at")?,
+        started_at: moment_if_any(row, "started_at")?,
+        ended_at: moment_if_any(row, "ended_at")?,
+        origin: row.try_get::<Option<Uuid>, _>("key_id")?.map_or(Origin::Local, |id| Origin::Key(KeyId(id))),
+        tasks: Vec::new(),
+    })
+}
+
+pub(super) fn file(row: &Row) -> sqlx::Result<File> {
+    let inline: Option<bool> = row.try_get("download_inline")?;
+    let expires_at = moment_if_any(row, "download_expires_at")?;
+    let receipt: Option<&str> = row.try_get("receipt")?;
+    Ok(File {
+        name: row.try_get("name")?,
+        size: number(row, "size")?,
+        digests: Digests { md5: bytes(row, "md5")?, sha256: bytes(row, "sha256")?, crc32c: number(row, "crc32c")? },
+        content_type: row.try_get("content_type")?,
+        blob: row.try_get::<Option<String>, _>("blob")?.map(BlobKey::from_row),
+        download: inline.zip(expires_at).map(|(inline, expires_at)| Download { inline, expires_at }),
+        receipt: match receipt {
+            Some(json) => Some(serde_json::from_str(json).map_err(|_| nonsense("receipt"))?),
+            None => None,
+        },
+    })
+}
+
+/// Adds files and inputs to tasks that were read without.
+pub(super) async fn complete(conn: &mut Conn, tasks: &mut [Task]) -> sqlx::Result<()> {
+    for chunk in tasks.chunks_mut(ROWS_PER_STATEMENT) {
+        let places: BTreeMap<Uuid, usize> = chunk.iter().enumerate().map(|(n, task)| (task.id.0, n)).collect();
+
+        let select = concat!("SELECT task_id, ", file_columns!(), " FROM files WHERE task_id IN (");
+        for row in chosen(conn, select, places.keys(), ") ORDER BY task_id, position").await? {
+            if let Some(&place) = places.get(&row.try_get("task_id")?) {
+                chunk[place].files.push(file(&row)?);
+            }
+        }
+
+        let select = "SELECT task_id, depends_on FROM dependencies WHERE task_id IN (";
+        for row in chosen(conn, select, places.keys(), ") ORDER BY task_id, position").await? {
+            if let Some(&place) = places.get(&row.try_get("task_id")?) {
+                chunk[place].depends_on.push(TaskId(row.try_get("depends_on")?));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads what a statement says about some ids; they go between `before` and `after`.
+pub(super) async fn chosen(
+    conn: &mut Conn,
+    before: &'static str,
+    ids: impl Iterator<Item = &Uuid>,
+    after: &'static str,
+) -> sqlx::Result<Vec<Row>> {
+    let mut query = QueryBuilder::<Db>::new(before);
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(*id);
+    }
+    query.push(after);
+    query.build().fetch_all(conn).await
+}
+
+/// Reads all uploads that are open for a task.
+pub(super) async fn open_uploads(conn: &mut Conn, task: TaskId) -> sqlx::Result<Vec<OpenUpload>> {
+    let rows = sqlx::query(
+        "SELECT target, handle, sha256, part_bytes FROM ledger WHERE task_id = $1 AND due_at IS NULL ORDER BY target",
+    )
+    .bind(task.0)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut uploads = Vec::with_capacity(rows.len());
+    for row in &rows {
+        uploads.push(open_upload(conn, task, row).await?);
+    }
+    Ok(uploads)
+}
+
+/// Adds the parts to a row of the ledger.
+pub(super) async fn open_upload(conn: &mut Conn, task: TaskId, row: &Row) -> sqlx::Result<OpenUpload> {
+    let target: String = row.try_get("target")?;
+    let rows = sqlx::query("SELECT number, size, etag, checksum FROM ledger_parts WHERE task_id = $1 AND target = $2")
+        .bind(task.0)
+        .bind(&target)
+        .fetch_all(conn)
+        .await?;
+    let mut parts = BTreeMap::new();
+    for part in &rows {
+        let size = number(part, "size")?;
+        parts.insert(
+            number(part, "number")?,
+            Part { size, etag: part.try_get("etag")?, checksum: part.try_get("checksum")? },
+        );
+    }
+    Ok(OpenUpload {
+        target,
+        handle: row.try_get("handle")?,
+        sha256: row.try_get("sha256")?,
+        part_bytes: number(row, "part_bytes")?,
+        parts,
+    })
+}

@@ -1,0 +1,137 @@
+//! Statements about process sessions and the leases they hold.
+
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::Tx;
+use super::rows::{bigint, number};
+use super::settle::{Ended, ended_columns, settle};
+use super::transitions::note;
+use crate::clock::Timestamp;
+use crate::error::Code;
+use crate::id::SessionId;
+use crate::store::{Heartbeat, TaskProgress};
+
+/// What a task says that took down too many processes.
+const WORKER_LOST_MESSAGE: &str = "The server was interrupted each time it worked on this task.";
+
+pub(crate) async fn open(
+    tx: &mut Tx,
+    id: SessionId,
+    host_name: &str,
+    exclusive: bool,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    if exclusive {
+        let rows = sqlx::query("SELECT id FROM sessions").fetch_all(&mut tx.conn).await?;
+        for row in &rows {
+            end(tx, row.try_get("id")?, i64::MAX, now).await?;
+        }
+    }
+    sqlx::query("INSERT INTO sessions (id, host_name, started_at, last_seen) VALUES ($1, $2, $3, $3)")
+        .bind(id.0)
+        .bind(host_name)
+        .bind(now.0)
+        .execute(&mut tx.conn)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn heartbeat(
+    tx: &mut Tx,
+    id: SessionId,
+    progress: &[TaskProgress],
+    now: Timestamp,
+) -> sqlx::Result<Heartbeat> {
+    let alive = sqlx::query("UPDATE sessions SET last_seen = $2 WHERE id = $1")
+        .bind(id.0)
+        .bind(now.0)
+        .execute(&mut tx.conn)
+        .await?;
+    if alive.rows_affected() == 0 {
+        return Ok(Heartbeat::Expired);
+    }
+    for task in progress {
+        let row = sqlx::query(
+            "UPDATE tasks SET percent = $3 \
+             WHERE id = $1 AND state = 'running' AND lease = $2 AND percent <> $3 RETURNING id, job_id",
+        )
+        .bind(task.id.0)
+        .bind(task.token.0)
+        .bind(i64::from(task.percent.min(99)))
+        .fetch_optional(&mut tx.conn)
+        .await?;
+        if let Some(row) = row {
+            note(tx, &row)?;
+        }
+    }
+    Ok(Heartbeat::Alive)
+}
+
+pub(crate) async fn close(tx: &mut Tx, id: SessionId, now: Timestamp) -> sqlx::Result<()> {
+    end(tx, id.0, i64::MAX, now).await.map(drop)
+}
+
+pub(crate) async fn expire(
+    tx: &mut Tx,
+    seen_before: Timestamp,
+    attempts_max: u32,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
+    let rows =
+        sqlx::query("SELECT id FROM sessions WHERE last_seen < $1").bind(seen_before.0).fetch_all(&mut tx.conn).await?;
+    let mut tasks = 0;
+    for row in &rows {
+        tasks += end(tx, row.try_get("id")?, bigint(attempts_max), now).await?;
+    }
+    Ok(tasks)
+}
+
+/// Ends a session; its tasks are queued again with the turn they had, or end if they were claimed too often.
+async fn end(tx: &mut Tx, session: Uuid, attempts_max: i64, now: Timestamp) -> sqlx::Result<u64> {
+    let lost = sqlx::query(concat!(
+        "UPDATE tasks SET state = 'error', code = $3, message = $4, forgiven = ignore_error, ended_at = $5, \
+                          lease = NULL, session_id = NULL \
+         WHERE state = 'running' AND session_id = $1 AND attempt >= $2 RETURNING ",
+        ended_columns!()
+    ))
+    .bind(session)
+    .bind(attempts_max)
+    .bind(Code::WorkerLost.wire())
+    .bind(WORKER_LOST_MESSAGE)
+    .bind(now.0)
+    .fetch_all(&mut tx.conn)
+    .await?;
+    let again = sqlx::query(
+        "UPDATE tasks SET state = 'queued', ready_at = $2, lease = NULL, session_id = NULL \
+         WHERE state = 'running' AND session_id = $1 RETURNING id, job_id",
+    )
+    .bind(session)
+    .bind(now.0)
+    .fetch_all(&mut tx.conn)
+    .await?;
+    for row in &again {
+        note(tx, row)?;
+    }
+    tx.changed.ready |= !again.is_empty();
+    let ended = lost.iter().map(Ended::from_row).collect::<sqlx::Result<Vec<_>>>()?;
+    let count = bigint(ended.len() + again.len());
+    settle(tx, ended, now).await?;
+    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session).execute(&mut tx.conn).await?;
+    Ok(count.unsigned_abs())
+}
+
+/// The host name of a session, if it lives.
+pub(super) async fn host_name(tx: &mut Tx, id: SessionId) -> sqlx::Result<Option<String>> {
+    let row =
+        sqlx::query("SELECT host_name FROM sessions WHERE id = $1").bind(id.0).fetch_optional(&mut tx.conn).await?;
+    row.map(|row| row.try_get("host_name")).transpose()
+}
+
+/// How many tasks of each user are running, by user.
+pub(super) async fn running(tx: &mut Tx) -> sqlx::Result<std::collections::BTreeMap<i64, u32>> {
+    let rows = sqlx::query("SELECT user_id, COUNT(*) AS tasks FROM tasks WHERE state = 'running' GROUP BY user_id")
+        .fetch_all(&mut tx.conn)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("user_id")?, number(row, "tasks")?))).collect()
+}

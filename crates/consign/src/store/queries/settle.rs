@@ -1,0 +1,269 @@
+//! What follows when tasks end, in the same transaction: dependents are queued or end too, jobs end, the outbox is
+//! written.
+//!
+//! An error is *forgiven* when its task has `ignore_error`, or when it is `INPUT_TASK_FAILED` and all failed inputs were
+//! forgiven. A forgiven error does not fail the job, and dependents run with the inputs that are left. Any other error
+//! ends all dependents at once. Works through a list, without recursion: a client chooses the depth.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::rows::number;
+use super::{Row, Tx};
+use crate::clock::Timestamp;
+use crate::error::Code;
+use crate::id::{EventId, JobId, UserId};
+
+/// What a task with a failed input says.
+const INPUT_FAILED_MESSAGE: &str = "Input task has failed";
+
+/// A task that was just ended; its row is written, what follows is not.
+#[derive(Debug)]
+pub(super) struct Ended {
+    id: Uuid,
+    job_id: Option<Uuid>,
+    has_started: bool,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Finished,
+    Forgiven,
+    Failed,
+}
+
+/// What the statements that end a task return, for [`Ended::from_row`].
+macro_rules! ended_columns {
+    () => {
+        "id, job_id, state, forgiven, attempt"
+    };
+}
+pub(super) use ended_columns;
+
+impl Ended {
+    pub(super) fn from_row(row: &Row) -> sqlx::Result<Self> {
+        let outcome = if row.try_get::<&str, _>("state")? == "finished" {
+            Outcome::Finished
+        } else if row.try_get("forgiven")? {
+            Outcome::Forgiven
+        } else {
+            Outcome::Failed
+        };
+        Ok(Self {
+            id: row.try_get("id")?,
+            job_id: row.try_get("job_id")?,
+            has_started: row.try_get::<i64, _>("attempt")? > 0,
+            outcome,
+        })
+    }
+}
+
+/// Draws the consequences of tasks that have ended.
+pub(super) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sqlx::Result<()> {
+    let mut jobs: BTreeMap<Uuid, Tally> = BTreeMap::new();
+    let mut ready: BTreeMap<i64, Vec<Uuid>> = BTreeMap::new();
+    let mut left = ended;
+    while let Some(task) = left.pop() {
+        tx.changed.ids.insert(task.id);
+        if task.has_started {
+            orphan_uploads(tx, task.id, now).await?;
+        }
+        if let Some(job) = task.job_id {
+            jobs.entry(job).or_default().count(task.outcome);
+        }
+        if task.outcome == Outcome::Failed {
+            left.extend(end_dependents(tx, task.id, now).await?);
+        } else {
+            count_down(tx, &task, &mut ready, &mut left, now).await?;
+        }
+    }
+    for (user, tasks) in ready {
+        enqueue(tx, user, &tasks, now).await?;
+    }
+    for (job, tally) in jobs {
+        count_job(tx, job, tally, now).await?;
+    }
+    Ok(())
+}
+
+/// Ends tasks that were born with a failed input; they are stored as blocked until now.
+pub(super) async fn end_unborn(tx: &mut Tx, tasks: &[(Uuid, bool)], now: Timestamp) -> sqlx::Result<Vec<Ended>> {
+    let mut ended = Vec::with_capacity(tasks.len());
+    for &(id, forgiven) in tasks {
+        ended.extend(end_one(tx, id, forgiven, now).await?);
+    }
+    Ok(ended)
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    ended: i64,
+    failed: i64,
+}
+
+impl Tally {
+    fn count(&mut self, outcome: Outcome) {
+        self.ended += 1;
+        if outcome == Outcome::Failed {
+            self.failed += 1;
+        }
+    }
+}
+
+/// An input failed for good: all that wait for it end.
+async fn end_dependents(tx: &mut Tx, input: Uuid, now: Timestamp) -> sqlx::Result<Vec<Ended>> {
+    let rows = sqlx::query(concat!(
+        "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, \
+                          started_at = $4, ended_at = $4 \
+         WHERE state = 'blocked' AND id IN (SELECT task_id FROM dependencies WHERE depends_on = $1) \
+         RETURNING ",
+        ended_columns!()
+    ))
+    .bind(input)
+    .bind(Code::InputTaskFailed.wire())
+    .bind(INPUT_FAILED_MESSAGE)
+    .bind(now.0)
+    .fetch_all(&mut tx.conn)
+    .await?;
+    rows.iter().map(Ended::from_row).collect()
+}
+
+/// No input of this task is left to work on.
+async fn end_one(tx: &mut Tx, id: Uuid, forgiven: bool, now: Timestamp) -> sqlx::Result<Option<Ended>> {
+    let row = sqlx::query(concat!(
+        "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = (ignore_error OR $5), \
+                          started_at = $4, ended_at = $4 \
+         WHERE id = $1 AND state = 'blocked' RETURNING ",
+        ended_columns!()
+    ))
+    .bind(id)
+    .bind(Code::InputTaskFailed.wire())
+    .bind(INPUT_FAILED_MESSAGE)
+    .bind(now.0)
+    .bind(forgiven)
+    .fetch_optional(&mut tx.conn)
+    .await?;
+    row.as_ref().map(Ended::from_row).transpose()
+}
+
+/// An input ended in a way that lets others go on: those for which it was the last can run, or end without any.
+async fn count_down(
+    tx: &mut Tx,
+    input: &Ended,
+    ready: &mut BTreeMap<i64, Vec<Uuid>>,
+    left: &mut Vec<Ended>,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    let rows = sqlx::query(
+        "UPDATE tasks SET open_inputs = open_inputs - 1, usable_inputs = usable_inputs + $2 \
+         WHERE state = 'blocked' AND id IN (SELECT task_id FROM dependencies WHERE depends_on = $1) \
+         RETURNING id, user_id, open_inputs, usable_inputs",
+    )
+    .bind(input.id)
+    .bind(i64::from(input.outcome == Outcome::Finished))
+    .fetch_all(&mut tx.conn)
+    .await?;
+    for row in &rows {
+        if row.try_get::<i64, _>("open_inputs")? > 0 {
+            continue;
+        }
+        let id = row.try_get("id")?;
+        if row.try_get::<i64, _>("usable_inputs")? > 0 {
+            ready.entry(row.try_get("user_id")?).or_default().push(id);
+        } else {
+            left.extend(end_one(tx, id, true, now).await?);
+        }
+    }
+    Ok(())
+}
+
+async fn enqueue(tx: &mut Tx, user: i64, tasks: &[Uuid], now: Timestamp) -> sqlx::Result<()> {
+    let first = turns(tx, user, tasks.len()).await?;
+    for (&id, turn) in tasks.iter().zip(first..) {
+        sqlx::query("UPDATE tasks SET state = 'queued', vt = $2, ready_at = $3 WHERE id = $1 AND state = 'blocked'")
+            .bind(id)
+            .bind(turn)
+            .bind(now.0)
+            .execute(&mut tx.conn)
+            .await?;
+        tx.changed.ids.insert(id);
+    }
+    tx.changed.ready = true;
+    Ok(())
+}
+
+/// Gives a user's next tasks their turns: one after the other from where claims are now, or after this user's own
+/// last one. So a backlog spreads out behind its owner, and another user's first task comes next. Returns the first.
+pub(super) async fn turns(tx: &mut Tx, user: i64, count: usize) -> sqlx::Result<i64> {
+    let count = super::rows::bigint(count);
+    let row = sqlx::query(
+        "UPDATE users SET vt = $2 - 1 + CASE \
+             WHEN vt + 1 > (SELECT value FROM meta WHERE name = 'virtual_time') THEN vt + 1 \
+             ELSE (SELECT value FROM meta WHERE name = 'virtual_time') END \
+         WHERE id = $1 RETURNING vt",
+    )
+    .bind(user)
+    .bind(count)
+    .fetch_one(&mut tx.conn)
+    .await?;
+    Ok(row.try_get::<i64, _>("vt")? - count + 1)
+}
+
+async fn orphan_uploads(tx: &mut Tx, task: Uuid, now: Timestamp) -> sqlx::Result<()> {
+    let orphans = sqlx::query("UPDATE ledger SET due_at = $2 WHERE task_id = $1 AND due_at IS NULL")
+        .bind(task)
+        .bind(now.0)
+        .execute(&mut tx.conn)
+        .await?;
+    tx.changed.sweep |= orphans.rows_affected() > 0;
+    Ok(())
+}
+
+async fn count_job(tx: &mut Tx, job: Uuid, tally: Tally, now: Timestamp) -> sqlx::Result<()> {
+    tx.changed.ids.insert(job);
+    let row = sqlx::query(
+        "UPDATE jobs SET open_tasks = open_tasks - $2, failed_tasks = failed_tasks + $3, \
+             status = CASE WHEN open_tasks > $2 THEN status WHEN failed_tasks + $3 > 0 THEN 'error' \
+                           ELSE 'finished' END, \
+             ended_at = CASE WHEN open_tasks > $2 THEN NULL ELSE $4 END \
+         WHERE id = $1 RETURNING user_id, status, open_tasks",
+    )
+    .bind(job)
+    .bind(tally.ended)
+    .bind(tally.failed)
+    .bind(now.0)
+    .fetch_one(&mut tx.conn)
+    .await?;
+    if row.try_get::<i64, _>("open_tasks")? > 0 {
+        return Ok(());
+    }
+    let kind = if row.try_get::<&str, _>("status")? == "error" { "job.failed" } else { "job.finished" };
+    tell(tx, UserId(number(&row, "user_id")?), JobId(job), kind, now).await
+}
+
+/// Writes a line of the outbox.
+pub(super) async fn tell(tx: &mut Tx, user: UserId, job: JobId, kind: &str, now: Timestamp) -> sqlx::Result<()> {
+    sqlx::query("INSERT INTO outbox (id, user_id, job_id, kind, created_at) VALUES ($1, $2, $3, $4, $5)")
+        .bind(EventId::new(now).0)
+        .bind(i64::from(user.0))
+        .bind(job.0)
+        .bind(kind)
+        .bind(now.0)
+        .execute(&mut tx.conn)
+        .await?;
+    Ok(())
+}
+
+/// A task of this job started: the job has too.
+pub(super) async fn start_job(tx: &mut Tx, job: Uuid, now: Timestamp) -> sqlx::Result<()> {
+    tx.changed.ids.insert(job);
+    sqlx::query("UPDATE jobs SET status = 'processing', started_at = $2 WHERE id = $1 AND status = 'waiting'")
+        .bind(job)
+        .bind(now.0)
+        .execute(&mut tx.conn)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Statements that remove jobs and tasks, and that count.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::rows::{bigint, moment_if_any, number};
+use super::transitions::{cancel, cancel_job};
+use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen};
+use crate::clock::Timestamp;
+use crate::id::{JobId, TaskId, UserId};
+use crate::store::{Cancellation, Counts};
+
+/// How long a line of the outbox is kept.
+const OUTBOX_KEPT: Duration = Duration::from_hours(24);
+
+/// Lines of the outbox, and idempotency keys, that one call removes at the most.
+const LINES_PER_SWEEP: i64 = 10_000;
+
+pub(crate) async fn delete_task(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp) -> sqlx::Result<bool> {
+    if cancel(tx, user, id, now).await? == Cancellation::NotFound {
+        return Ok(false);
+    }
+    let row = sqlx::query("SELECT job_id FROM tasks WHERE id = $1").bind(id.0).fetch_one(&mut tx.conn).await?;
+    tx.changed.ids.extend(row.try_get::<Option<Uuid>, _>("job_id")?);
+    remove_task(tx, id.0, now).await?;
+    Ok(true)
+}
+
+pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timestamp) -> sqlx::Result<bool> {
+    let row = sqlx::query("SELECT 1 FROM jobs WHERE id = $1 AND user_id = $2")
+        .bind(id.0)
+        .bind(i64::from(user.0))
+        .fetch_optional(&mut tx.conn)
+        .await?;
+    if row.is_none() {
+        return Ok(false);
+    }
+    cancel_job(tx, id, now).await?;
+    remove_job(tx, id.0, now).await?;
+    Ok(true)
+}
+
+pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32, now: Timestamp) -> sqlx::Result<u64> {
+    let jobs =
+        sqlx::query("SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < $1 ORDER BY ended_at LIMIT $2")
+            .bind(ended_before.0)
+            .bind(i64::from(limit))
+            .fetch_all(&mut tx.conn)
+            .await?;
+    for row in &jobs {
+        remove_job(tx, row.try_get("id")?, now).await?;
+    }
+    let tasks = sqlx::query(
+        "SELECT id FROM tasks WHERE job_id IS NULL AND ended_at IS NOT NULL AND ended_at < $1 \
+         ORDER BY ended_at LIMIT $2",
+    )
+    .bind(ended_before.0)
+    .bind(i64::from(limit) - bigint(jobs.len()))
+    .fetch_all(&mut tx.conn)
+    .await?;
+    for row in &tasks {
+        remove_task(tx, row.try_get("id")?, now).await?;
+    }
+    expire_lines(tx, now).await?;
+    Ok(bigint(jobs.len() + tasks.len()).unsigned_abs())
+}
+
+async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
+    sqlx::query(
+        "DELETE FROM outbox WHERE id IN \
+             (SELECT id FROM outbox WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
+    )
+    .bind(now.minus(OUTBOX_KEPT).0)
+    .bind(LINES_PER_SWEEP)
+    .execute(&mut tx.conn)
+    .await?;
+    sqlx::query(
+        "DELETE FROM idempotency WHERE (user_id, key) IN \
+             (SELECT user_id, key FROM idempotency WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
+    )
+    .bind(now.minus(IDEMPOTENCY_KEPT).0)
+    .bind(LINES_PER_SWEEP)
+    .execute(&mut tx.conn)
+    .await?;
+    Ok(())
+}
+
+/// Removes an ended job; the rows of its tasks go with it.
+async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO trash (task_id, created_at) SELECT id, $2 FROM tasks WHERE job_id = $1 ON CONFLICT DO NOTHING",
+    )
+    .bind(id)
+    .bind(now.0)
+    .execute(&mut tx.conn)
+    .await?;
+    sqlx::query("DELETE FROM tasks WHERE job_id = $1").bind(id).execute(&mut tx.conn).await?;
+    sqlx::query("DELETE FROM jobs WHERE id = $1").bind(id).execute(&mut tx.conn).await?;
+    tx.changed.ids.insert(id);
+    tx.changed.sweep = true;
+    Ok(())
+}
+
+/// Removes an ended task.
+async fn remove_task(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
+    sqlx::query("INSERT INTO trash (task_id, created_at) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(id)
+        .bind(now.0)
+        .execute(&mut tx.conn)
+        .await?;
+    sqlx::query("DELETE FROM tasks WHERE id = $1").bind(id).execute(&mut tx.conn).await?;
+    tx.changed.ids.insert(id);
+    tx.changed.sweep = true;
+    Ok(())
+}
+
+pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskId>> {
+    let rows = sqlx::query("SELECT task_id FROM trash ORDER BY created_at LIMIT $1")
+        .bind(i64::from(limit))
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| row.try_get("task_id").map(TaskId)).collect()
+}
+
+pub(crate) async fn trash_emptied(tx: &mut Tx, ids: &[TaskId]) -> sqlx::Result<()> {
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
+        chosen(&mut tx.conn, "DELETE FROM trash WHERE task_id IN (", chunk.iter(), ")").await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<()> {
+    sqlx::query("UPDATE meta SET value = value WHERE name = 'virtual_time'").execute(&mut tx.conn).await?;
+    Ok(())
+}
+
+pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Counts> {
+    let mut counts = Counts::default();
+    let rows = sqlx::query("SELECT state, COUNT(*) AS tasks FROM tasks WHERE ended_at IS NULL GROUP BY state")
+        .fetch_all(&mut *conn)
+        .await?;
+    for row in &rows {
+        let tasks: u64 = number(row, "tasks")?;
+        match super::rows::state(row)? {
+            crate::model::State::Blocked | crate::model::State::Uploading => counts.waiting += tasks,
+            crate::model::State::Queued => counts.queued = tasks,
+            crate::model::State::Delayed => counts.delayed = tasks,
+            crate::model::State::Running => counts.running = tasks,
+            crate::model::State::Finished | crate::model::State::Error => {}
+        }
+    }
+    let row = sqlx::query(
+        "SELECT (SELECT MIN(ready_at) FROM tasks WHERE state = 'queued') AS oldest, \
+                (SELECT COUNT(*) FROM ledger) AS open_uploads, \
+                (SELECT COUNT(*) FROM users) AS users, \
+                (SELECT COUNT(*) FROM keys WHERE revoked_at IS NULL) AS keys",
+    )
+    .fetch_one(conn)
+    .await?;
+    counts.oldest_queued_secs = moment_if_any(&row, "oldest")?.map_or(0, |oldest| now.since(oldest).as_secs());
+    counts.open_uploads = number(&row, "open_uploads")?;
+    counts.users = number(&row, "users")?;
+    counts.keys = number(&row, "keys")?;
+    Ok(counts)
+}

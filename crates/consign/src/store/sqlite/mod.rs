@@ -1,0 +1,294 @@
+//! The store on SQLite: one file in write-ahead mode, one writer with group commit, readers beside it.
+//!
+//! An answer means that the change is on stable storage (`synchronous=FULL`). Readers see the last commit and never
+//! wait for the writer. Only one server may use a database at a time; it holds a lock beside the file. The command line
+//! opens the same file without that lock for small changes; SQLite's own lock then lets one write after the other.
+
+use std::fmt;
+use std::fs::{File as FsFile, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
+
+use super::{Counts, Error, Hints, Result, Store};
+use crate::clock::Timestamp;
+use writer::Writer;
+
+#[path = "../queries/mod.rs"]
+mod queries;
+mod traits;
+mod writer;
+
+/// The database that the shared statements are compiled for.
+type Db = sqlx::Sqlite;
+
+/// A failure that several callers hear of.
+type Failure = Arc<sqlx::Error>;
+
+/// Connections that read at the same time.
+const READERS_MAX: u32 = 8;
+
+/// How long to wait for another process that writes to the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Prepared statements kept by each connection.
+const STATEMENTS_KEPT: usize = 256;
+
+/// Size in bytes to which the write-ahead log is cut after it grew.
+const LOG_KEPT_BYTES: u32 = 64 << 20;
+
+/// The oldest SQLite that does not lose data when two connections write the log (3.7.0 to 3.51.2 may).
+const VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
+
+/// All migrations, oldest first: version, name, text. Never changed once released.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "start", include_str!("../../../../../migrations/sqlite/0001_start.sql"))];
+
+/// Why a database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another server uses the database.
+    #[error("another server is using {0}; stop it, or set another data_dir")]
+    InUse(PathBuf),
+    /// The database was written by a later version.
+    #[error(
+        "the database has schema {found}, this program knows schemas up to {known}; \
+         use the version of the program that wrote it, or a later one"
+    )]
+    NewerSchema {
+        /// Schema of the database.
+        found: i64,
+        /// Newest schema that this program knows.
+        known: i64,
+    },
+    /// The database was made by something else.
+    #[error("the database's schema {0} is not the one this program makes; it was changed by hand or is not ours")]
+    OtherSchema(i64),
+    /// The program was built with a SQLite that can lose data.
+    #[error("SQLite {0} is too old, at least 3.51.3 is needed; build with the bundled one")]
+    OldLibrary(String),
+    /// The folder or the lock file could not be used.
+    #[error("cannot use {path}")]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database itself failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+/// The store on SQLite. Made by [`Self::open`]; its methods are those of [`Store`].
+pub struct SqliteStore {
+    path: PathBuf,
+    readers: SqlitePool,
+    writer: Writer,
+    hints: Arc<Hints>,
+    lock: Mutex<Option<FsFile>>,
+}
+
+impl SqliteStore {
+    /// Opens the database for a server, makes it if need be and brings its schema up to date. No other server can
+    /// open it until this one is closed.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(path: &Path) -> std::result::Result<Self, OpenError> {
+        let lock = lock(path)?;
+        let mut conn = connect(path).await?;
+        migrate(&mut conn).await?;
+        start(path, conn, Some(lock)).await
+    }
+
+    /// Opens the database beside a server that may be using it, for the command line's small changes. Brings the
+    /// schema up to date only if no server uses it.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::InUse`] when the running server has an older schema.
+    pub async fn open_shared(path: &Path) -> std::result::Result<Self, OpenError> {
+        make_folder(path)?;
+        let mut conn = connect(path).await?;
+        if schema(&mut conn).await? != Some(newest_schema()) {
+            let lock = lock(path)?;
+            migrate(&mut conn).await?;
+            drop(lock);
+        }
+        start(path, conn, None).await
+    }
+
+    /// A connection that reads, inside a transaction, so that several statements see the same commit.
+    async fn read(&self) -> Result<sqlx::Transaction<'static, Db>> {
+        self.readers.begin().await.map_err(|error| store_error(Arc::new(error)))
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn ping(&self) -> Result<()> {
+        self.writer.write(|tx| Box::pin(queries::sweep::ping(tx))).await
+    }
+
+    async fn counts(&self, now: Timestamp) -> Result<Counts> {
+        let mut read = self.read().await?;
+        queries::sweep::counts(&mut read, now).await.map_err(|error| store_error(Arc::new(error)))
+    }
+
+    fn hints(&self) -> &Arc<Hints> {
+        &self.hints
+    }
+
+    async fn close(&self) {
+        // Readers first: the last connection to close tidies the log away.
+        self.readers.close().await;
+        self.writer.close().await;
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .statement_cache_capacity(STATEMENTS_KEPT)
+        // A fault of a mapped file is a signal, not an error.
+        .pragma("mmap_size", "0")
+        .disable_statement_logging()
+}
+
+async fn connect(path: &Path) -> std::result::Result<SqliteConnection, OpenError> {
+    let mut conn = options(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", LOG_KEPT_BYTES.to_string())
+        .connect()
+        .await
+        .map_err(failed)?;
+    let row = sqlx::query("SELECT sqlite_version() AS version").fetch_one(&mut conn).await.map_err(failed)?;
+    let version: String = row.try_get("version").map_err(failed)?;
+    if !is_new_enough(&version) {
+        return Err(OpenError::OldLibrary(version));
+    }
+    Ok(conn)
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next()) >= VERSION_MIN
+}
+
+async fn start(
+    path: &Path,
+    conn: SqliteConnection,
+    lock: Option<FsFile>,
+) -> std::result::Result<SqliteStore, OpenError> {
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .connect_with(options(path).read_only(true))
+        .await
+        .map_err(failed)?;
+    let hints = Arc::new(Hints::default());
+    let writer = Writer::start(conn, Arc::clone(&hints));
+    Ok(SqliteStore { path: path.to_owned(), readers, writer, hints, lock: Mutex::new(lock) })
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn make_folder(path: &Path) -> std::result::Result<(), OpenError> {
+    let folder = folder(path);
+    std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder { path: folder.to_owned(), source })
+}
+
+/// Takes the lock that only one server can have; it is free again when the file is dropped or the process is gone.
+fn lock(path: &Path) -> std::result::Result<FsFile, OpenError> {
+    make_folder(path)?;
+    let place = folder(path).join("consign.lock");
+    let cannot = |source| OpenError::Folder { path: place.clone(), source };
+    let file = FsFile::options().create(true).truncate(false).write(true).open(&place).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder(path).to_owned())),
+        Err(TryLockError::Error(source)) => Err(cannot(source)),
+    }
+}
+
+fn newest_schema() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+}
+
+/// The schema that the database has; `None` for one that is empty.
+async fn schema(conn: &mut SqliteConnection) -> std::result::Result<Option<i64>, OpenError> {
+    conn.ensure_migrations_table("_sqlx_migrations").await.map_err(migration_failed)?;
+    let row =
+        sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations").fetch_one(conn).await.map_err(failed)?;
+    let found: Option<i64> = row.try_get("version").map_err(failed)?;
+    match found {
+        Some(found) if found > newest_schema() => Err(OpenError::NewerSchema { found, known: newest_schema() }),
+        found => Ok(found),
+    }
+}
+
+async fn migrate(conn: &mut SqliteConnection) -> std::result::Result<(), OpenError> {
+    schema(conn).await?;
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|&(version, name, text)| {
+            Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+        })
+        .collect();
+    Migrator::with_migrations(migrations).run(conn).await.map_err(migration_failed)
+}
+
+fn migration_failed(error: MigrateError) -> OpenError {
+    if let MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) = error {
+        return OpenError::OtherSchema(version);
+    }
+    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
+        return failed(error);
+    }
+    OpenError::Failed(Error::Broken(Box::new(error)))
+}
+
+fn failed(error: sqlx::Error) -> OpenError {
+    OpenError::Failed(store_error(Arc::new(error)))
+}
+
+/// Sorts failures by SQLite's result code (the last byte of the extended one).
+fn store_error(failure: Failure) -> Error {
+    const BUSY: u32 = 5;
+    const LOCKED: u32 = 6;
+    const OUT_OF_MEMORY: u32 = 7;
+    const READ_ONLY: u32 = 8;
+    const IO: u32 = 10;
+    const FULL: u32 = 13;
+    const CANNOT_OPEN: u32 = 14;
+
+    let code = failure.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok()).map(|code| code & 0xff);
+    match (code, failure.as_ref()) {
+        (Some(FULL), _) => Error::DiskFull(Box::new(failure)),
+        (Some(BUSY | LOCKED | OUT_OF_MEMORY | READ_ONLY | IO | CANNOT_OPEN), _)
+        | (
+            None,
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed,
+        ) => Error::Unavailable(Box::new(failure)),
+        (Some(_) | None, _) => Error::Broken(Box::new(failure)),
+    }
+}

@@ -1,0 +1,231 @@
+//! The store's methods on SQLite: each takes a connection or the writer and calls the statement.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use connectors::{OpenUpload, Part};
+
+use super::{SqliteStore, queries, store_error};
+use crate::clock::Timestamp;
+use crate::id::{JobId, SessionId, TaskId, Token, UserId};
+use crate::model::{ApiKey, BlobKey, File, Job, LedgerEntry, Page, State, Task, User};
+use crate::store::{
+    Accounts, Applied, Cancellation, Claim, ClaimRequest, Creation, Heartbeat, JobFilter, Jobs, Ledger, NewJob, NewKey,
+    NewTask, Result, TaskFilter, TaskProgress, Transitions,
+};
+
+/// Runs a statement inside a read transaction.
+macro_rules! read {
+    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {{
+        let mut read = $store.read().await?;
+        queries::$query::$name(&mut read, $($argument),*).await.map_err(|error| store_error(Arc::new(error)))
+    }};
+}
+
+/// Hands a statement to the writer.
+macro_rules! command {
+    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        $store.writer
+            .write(move |tx| Box::pin(async move { queries::$query::$name(tx, $($argument),*).await }))
+            .await
+    };
+}
+
+#[async_trait]
+impl Accounts for SqliteStore {
+    async fn ensure_user(&self, name: &str, now: Timestamp) -> Result<User> {
+        let name = name.to_owned();
+        command!(self, accounts::ensure_user(&name, now))
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>> {
+        read!(self, accounts::user(id))
+    }
+
+    async fn create_key(&self, key: NewKey, now: Timestamp) -> Result<Option<ApiKey>> {
+        command!(self, accounts::create_key(&key, now))
+    }
+
+    async fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<(ApiKey, User)>> {
+        read!(self, accounts::key_by_hash(hash))
+    }
+
+    async fn list_keys(&self) -> Result<Vec<(ApiKey, User)>> {
+        read!(self, accounts::list_keys())
+    }
+
+    async fn revoke_key(&self, name: &str, now: Timestamp) -> Result<bool> {
+        let name = name.to_owned();
+        command!(self, accounts::revoke_key(&name, now))
+    }
+}
+
+#[async_trait]
+impl Jobs for SqliteStore {
+    async fn create_job(&self, new: NewJob) -> Result<Creation> {
+        command!(self, jobs::create_job(&new))
+    }
+
+    async fn create_task(&self, new: NewTask) -> Result<Creation> {
+        command!(self, jobs::create_task(&new))
+    }
+
+    async fn replay(
+        &self,
+        user: UserId,
+        key: &str,
+        request_hash: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Creation>> {
+        read!(self, jobs::replay(user, key, request_hash, now))
+    }
+
+    async fn job(&self, user: UserId, id: JobId) -> Result<Option<Job>> {
+        read!(self, jobs::job(user, id))
+    }
+
+    async fn list_jobs(&self, filter: &JobFilter, page: Page) -> Result<(Vec<Job>, bool)> {
+        read!(self, lists::list_jobs(filter, page))
+    }
+
+    async fn task(&self, user: UserId, id: TaskId) -> Result<Option<Task>> {
+        read!(self, jobs::task(Some(user), id))
+    }
+
+    async fn task_of_link(&self, id: TaskId) -> Result<Option<Task>> {
+        read!(self, jobs::task(None, id))
+    }
+
+    async fn tasks(&self, user: UserId, ids: &[TaskId]) -> Result<Vec<Task>> {
+        read!(self, lists::tasks(user, ids))
+    }
+
+    async fn list_tasks(&self, filter: &TaskFilter, page: Page) -> Result<(Vec<Task>, bool)> {
+        read!(self, lists::list_tasks(filter, page))
+    }
+
+    async fn retries(&self, user: UserId, id: TaskId) -> Result<Vec<Task>> {
+        read!(self, lists::retries(user, id))
+    }
+
+    async fn payload(&self, id: TaskId) -> Result<Option<Vec<u8>>> {
+        read!(self, jobs::payload(id))
+    }
+
+    async fn trash(&self, limit: u32) -> Result<Vec<TaskId>> {
+        read!(self, sweep::trash(limit))
+    }
+
+    async fn trash_emptied(&self, ids: &[TaskId]) -> Result<()> {
+        let ids = ids.to_vec();
+        command!(self, sweep::trash_emptied(&ids))
+    }
+
+    async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<(TaskId, State, Vec<BlobKey>)>> {
+        read!(self, lists::blobs(ids))
+    }
+}
+
+#[async_trait]
+impl Transitions for SqliteStore {
+    async fn open_session(&self, id: SessionId, host_name: &str, exclusive: bool, now: Timestamp) -> Result<()> {
+        let host_name = host_name.to_owned();
+        command!(self, sessions::open(id, &host_name, exclusive, now))
+    }
+
+    async fn heartbeat(&self, id: SessionId, progress: &[TaskProgress], now: Timestamp) -> Result<Heartbeat> {
+        let progress = progress.to_vec();
+        command!(self, sessions::heartbeat(id, &progress, now))
+    }
+
+    async fn close_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
+        command!(self, sessions::close(id, now))
+    }
+
+    async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<u64> {
+        command!(self, sessions::expire(seen_before, attempts_max, now))
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
+        let request = *request;
+        command!(self, claim::claim(&request))
+    }
+
+    async fn holds(&self, id: TaskId, token: Token) -> Result<bool> {
+        read!(self, transitions::holds(id, token))
+    }
+
+    async fn finish(&self, id: TaskId, token: Token, files: &[File], now: Timestamp) -> Result<Applied> {
+        let files = files.to_vec();
+        command!(self, transitions::finish(id, token, &files, now))
+    }
+
+    async fn fail(&self, id: TaskId, token: Token, code: &str, message: &str, now: Timestamp) -> Result<Applied> {
+        let (code, message) = (code.to_owned(), message.to_owned());
+        command!(self, transitions::fail(id, token, &code, &message, now))
+    }
+
+    async fn delay(&self, id: TaskId, token: Token, until: Timestamp, _now: Timestamp) -> Result<Applied> {
+        command!(self, transitions::delay(id, token, until))
+    }
+
+    async fn give_back(&self, id: TaskId, token: Token, now: Timestamp) -> Result<Applied> {
+        command!(self, transitions::give_back(id, token, now))
+    }
+
+    async fn release_due(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+        command!(self, transitions::release_due(now))
+    }
+
+    async fn finish_upload(&self, id: TaskId, file: &File, now: Timestamp) -> Result<Applied> {
+        let file = file.clone();
+        command!(self, transitions::finish_upload(id, &file, now))
+    }
+
+    async fn expire_uploads(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+        command!(self, transitions::expire_uploads(now))
+    }
+
+    async fn cancel(&self, user: UserId, id: TaskId, now: Timestamp) -> Result<Cancellation> {
+        command!(self, transitions::cancel(user, id, now))
+    }
+
+    async fn delete_task(&self, user: UserId, id: TaskId, now: Timestamp) -> Result<bool> {
+        command!(self, sweep::delete_task(user, id, now))
+    }
+
+    async fn delete_job(&self, user: UserId, id: JobId, now: Timestamp) -> Result<bool> {
+        command!(self, sweep::delete_job(user, id, now))
+    }
+
+    async fn expire(&self, ended_before: Timestamp, limit: u32, now: Timestamp) -> Result<u64> {
+        command!(self, sweep::expire(ended_before, limit, now))
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteStore {
+    async fn ledger_open(&self, id: TaskId, token: Token, open: &OpenUpload, now: Timestamp) -> Result<bool> {
+        let open = open.clone();
+        command!(self, ledger::open(id, token, &open, now))
+    }
+
+    async fn ledger_part(&self, id: TaskId, token: Token, target: &str, number: u32, part: &Part) -> Result<bool> {
+        let (target, part) = (target.to_owned(), part.clone());
+        command!(self, ledger::write_part(id, token, &target, number, &part))
+    }
+
+    async fn ledger_close(&self, id: TaskId, target: &str) -> Result<()> {
+        let target = target.to_owned();
+        command!(self, ledger::close(id, &target))
+    }
+
+    async fn ledger_orphans(&self, now: Timestamp, limit: u32) -> Result<Vec<LedgerEntry>> {
+        read!(self, ledger::orphans(now, limit))
+    }
+
+    async fn ledger_abort_failed(&self, id: TaskId, target: &str, again_at: Timestamp) -> Result<()> {
+        let target = target.to_owned();
+        command!(self, ledger::abort_failed(id, &target, again_at))
+    }
+}
