@@ -19,7 +19,7 @@ pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<ExitCode> {
         ("docs/generated/cli.md", consign::cli::reference()),
         ("docs/generated/errors.md", errors()),
         ("docs/generated/operations.md", manual::markdown()),
-        ("docs/generated/openapi.json", format!("{:#}\n", consign::http::openapi::document())),
+        ("docs/generated/openapi.json", format!("{:#}\n", consign::http::openapi::document("http://127.0.0.1:8080"))),
     ];
     let mut stale = 0;
     for (name, text) in documents {

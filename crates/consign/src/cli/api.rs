@@ -1,5 +1,6 @@
 //! A small client of the API, for commands that talk to a server: this machine's own, or another.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,10 +70,12 @@ impl Api {
     /// Posts a file to the form of an `import/upload` task.
     pub(super) async fn upload(&self, form: &Value, file: &Path, meter: Meter) -> anyhow::Result<()> {
         let name = file.file_name().unwrap_or_default().to_string_lossy().replace(['"', '\r', '\n'], "_");
-        let content = tokio::fs::File::open(file).await.with_context(|| format!("{} cannot be read", file.display()))?;
+        let content =
+            tokio::fs::File::open(file).await.with_context(|| format!("{} cannot be read", file.display()))?;
         let size = content.metadata().await?.len();
         let stream = ReaderStream::with_capacity(content, READ_BYTES).map(move |read| {
-            let bytes = read.map_err(|error| Error::new(Kind::Local, "reading the file", "it broke off").because(error))?;
+            let bytes =
+                read.map_err(|error| Error::new(Kind::Local, "reading the file", "it broke off").because(error))?;
             meter(bytes.len() as u64);
             Ok(bytes)
         });
@@ -91,13 +94,12 @@ impl Api {
         let mut head = String::new();
         for (field, value) in form["parameters"].as_object().into_iter().flatten() {
             let value = value.as_str().unwrap_or_default();
-            head.push_str(&format!(
-                "--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n"
-            ));
+            let _ = write!(head, "--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
         }
-        head.push_str(&format!(
+        let _ = write!(
+            head,
             "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
-        ));
+        );
         let tail = format!("\r\n--{boundary}--\r\n");
         let length = head.len() as u64 + size + tail.len() as u64;
         let body = stream::iter([Ok(Bytes::from(head))]).chain(file).chain(stream::iter([Ok(Bytes::from(tail))]));
@@ -131,7 +133,8 @@ impl Api {
 
     async fn fetch(&self, url: &str, into: &Path, meter: Meter) -> anyhow::Result<[u8; 32]> {
         let mut answer = self.get(url).await?;
-        let mut file = tokio::fs::File::create(into).await.with_context(|| format!("{} cannot be written", into.display()))?;
+        let mut file =
+            tokio::fs::File::create(into).await.with_context(|| format!("{} cannot be written", into.display()))?;
         let mut hasher = Hasher::new(&SHA256);
         while let Some(chunk) = answer.chunk().await? {
             hasher.update(&chunk);
@@ -163,7 +166,7 @@ fn explain(status: StatusCode, body: &[u8]) -> String {
     let mut text = answer["message"].as_str().map_or_else(|| status.to_string(), str::to_owned);
     for (field, sentences) in answer["errors"].as_object().into_iter().flatten() {
         for sentence in sentences.as_array().into_iter().flatten() {
-            text.push_str(&format!("\n  {field}: {}", sentence.as_str().unwrap_or_default()));
+            let _ = write!(text, "\n  {field}: {}", sentence.as_str().unwrap_or_default());
         }
     }
     text

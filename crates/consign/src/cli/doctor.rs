@@ -28,22 +28,25 @@ pub(super) struct Doctor {
 /// Prints checks and counts those that failed.
 #[derive(Default)]
 struct Report {
+    passed: usize,
     failed: usize,
 }
 
 impl Report {
-    fn good(&self, what: &str, detail: impl AsRef<str>) {
+    fn good(&mut self, what: &str, detail: impl AsRef<str>) {
+        self.passed += 1;
         print::line(format!("  ok    {what:<14} {}", detail.as_ref()));
-    }
-
-    fn note(&self, what: &str, detail: impl AsRef<str>) {
-        print::line(format!("  note  {what:<14} {}", detail.as_ref()));
     }
 
     fn bad(&mut self, what: &str, detail: impl AsRef<str>) {
         self.failed += 1;
         print::line(format!("  FAIL  {what:<14} {}", detail.as_ref()));
     }
+}
+
+/// Prints what is neither good nor bad.
+fn note(what: &str, detail: impl AsRef<str>) {
+    print::line(format!("  note  {what:<14} {}", detail.as_ref()));
 }
 
 impl Doctor {
@@ -63,9 +66,9 @@ impl Doctor {
         check_base(&config, &mut report).await;
         check_files(&config, &mut report).await;
         check_network(&config, &mut report).await;
-        report.note("converters", "none are built in yet: this version imports and exports");
+        note("converters", "none are built in yet: this version imports and exports");
         if report.failed == 0 {
-            print::line("\nEverything works.");
+            print::line(format!("\nEverything works: {} checks passed.", report.passed));
             return Ok(ExitCode::SUCCESS);
         }
         print::line(format!("\n{} of the checks failed.", report.failed));
@@ -74,10 +77,14 @@ impl Doctor {
 }
 
 /// TOML has no null: a setting without a value is left out.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only objects hold settings")]
 fn without_nulls(value: serde_json::Value) -> serde_json::Value {
     match value {
         serde_json::Value::Object(map) => serde_json::Value::Object(
-            map.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, without_nulls(value))).collect(),
+            map.into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key, without_nulls(value)))
+                .collect(),
         ),
         other => other,
     }
@@ -94,17 +101,21 @@ async fn check_base(config: &Config, report: &mut Report) {
             let path = server::database_path(config).map(|path| path.display().to_string()).unwrap_or_default();
             report.good("database", format!("SQLite at {path}"));
             if counts.keys == 0 {
-                report.note("API keys", "none yet: `consign serve` makes the first, `consign key create NAME` more");
+                note("API keys", "none yet: `consign serve` makes the first, `consign key create NAME` more");
             } else {
                 report.good("API keys", format!("{} valid, {} users", counts.keys, counts.users));
             }
             report.good(
                 "queue",
-                format!("{} waiting, {} queued, {} running, {} to be tried again, {} uploads open at destinations",
-                    counts.waiting, counts.queued, counts.running, counts.delayed, counts.open_uploads),
+                format!(
+                    "{} waiting, {} queued, {} running, {} to be tried again, {} uploads open at destinations",
+                    counts.waiting, counts.queued, counts.running, counts.delayed, counts.open_uploads
+                ),
             );
-        },
-        Err(error) => report.bad("database", format!("{error}; check that the disk is not full and the file is writable")),
+        }
+        Err(error) => {
+            report.bad("database", format!("{error}; check that the disk is not full and the file is writable"));
+        }
     }
     base.store.close().await;
 }

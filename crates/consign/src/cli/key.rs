@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{EXIT_FAILED, Failure, Settings, print};
 use crate::auth;
+use crate::clock::Timestamp;
 use crate::config::Period;
 use crate::id::KeyId;
 use crate::model::Scope;
@@ -22,7 +23,9 @@ pub(super) enum Key {
 
 /// Make an API key and print it, alone, on standard output. It is not stored and cannot be shown again.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  KEY=$(consign key create ci --user build --scope task.read --scope task.write --expires 90d)")]
+#[command(
+    after_help = "Example:\n  KEY=$(consign key create ci --user build --scope task.read --scope task.write --expires 90d)"
+)]
 pub(super) struct Create {
     #[command(flatten)]
     settings: Settings,
@@ -116,14 +119,13 @@ impl List {
             } else {
                 key.scopes.iter().map(|scope| scope.wire()).collect::<Vec<_>>().join(" ")
             };
-            let expires = key.expires_at.map_or_else(|| "never".to_owned(), |moment| moment.wire());
+            let expires = key.expires_at.map_or_else(|| "never".to_owned(), Timestamp::wire);
             rows.push([key.name, user.name, state.to_owned(), key.created_at.wire(), expires, scopes]);
         }
         let widths: [usize; 6] =
             std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
         for row in rows {
-            let cells: Vec<String> =
-                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             print::line(cells.join("  ").trim_end());
         }
         Ok(ExitCode::SUCCESS)

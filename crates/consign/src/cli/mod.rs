@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,7 +57,7 @@ enum Command {
 /// Where the settings come from.
 #[derive(Debug, Args)]
 struct Settings {
-    /// Settings file in TOML. Environment variables (CONSIGN_LISTEN, CONSIGN_EGRESS__ALLOW …) win over it
+    /// Settings file in TOML. Environment variables (`CONSIGN_LISTEN`, `CONSIGN_EGRESS__ALLOW` …) win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -131,7 +132,7 @@ pub fn reference() -> String {
 fn describe(command: &mut clap::Command, path: &mut Vec<String>, text: &mut String) {
     path.push(command.get_name().to_owned());
     let help = command.clone().bin_name(path.join(" ")).term_width(100).render_long_help();
-    text.push_str(&format!("\n## `{}`\n\n```text\n{}\n```\n", path.join(" "), help.to_string().trim_end()));
+    let _ = write!(text, "\n## `{}`\n\n```text\n{}\n```\n", path.join(" "), help.to_string().trim_end());
     for subcommand in command.get_subcommands_mut().filter(|subcommand| subcommand.get_name() != "help") {
         describe(subcommand, path, text);
     }

@@ -16,7 +16,9 @@ use super::{Failure, print};
 /// on loopback addresses only. Prints the tasks that deliver to them, ready to paste, and the setting that lets a
 /// server of yours reach them. Stops on Ctrl-C; the files stay.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  consign practice --folder /tmp/practice        (in one terminal)\n  CONSIGN_EGRESS__ALLOW=127.0.0.1 consign serve  (in another)")]
+#[command(
+    after_help = "Example:\n  consign practice --folder /tmp/practice        (in one terminal)\n  CONSIGN_EGRESS__ALLOW=127.0.0.1 consign serve  (in another)"
+)]
 pub(super) struct PracticeCommand {
     /// Folder for what is delivered
     #[arg(long, value_name = "FOLDER", default_value = "./consign-practice")]

@@ -1,5 +1,6 @@
 //! What people read: lines on standard output, errors on standard error.
 
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 /// Prints a line. A reader that went away is no reason to fail.
@@ -19,7 +20,7 @@ pub(super) fn error(error: &anyhow::Error) {
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         if !shown.contains(&cause) {
-            text.push_str(&format!("\n  because: {cause}"));
+            let _ = write!(text, "\n  because: {cause}");
         }
         shown = cause;
     }

@@ -81,12 +81,13 @@ impl Board {
             match status {
                 "finished" => bar.finish(),
                 "error" => bar.abandon(),
-                _ => {},
+                _ => {}
             }
         }
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━━─"))
+    ProgressStyle::with_template(template)
+        .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("━━─"))
 }

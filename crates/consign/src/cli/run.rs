@@ -22,7 +22,9 @@ use super::{EXIT_FAILED, EXIT_USAGE, Failure, Settings, print};
 /// `export/url` tasks offer lands in --output, replacing files of the same name there. Exit code 0 when the job
 /// finished, 1 when it failed, 2 when the job or the command line is wrong.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  consign run job.json --upload scan=invoice.pdf --output results\n\nwith job.json:\n  {\"tasks\": {\"scan\": {\"operation\": \"import/upload\"},\n             \"link\": {\"operation\": \"export/url\", \"input\": \"scan\"}}}")]
+#[command(
+    after_help = "Example:\n  consign run job.json --upload scan=invoice.pdf --output results\n\nwith job.json:\n  {\"tasks\": {\"scan\": {\"operation\": \"import/upload\"},\n             \"link\": {\"operation\": \"export/url\", \"input\": \"scan\"}}}"
+)]
 pub(super) struct Run {
     #[command(flatten)]
     settings: Settings,
@@ -38,10 +40,10 @@ pub(super) struct Run {
     /// Print the ended job as JSON on standard output
     #[arg(long)]
     json: bool,
-    /// Run it on this server instead, such as https://consign.example
+    /// Run it on this server instead, such as `https://consign.example`
     #[arg(long, value_name = "URL", requires = "key")]
     server: Option<String>,
-    /// API key for --server; better given as CONSIGN_KEY in the environment
+    /// API key for --server; better given as `CONSIGN_KEY` in the environment
     #[arg(long, value_name = "KEY", env = "CONSIGN_KEY", hide_env_values = true)]
     key: Option<String>,
 }
@@ -55,25 +57,21 @@ impl Run {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let job = self.read().map_err(Failure::usage)?;
         self.check_uploads(&job).map_err(Failure::usage)?;
-        match &self.server {
-            Some(server) => {
-                let api = Api::new(server, Secret::new(self.key.clone().unwrap_or_default()))?;
-                self.drive(&api, &job).await
-            },
-            None => {
-                let config = self.settings.load()?;
-                // Only what went wrong: the job itself is shown by its bars.
-                let log = crate::config::Log { level: "error".to_owned(), ..config.log.clone() };
-                crate::telemetry::logs::start(&log).map_err(|error| Failure::usage(anyhow!(error)))?;
-                let local = Local::start(config).await?;
-                let outcome = tokio::select! {
-                    outcome = self.drive(&local.api, &job) => outcome,
-                    _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
-                };
-                local.stop().await?;
-                outcome
-            },
+        if let Some(server) = &self.server {
+            let api = Api::new(server, Secret::new(self.key.clone().unwrap_or_default()))?;
+            return self.drive(&api, &job).await;
         }
+        let config = self.settings.load()?;
+        // Only what went wrong: the job itself is shown by its bars.
+        let log = crate::config::Log { level: "error".to_owned(), ..config.log.clone() };
+        crate::telemetry::logs::start(&log).map_err(|error| Failure::usage(anyhow!(error)))?;
+        let local = Local::start(config).await?;
+        let outcome = tokio::select! {
+            outcome = self.drive(&local.api, &job) => outcome,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+        };
+        local.stop().await?;
+        outcome
     }
 
     fn read(&self) -> anyhow::Result<Value> {
@@ -121,7 +119,7 @@ impl Run {
                     Some(_) | None => EXIT_FAILED,
                 };
                 return Err(Failure { code, error });
-            },
+            }
         };
         let id = created["data"]["id"].as_str().ok_or_else(|| anyhow!("the server's answer is not a job"))?;
         let mut board = Board::new();
@@ -150,7 +148,7 @@ impl Run {
                 tokio::fs::create_dir_all(&self.output)
                     .await
                     .with_context(|| format!("{} cannot be made", self.output.display()))?;
-                let path = self.output.join(unused(crate::files::name::safe(name), &mut used));
+                let path = self.output.join(unused(&crate::files::name::safe(name), &mut used));
                 let meter = board.meter(format!("⇒ {}", path.display()), file["size"].as_u64().unwrap_or(0));
                 let digest = api.download(url, &path, Arc::clone(&meter)).await?;
                 if file["sha256"].as_str().is_some_and(|sha256| sha256 != hex::encode(digest)) {
@@ -163,13 +161,14 @@ impl Run {
 }
 
 /// A name that no earlier file of this job has.
-fn unused(name: String, used: &mut HashSet<String>) -> String {
-    let (stem, extension) = name.rsplit_once('.').map_or((name.as_str(), String::new()), |(stem, rest)| (stem, format!(".{rest}")));
-    let candidate = std::iter::once(name.clone())
-        .chain((2_u32..).map(|number| format!("{stem}-{number}{extension}")))
-        .find(|candidate| !used.contains(candidate))
-        .unwrap_or_else(|| name.clone());
-    used.insert(candidate.clone());
+fn unused(name: &str, used: &mut HashSet<String>) -> String {
+    let (stem, extension) = name.rfind('.').filter(|dot| *dot > 0).map_or((name, ""), |dot| name.split_at(dot));
+    let mut candidate = name.to_owned();
+    let mut number = 1;
+    while !used.insert(candidate.clone()) {
+        number += 1;
+        candidate = format!("{stem}-{number}{extension}");
+    }
     candidate
 }
 

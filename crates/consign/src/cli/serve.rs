@@ -16,7 +16,9 @@ use crate::telemetry;
 /// On an empty data directory it makes a first API key and prints it once. It stops gently on Ctrl-C or SIGTERM:
 /// answers are finished, running tasks get the grace time of `limits.stop_grace` and are given back after it.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  CONSIGN_EGRESS__ALLOW=nas.local consign serve --listen 0.0.0.0:8080 --data-dir /var/lib/consign")]
+#[command(
+    after_help = "Example:\n  CONSIGN_EGRESS__ALLOW=nas.local consign serve --listen 0.0.0.0:8080 --data-dir /var/lib/consign"
+)]
 pub(super) struct Serve {
     #[command(flatten)]
     settings: Settings,

@@ -51,11 +51,11 @@ pub(super) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, route
                         connection(stream, router, watcher).await;
                     }
                 });
-            },
+            }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection was not accepted");
                 sleep(ACCEPT_PAUSE).await;
-            },
+            }
         }
     }
     drop(listener);

@@ -16,8 +16,8 @@ use crate::http::AppState;
 use crate::runner::{Runner, Tools};
 use crate::secret::Vault;
 use crate::store::Store;
-use crate::telemetry::metrics::Metrics;
 use crate::store::sqlite::SqliteStore;
+use crate::telemetry::metrics::Metrics;
 
 mod first_key;
 mod key_file;
@@ -117,11 +117,11 @@ impl Base {
 
 fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| Error::Disk { action: "cannot create the data directory", path: path.to_owned(), source })
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| Error::Disk {
+        action: "cannot create the data directory",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Path of the SQLite database that the settings name.

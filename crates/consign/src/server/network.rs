@@ -26,7 +26,8 @@ pub fn open(config: &Config) -> Result<Network, Error> {
         connect_timeout: transfer.connect_timeout.0.max(Duration::from_millis(1)),
         idle_timeout: transfer.idle_timeout.0.max(Duration::from_millis(1)),
     };
-    let tls = http::tls_config(&trusted(config)?).map_err(|error| Error::Setting(format!("egress.ca_file: {error}")))?;
+    let tls =
+        http::tls_config(&trusted(config)?).map_err(|error| Error::Setting(format!("egress.ca_file: {error}")))?;
     Ok(Network { http: http::Client::new(guard.clone(), tls, &limits), guard, limits })
 }
 
