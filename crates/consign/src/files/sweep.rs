@@ -1,7 +1,7 @@
 //! Finding what should not be there. The file store does not know what is wanted: the runner compares these lists
 //! with the rows.
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use super::{Error, Files, blocking, local};
 use crate::id::{TaskId, Token};
+use crate::model::BlobKey;
 
 impl Files {
     /// The tasks that have files here, at most `limit` of them: those that sort right after `after`, in order.
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn list_tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
+    pub async fn tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
         let root = Arc::clone(&self.root);
         let mut tasks: Vec<TaskId> =
             blocking(move || Ok(names(&root)?.iter().filter_map(|name| TaskId::from_str(name).ok()).collect())).await?;
@@ -26,14 +27,14 @@ impl Files {
         Ok(tasks)
     }
 
-    /// The attempts of a task that have files here, in no order.
+    /// Removes all files of a task but these. What is gone already counts as removed.
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn attempts(&self, task: TaskId) -> Result<Vec<Token>, Error> {
+    pub async fn keep_only(&self, task: TaskId, blobs: &[BlobKey]) -> Result<(), Error> {
         let folder = self.root.join(task.to_string());
-        let read = |name: &String| i64::from_str_radix(name, 16).ok().map(Token);
-        blocking(move || Ok(names(&folder)?.iter().filter_map(read).collect())).await
+        let kept: HashSet<PathBuf> = blobs.iter().map(|key| self.path(key)).collect();
+        blocking(move || keep_only(&folder, &kept)).await
     }
 
     /// Removes all files of one attempt. What is gone already counts as removed.
@@ -44,6 +45,16 @@ impl Files {
         let folder = self.root.join(task.to_string()).join(format!("{:016x}", token.0));
         blocking(move || local::remove_folder(&folder)).await
     }
+}
+
+fn keep_only(task: &Path, kept: &HashSet<PathBuf>) -> io::Result<()> {
+    for attempt in folders(task)? {
+        for path in names(&attempt)?.iter().map(|name| attempt.join(name)).filter(|path| !kept.contains(path)) {
+            ignore_full_or_gone(fs::remove_file(path))?;
+        }
+        ignore_full_or_gone(fs::remove_dir(attempt))?;
+    }
+    ignore_full_or_gone(fs::remove_dir(task))
 }
 
 /// Removes half-written files that no process holds, and the folders that are empty then.
@@ -94,5 +105,5 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 
 fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let paths = names(folder)?.into_iter().map(|name| folder.join(name));
-    Ok(paths.filter(|path| path.is_dir() && path.extension() != Some(OsStr::new("part"))).collect())
+    Ok(paths.filter(|path| path.is_dir()).collect())
 }
