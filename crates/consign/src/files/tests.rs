@@ -262,7 +262,7 @@ async fn losing_attempts_can_be_found_and_removed() {
     store.files.remove_attempt(tasks[0], Token(1)).await.unwrap();
     let kept = BlobKey::new(tasks[1], Token(1), 1);
     store.files.keep_only(tasks[1], std::slice::from_ref(&kept)).await.unwrap();
-    store.files.keep_only(task(), &[kept.clone()]).await.unwrap();
+    store.files.keep_only(task(), std::slice::from_ref(&kept)).await.unwrap();
     let files: Vec<PathBuf> = store.left().into_iter().filter(|path| path.is_file()).collect();
     let other = BlobKey::new(tasks[0], Token(i64::MAX), 1);
     assert_eq!(files.len(), 2);
