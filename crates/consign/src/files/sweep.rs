@@ -1,7 +1,6 @@
 //! Finding what should not be there. The file store does not know what is wanted: the runner compares these lists
 //! with the rows.
 
-use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,14 +9,13 @@ use std::sync::Arc;
 
 use super::{Error, Files, blocking, local};
 use crate::id::{TaskId, Token};
-use crate::model::BlobKey;
 
 impl Files {
     /// The tasks that have files here, at most `limit` of them: those that sort right after `after`, in order.
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
+    pub async fn list_tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
         let root = Arc::clone(&self.root);
         let mut tasks: Vec<TaskId> =
             blocking(move || Ok(names(&root)?.iter().filter_map(|name| TaskId::from_str(name).ok()).collect())).await?;
@@ -27,14 +25,14 @@ impl Files {
         Ok(tasks)
     }
 
-    /// Removes all files of a task but these. What is gone already counts as removed.
+    /// The attempts of a task that have files here, in no order.
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn keep_only(&self, task: TaskId, blobs: &[BlobKey]) -> Result<(), Error> {
+    pub async fn attempts(&self, task: TaskId) -> Result<Vec<Token>, Error> {
         let folder = self.root.join(task.to_string());
-        let kept: HashSet<PathBuf> = blobs.iter().map(|key| self.path(key)).collect();
-        blocking(move || keep_only(&folder, &kept)).await
+        let read = |name: &String| i64::from_str_radix(name, 16).ok().map(Token);
+        blocking(move || Ok(names(&folder)?.iter().filter_map(read).collect())).await
     }
 
     /// Removes all files of one attempt. What is gone already counts as removed.
@@ -45,16 +43,6 @@ impl Files {
         let folder = self.root.join(task.to_string()).join(format!("{:016x}", token.0));
         blocking(move || local::remove_folder(&folder)).await
     }
-}
-
-fn keep_only(task: &Path, kept: &HashSet<PathBuf>) -> io::Result<()> {
-    for attempt in folders(task)? {
-        for path in names(&attempt)?.iter().map(|name| attempt.join(name)).filter(|path| !kept.contains(path)) {
-            ignore_full_or_gone(fs::remove_file(path))?;
-        }
-        ignore_full_or_gone(fs::remove_dir(attempt))?;
-    }
-    ignore_full_or_gone(fs::remove_dir(task))
 }
 
 /// Removes half-written files that no process holds, and the folders that are empty then.

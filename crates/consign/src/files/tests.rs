@@ -255,18 +255,11 @@ async fn losing_attempts_can_be_found_and_removed() {
             store.receive(&BlobKey::new(task, Token(token), 1), stream_of(b"x", 1), None).await.unwrap();
         }
     }
-    assert_eq!(store.files.tasks(None, 9).await.unwrap(), tasks);
-    assert_eq!(store.files.tasks(Some(tasks[0]), 9).await.unwrap(), tasks[1..]);
-    assert_eq!(store.files.tasks(None, 1).await.unwrap(), tasks[..1]);
+    assert_eq!(store.files.list_tasks(None, 9).await.unwrap(), tasks);
+    assert_eq!(store.files.list_tasks(Some(tasks[0]), 9).await.unwrap(), tasks[1..]);
+    assert_eq!(store.files.list_tasks(None, 1).await.unwrap(), tasks[..1]);
     store.files.remove_attempt(tasks[0], Token(1)).await.unwrap();
     store.files.remove_attempt(tasks[0], Token(1)).await.unwrap();
-    let kept = BlobKey::new(tasks[1], Token(1), 1);
-    store.files.keep_only(tasks[1], std::slice::from_ref(&kept)).await.unwrap();
-    store.files.keep_only(task(), std::slice::from_ref(&kept)).await.unwrap();
-    let files: Vec<PathBuf> = store.left().into_iter().filter(|path| path.is_file()).collect();
-    let other = BlobKey::new(tasks[0], Token(i64::MAX), 1);
-    assert_eq!(files.len(), 2);
-    assert!([kept, other].iter().all(|key| files.contains(&store.files.path(key))), "{files:?}");
-    store.files.keep_only(tasks[0], &[]).await.unwrap();
-    assert_eq!(store.files.tasks(None, 9).await.unwrap(), tasks[1..]);
+    assert_eq!(store.files.attempts(tasks[0]).await.unwrap(), [Token(i64::MAX)]);
+    assert_eq!(store.files.attempts(task()).await.unwrap(), []);
 }
