@@ -259,6 +259,7 @@ async fn losing_attempts_can_be_found_and_removed() {
     assert_eq!(store.files.list_tasks(Some(tasks[0]), 9).await.unwrap(), tasks[1..]);
     assert_eq!(store.files.list_tasks(None, 1).await.unwrap(), tasks[..1]);
     store.files.remove_attempt(tasks[0], Token(1)).await.unwrap();
+    store.files.remove_attempt(tasks[0], Token(1)).await.unwrap();
     assert_eq!(store.files.attempts(tasks[0]).await.unwrap(), [Token(i64::MAX)]);
     assert_eq!(store.files.attempts(task()).await.unwrap(), []);
 }

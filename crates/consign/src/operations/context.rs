@@ -130,3 +130,52 @@ impl fmt::Debug for Context {
         f.debug_struct("Context").field("task_id", &self.task_id).field("token", &self.token).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::{StreamExt as _, stream};
+
+    use crate::error::Code;
+    use crate::operations::testing::Bench;
+
+    fn ten_pieces() -> connectors::ByteStream {
+        stream::iter((0..10).map(|_| Ok(Bytes::from_static(b"0123456789")))).boxed()
+    }
+
+    #[tokio::test]
+    async fn a_saved_file_gets_a_safe_name_a_media_type_and_percents() {
+        let bench = Bench::new().await;
+        let task = bench.context(&[]);
+        let file = task.save(1, "../../etc/photo.png", None, Some(100), ten_pieces()).await.unwrap();
+        assert_eq!((file.name.as_str(), file.content_type.as_str(), file.size), ("photo.png", "image/png", 100));
+        assert_eq!(bench.reported(), [10, 20, 30, 40, 50, 60, 70, 80, 90, 99]);
+        let file = task.save(2, "noname", Some("text/x-own"), None, ten_pieces()).await.unwrap();
+        assert_eq!(file.content_type, "text/x-own");
+        assert_eq!(bench.read(&file).await.len(), 100);
+        assert_eq!(bench.kept(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_saved_has_a_code_and_leaves_nothing() {
+        let mut bench = Bench::new().await;
+        bench.bounds.file_bytes_max = 99;
+        let task = bench.context(&[]);
+        let too_large = task.save(1, "a", None, None, ten_pieces()).await.unwrap_err();
+        assert_eq!(too_large.code, Code::FileTooLarge);
+        let cut = task.save(1, "a", None, Some(99), ten_pieces().take(9).boxed()).await.unwrap_err();
+        assert_eq!(cut.code, Code::RemoteUnreachable);
+        assert_eq!(bench.kept(), 0);
+    }
+
+    #[tokio::test]
+    async fn progress_never_goes_back() {
+        let bench = Bench::new().await;
+        let progress = bench.context(&[]).progress(10);
+        progress.add(5);
+        progress.take_back(4);
+        progress.add(2);
+        progress.add(7);
+        assert_eq!(bench.reported(), [50, 99]);
+    }
+}

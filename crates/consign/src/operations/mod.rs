@@ -22,6 +22,8 @@ pub mod export;
 pub mod import;
 pub mod manual;
 pub mod prepare;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use context::{Context, InputFile};
 

@@ -153,6 +153,13 @@ impl<'a> Shape<'a> {
         }
     }
 
+    /// In maps of texts, such as metadata, numbers and switches are meant as texts; elsewhere they are mistakes.
+    fn as_text(&self, value: &mut Value) {
+        if (value.is_number() || value.is_boolean()) && self.types() == ["string"] {
+            *value = Value::String(value.to_string());
+        }
+    }
+
     fn convert(&self, value: &mut Value) {
         let types = self.types();
         let takes = |kind| types.contains(&kind);
@@ -165,9 +172,7 @@ impl<'a> Shape<'a> {
                 Some(1) => Some(json!(true)),
                 Some(_) | None => None,
             },
-            Value::Number(given) if takes("string") && !number => Some(Value::String(given.to_string())),
             Value::Number(given) if takes("integer") => whole(given),
-            Value::Bool(given) if takes("string") && !takes("boolean") => Some(Value::String(given.to_string())),
             Value::Array(list) => {
                 if let Some(items) = self.values("items") {
                     for item in list {
@@ -179,8 +184,11 @@ impl<'a> Shape<'a> {
             Value::Object(map) => {
                 map.retain(|_, value| !value.is_null());
                 for (name, value) in map {
-                    if let Some(shape) = self.property(name).or_else(|| self.values("additionalProperties")) {
-                        shape.convert(value);
+                    if let Some(field) = self.property(name) {
+                        field.convert(value);
+                    } else if let Some(values) = self.values("additionalProperties") {
+                        values.as_text(value);
+                        values.convert(value);
                     }
                 }
                 None

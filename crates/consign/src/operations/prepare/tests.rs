@@ -105,11 +105,10 @@ fn right_arguments_pass_unchanged() {
 
 #[test]
 fn what_clients_write_differently_is_brought_into_form() {
-    let (args, warnings) = prepared(json!({ "bucket": 12_345, "secret_access_key": "s", "session_token": null,
+    let (args, warnings) = prepared(json!({ "bucket": "abc", "secret_access_key": "s", "session_token": null,
         "port": "22", "inline": "True", "mode": "", "metadata": [], "headers": { "a": 1, "b": true, "c": null } }));
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(args.get("mode"), None);
-    assert_eq!(args["bucket"], json!("12345"));
     assert_eq!(args["port"], json!(22));
     assert_eq!(args["inline"], json!(true));
     assert_eq!(args["metadata"], json!({}));
@@ -143,8 +142,10 @@ fn bounds_are_kept() {
         found,
         ["bucket: The bucket is invalid: length is greater than 5.", "port: The port must be between 1 and 65535.",]
     );
-    let found = faults(json!({ "bucket": ["a"], "secret_access_key": "s", "port": 0 }));
-    assert_eq!(found, ["bucket: The bucket must be a string.", "port: The port is invalid: lower than 1."]);
+    for wrong in [json!(["a"]), json!(123), json!(true), json!({})] {
+        let found = faults(json!({ "bucket": wrong, "secret_access_key": "s", "port": 0 }));
+        assert_eq!(found, ["bucket: The bucket must be a string.", "port: The port is invalid: lower than 1."]);
+    }
 }
 
 #[test]
@@ -189,4 +190,38 @@ fn what_is_secret_is_not_shown() {
     }
     let plain = object(json!({ "url": "https://example.com/A%20b" }));
     assert_eq!(TRIAL.redact(&plain), plain);
+}
+
+/// Whether an argument of this name holds a credential, in all operations there are and will be.
+fn is_credential(name: &str) -> bool {
+    ["secret", "password", "token", "private_key", "access_key"].iter().any(|word| name.contains(word))
+        && !matches!(name, "access_key_id" | "token_uri")
+}
+
+#[test]
+fn no_operation_shows_a_credential() {
+    for entry in crate::operations::all() {
+        let schema = entry.schema();
+        let shape = Shape::of(&schema);
+        for name in shape.properties() {
+            let shown = entry.redact(&object(json!({ name: { "Authorization": "canary" } })));
+            assert!(name != "headers" || !json!(shown).to_string().contains("canary"), "{}", entry.name);
+            let shown = entry.redact(&object(json!({ name: "canary" })));
+            assert_eq!(shown[name] == "***", is_credential(name), "{} {name}", entry.name);
+            let shown = entry.redact(&object(json!({ name: "https://u:canary@host/?canary#canary" })));
+            assert!(!json!(shown).to_string().contains("canary"), "{} {name}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn every_operation_asks_for_what_it_requires() {
+    for entry in crate::operations::all() {
+        let schema = entry.schema();
+        let required: Vec<&str> = Shape::of(&schema).required().collect();
+        let faults = entry.prepare(&mut RawArgs::new()).err().unwrap_or_default();
+        for name in required {
+            assert_eq!(faults.0[name], [format!("The {name} field is required.")], "{}", entry.name);
+        }
+    }
 }
