@@ -1,6 +1,14 @@
+//! Arguments as clients send them, and a delivery to a real server.
+
+use connectors::egress::Guard;
+use connectors::http::{Client, tls_config};
+use connectors::{Kind, Limits, Retry};
 use serde_json::{Value, json};
+use testkit::{Ceph, or_skip};
 
 use super::*;
+use crate::error::Code;
+use crate::operations::testing::Bench;
 use crate::operations::{self, RawArgs};
 
 /// Arguments that say everything that is required, and `more`.
@@ -90,4 +98,90 @@ fn secrets_are_hidden_and_marked() {
     assert!(!format!("{typed:?}").contains("canary"));
     let required = json!(["bucket", "region", "access_key_id", "secret_access_key"]);
     assert_eq!(entry.schema().as_value()["required"], required);
+}
+
+/// The guarded network, with a way to this machine.
+fn network() -> Network {
+    let limits = Limits::default();
+    let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
+    Network { http: Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits), guard, limits }
+}
+
+fn of_ceph(ceph: &Ceph, bucket: &str, more: &Value) -> Args {
+    let mut all = json!({
+        "bucket": bucket,
+        "region": "default",
+        "endpoint": ceph.endpoint,
+        "access_key_id": ceph.account.access_key_id,
+        "secret_access_key": ceph.account.secret_access_key,
+    });
+    all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(all).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_arrive_and_a_second_run_leaves_the_same() {
+    let bucket = "export-s3";
+    let Some(ceph) = or_skip(testkit::ceph().await) else { return };
+    ceph.create_bucket(bucket).await.unwrap();
+    let bench = Bench::new().await;
+    let large = connectors::contract::bytes(20 << 20, 1);
+    let inputs =
+        [bench.input("a b.txt", b"one").await, bench.input("ü.bin", &large).await, bench.input("a b.txt", b"").await];
+    let more = json!({ "key_prefix": "//out/", "acl": "PublicRead", "metadata": { "job": "7" } });
+    for _ in 0..2 {
+        let context = Context { network: network(), ..bench.context(&inputs) };
+        let outcome = ExportS3::run(of_ceph(&ceph, bucket, &more), context).await.unwrap();
+        let found: Vec<(&str, &str)> = outcome
+            .files
+            .iter()
+            .map(|file| (file.name.as_str(), file.receipt.as_ref().unwrap().location.as_str()))
+            .collect();
+        let expected = [
+            ("a b.txt", "s3://export-s3///out/a b.txt"),
+            ("ü.bin", "s3://export-s3///out/ü.bin"),
+            ("a b-2.txt", "s3://export-s3///out/a b-2.txt"),
+        ];
+        assert_eq!(found, expected);
+        assert!(outcome.files.iter().all(|file| file.receipt.as_ref().unwrap().verified == "md5"), "{outcome:?}");
+    }
+    assert_eq!(bench.reported().last(), Some(&99), "100 is for the end of the task");
+    let script = format!(
+        "
+listed = s3.list_objects_v2(Bucket={bucket:?})['Contents']
+heads = [s3.head_object(Bucket={bucket:?}, Key=found['Key']) for found in listed]
+result = [[found['Key'], found['Size'], head['ContentType'], head['Metadata']] for found, head in zip(listed, heads)]"
+    );
+    let left = json!([
+        ["//out/a b-2.txt", 0, "text/plain", { "job": "7" }],
+        ["//out/a b.txt", 3, "text/plain", { "job": "7" }],
+        ["//out/ü.bin", large.len(), "application/octet-stream", { "job": "7" }],
+    ]);
+    assert_eq!(ceph.s3api(&script).await.unwrap(), left);
+}
+
+#[tokio::test]
+async fn what_the_service_refuses_is_said_with_its_words_and_what_to_do() {
+    let Some(ceph) = or_skip(testkit::ceph().await) else { return };
+    let bench = Bench::new().await;
+    let inputs = [bench.input("a.txt", b"one").await];
+    let context = || Context { network: network(), ..bench.context(&inputs) };
+    let error = ExportS3::run(of_ceph(&ceph, "no-such-bucket-at-all", &json!({})), context()).await.unwrap_err();
+    assert_eq!((error.code, error.retry), (Code::ContainerNotFound, Retry::Never));
+    assert!(error.message.contains("`no-such-bucket-at-all` does not exist"), "{}", error.message);
+    let private = bench.context(&inputs);
+    let error = ExportS3::run(of_ceph(&ceph, "x", &json!({})), private).await.unwrap_err();
+    assert_eq!(error.code, Code::HostNotAllowed, "{}", error.message);
+    let open = OpenUpload {
+        target: "a.txt".to_owned(),
+        handle: "gone".to_owned(),
+        sha256: String::new(),
+        part_bytes: 1,
+        parts: BTreeMap::new(),
+    };
+    let wrong = of_ceph(&ceph, "export-s3", &json!({ "secret_access_key": "wrong" }));
+    let error = ExportS3::abort(wrong, open.clone(), network()).await.unwrap_err();
+    assert!(matches!(error.kind, Kind::InvalidCredentials | Kind::AccessDenied), "{error:?}");
+    ceph.create_bucket("export-s3").await.unwrap();
+    ExportS3::abort(of_ceph(&ceph, "export-s3", &json!({})), open, network()).await.unwrap();
 }
