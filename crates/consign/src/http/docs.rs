@@ -19,8 +19,8 @@ const PARTS: [(&str, &str); 6] = [
     ("users", "Users"),
     ("server", "The server itself"),
 ];
-/// How deep shapes are unfolded: a job has tasks, a task a result, a result files.
-const DEPTH_MAX: usize = 5;
+/// How deep shapes are unfolded; choices and parts count too. The deepest is a field of a job's task's form.
+const DEPTH_MAX: usize = 12;
 
 /// Answers with the page.
 pub async fn handler(State(state): State<AppState>) -> Response {
@@ -70,7 +70,9 @@ fn route(out: &mut String, document: &Value, method: &str, path: &str, described
         let _ = write!(out, "<tr><td><code>{status}</code><td>{}", text(&answer["description"]));
     }
     out.push_str("</table>");
-    for (_, answer) in members(&described["responses"]).filter(|(status, _)| status.starts_with('2')) {
+    // All operations answer with a task, whose shape stands with the tasks.
+    let is_told = described["tags"][0] != "operations";
+    for (_, answer) in members(&described["responses"]).filter(|(status, _)| is_told && status.starts_with('2')) {
         for (_, content) in members(&answer["content"]) {
             fields(out, document, "Answer", &content["schema"]);
         }

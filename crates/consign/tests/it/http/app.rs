@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{self, HeaderMap, Method, Request, StatusCode};
 use consign::auth;
 use consign::clock::{Clock, Timestamp};
 use consign::config::{Config, Period};
@@ -31,7 +31,6 @@ pub(crate) struct App {
     pub(crate) state: AppState,
     pub(crate) clock: Clock,
     pub(crate) key: String,
-    pub(crate) user: UserId,
     router: Router,
     session: SessionId,
     folder: TempDir,
@@ -55,8 +54,8 @@ impl App {
             AppState::new(store, files, vault, clock.clone(), Arc::new(config), URL, Arc::new(Metrics::default()));
         let session = SessionId::new(clock.now());
         state.store.open_session(session, "worker-1", true, clock.now()).await.unwrap();
-        let (key, user) = new_key(&state, "ann", &Scope::ALL).await;
-        Self { router: router(state.clone(), false), state, clock, key, user, session, folder }
+        let (key, _) = new_key(&state, "ann", &Scope::ALL).await;
+        Self { router: router(state.clone(), false), state, clock, key, session, folder }
     }
 
     /// A router on which every show and create waits.
@@ -181,14 +180,14 @@ pub(crate) fn holds_no_file(folder: &Path) -> bool {
 /// A request that is being put together.
 pub(crate) struct Asked {
     router: Router,
-    request: axum::http::request::Builder,
+    request: http::request::Builder,
     body: Body,
 }
 
 impl Asked {
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         if let Some(headers) = self.request.headers_mut() {
-            headers.insert(axum::http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+            headers.insert(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
         }
         self
     }

@@ -95,7 +95,16 @@ fn an_upload_that_waits_shows_its_form() {
     let names: Vec<&str> = form["parameters"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         names,
-        ["acl", "key", "success_action_status", "X-Amz-Credential", "X-Amz-Algorithm", "X-Amz-Date", "Policy", "X-Amz-Signature"]
+        [
+            "acl",
+            "key",
+            "success_action_status",
+            "X-Amz-Credential",
+            "X-Amz-Algorithm",
+            "X-Amz-Date",
+            "Policy",
+            "X-Amz-Signature"
+        ]
     );
     assert!(form["parameters"].as_object().unwrap().values().all(serde_json::Value::is_string));
     assert_eq!(form["parameters"]["key"], "00000000-0000-0000-0000-000000000001/${filename}");

@@ -1,0 +1,109 @@
+//! Download links: signatures, ranges, conditions, headers, death.
+
+use std::time::Duration;
+
+use super::app::App;
+
+#[tokio::test]
+async fn a_link_gives_the_file_with_all_its_marks() {
+    let app = App::new().await;
+    let content: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let (link, _) = app.link_to("my photo é.png", &content, false).await;
+    let reply = app.request("GET", &link).anonymous().send().await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.body == content);
+    assert_eq!(reply.header("content-type"), "image/png");
+    assert_eq!(reply.header("content-length"), "1000000");
+    assert_eq!(
+        reply.header("content-disposition"),
+        "attachment; filename=\"my photo _.png\"; filename*=UTF-8''my%20photo%20%C3%A9.png"
+    );
+    assert_eq!(reply.header("accept-ranges"), "bytes");
+    assert_eq!(reply.header("last-modified"), "Mon, 05 Jan 2026 09:00:00 GMT");
+    assert_eq!((reply.header("etag").len(), reply.header("x-content-type-options")), (34, "nosniff"));
+    let head = app.request("HEAD", &link).anonymous().send().await;
+    assert_eq!((head.status.as_u16(), head.body.len(), head.header("content-length")), (200, 0, "1000000"));
+    let mut headers = [reply.headers.clone(), head.headers];
+    headers.iter_mut().for_each(|headers| drop(headers.remove("date")));
+    assert_eq!(headers[0], headers[1]);
+
+    let part = app.request("GET", &link).header("range", "bytes=300000-799999").send().await;
+    assert_eq!((part.status.as_u16(), part.header("content-range")), (206, "bytes 300000-799999/1000000"));
+    assert!(part.body == content[300_000..800_000]);
+    let outside = app.request("GET", &link).header("range", "bytes=1000000-").send().await;
+    outside.fails(416, "RANGE_NOT_SATISFIABLE");
+    assert_eq!(outside.header("content-range"), "bytes */1000000");
+    let same = app.request("GET", &link).header("if-none-match", reply.header("etag")).send().await;
+    assert_eq!((same.status.as_u16(), same.body.len(), same.header("etag")), (304, 0, reply.header("etag")));
+    assert_eq!(same.header("content-type"), "");
+    app.request("GET", &link).header("if-match", "\"x\"").send().await.fails(412, "PRECONDITION_FAILED");
+}
+
+#[tokio::test]
+async fn a_link_that_was_changed_in_any_way_gives_nothing() {
+    let app = App::new().await;
+    let (link, _) = app.link_to("a b.txt", b"hello", false).await;
+    let (other, _) = app.link_to("a b.txt", b"other", false).await;
+    let (path, query) = link.split_once('?').unwrap();
+    let (signature, expires) = query.split_once('&').unwrap();
+    let other_path = other.split_once('?').unwrap().0;
+    for changed in [
+        path.to_owned(),
+        format!("{path}?{signature}"),
+        format!("{path}?{expires}"),
+        format!("{path}?{signature}0&{expires}"),
+        format!("{path}?{signature}&{expires}0"),
+        format!("{path}?{signature}&temp_url_expires=99999999999"),
+        format!("{path}?temp_url_sig={}&{expires}", "0".repeat(64)),
+        format!("{path}?temp_url_sig=&{expires}"),
+        format!("{path}x?{query}"),
+        format!("{other_path}?{query}"),
+    ] {
+        app.get(&changed).await.fails(403, "LINK_INVALID");
+    }
+    for same in [
+        format!("{path}?{expires}&{signature}"),
+        format!("{}?{query}&utm=x", path.replace("a%20b", "%61%20b")),
+        format!("{path}?{}", query.replace("temp_url_sig", "temp%5Furl%5Fsig")),
+    ] {
+        assert_eq!(app.get(&same).await.text(), "hello", "checked on decoded values: {same}");
+    }
+    app.get(&path.replace("/files/", "/files/x")).await.fails(404, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_link_dies_by_time_and_at_once_with_its_task() {
+    let app = App::new().await;
+    let (link, _) = app.link_to("a.txt", b"hello", false).await;
+    let (doomed, export) = app.link_to("b.txt", b"hello", false).await;
+    app.clock.advance(Duration::from_hours(24) - Duration::from_secs(1));
+    assert_eq!(app.get(&link).await.status, 200);
+    assert_eq!(app.get(&doomed).await.status, 200);
+    app.request("DELETE", &format!("/v2/tasks/{export}")).send().await;
+    app.get(&doomed).await.fails(404, "NOT_FOUND");
+    app.clock.advance(Duration::from_secs(1));
+    app.get(&link).await.fails(403, "LINK_INVALID");
+}
+
+#[tokio::test]
+async fn what_a_browser_shows_in_place_cannot_run_scripts() {
+    let app = App::new().await;
+    for (name, sandboxed) in [("a.html", true), ("a.svg", true), ("a.xml", true), ("a.png", false), ("a.pdf", false)] {
+        let (link, _) = app.link_to(name, b"<script>", true).await;
+        let reply = app.get(&link).await;
+        assert_eq!(reply.header("content-disposition"), format!("inline; filename=\"{name}\""));
+        assert_eq!(reply.header("content-security-policy").starts_with("sandbox"), sandboxed, "{name}");
+    }
+    let (link, _) = app.link_to("a.html", b"<script>", false).await;
+    assert!(app.get(&link).await.header("content-disposition").starts_with("attachment"));
+}
+
+#[tokio::test]
+async fn empty_files_have_no_ranges() {
+    let app = App::new().await;
+    let (link, _) = app.link_to("empty", b"", false).await;
+    let reply = app.get(&link).await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-length")), (200, "0"));
+    assert_eq!(reply.header("content-type"), "application/octet-stream");
+    app.request("GET", &link).header("range", "bytes=0-").send().await.fails(416, "RANGE_NOT_SATISFIABLE");
+}
