@@ -15,7 +15,7 @@ pub fn markdown() -> String {
     );
     for entry in all() {
         let schema = entry.schema().to_value();
-        let _ = write!(text, "\n## `{}`\n\n{}\n", entry.name, schema["description"].as_str().unwrap_or_default());
+        let _ = write!(text, "\n## `{}`\n\n{}\n", entry.name, about(&schema));
         let files = match entry.feed {
             Feed::Itself => "It takes no `input`.",
             Feed::Client => "It takes no `input`: it waits until a file is posted to the form in its `result`.",
@@ -41,6 +41,11 @@ pub fn markdown() -> String {
         }
     }
     text
+}
+
+/// What an operation says of itself, its headings below that of the operation.
+fn about(schema: &Value) -> String {
+    schema["description"].as_str().unwrap_or_default().replace("\n## ", "\n### ")
 }
 
 /// The type of an argument in a word or two.

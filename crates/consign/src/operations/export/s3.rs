@@ -28,6 +28,9 @@ const ACLS: [&str; 6] = [
 /// The ways of encryption of the contract.
 const ENCRYPTIONS: [&str; 2] = ["AES256", "aws:kms"];
 
+/// The operation `export/s3`; its manual stands on [`Args`], where OpenAPI and the manual find it.
+pub(super) struct ExportS3;
+
 /// Puts the input files into a bucket of Amazon S3, or of a service that speaks its protocol.
 ///
 /// Small files go in one request, larger ones in parts, several at a time. Under its key there is either what was there
@@ -50,9 +53,6 @@ const ENCRYPTIONS: [&str; 2] = ["AES256", "aws:kms"];
 ///
 /// ## Source
 /// Argument names: API reference of the service we are compatible with, page "Export to S3".
-pub(super) struct ExportS3;
-
-/// Arguments of `export/s3`.
 #[derive(Debug, Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ExportS3Args")]
 pub(super) struct Args {

@@ -16,6 +16,9 @@ use crate::secret::Secret;
 /// The port of SSH.
 const PORT: u16 = 22;
 
+/// The operation `export/sftp`; its manual stands on [`Args`], where OpenAPI and the manual find it.
+pub(super) struct ExportSftp;
+
 /// Puts the input files onto an SFTP server.
 ///
 /// A file appears under its name only when it is complete: it is written under a temporary name beside it
@@ -38,9 +41,6 @@ const PORT: u16 = 22;
 ///
 /// ## Source
 /// Argument names: API reference of the service we are compatible with, page "Export to SFTP". `host_key` is ours.
-pub(super) struct ExportSftp;
-
-/// Arguments of `export/sftp`.
 #[derive(Debug, Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ExportSftpArgs")]
 pub(super) struct Args {

@@ -12,6 +12,9 @@ use crate::operations::{Context, Feed, Operation, Outcome};
 /// What several files in one are called.
 const ARCHIVE_NAME: &str = "archive.zip";
 
+/// The operation `export/url`; its manual stands on [`Args`], where OpenAPI and the manual find it.
+pub(super) struct ExportUrl;
+
 /// Makes a temporary link for each input file, or one for all of them in a ZIP archive.
 ///
 /// The links need no API key. They die after a day (setting `retention`), or with the task.
@@ -24,9 +27,6 @@ const ARCHIVE_NAME: &str = "archive.zip";
 ///
 /// ## Errors
 /// `NO_INPUT_FILES`; tried again: `STORAGE_FULL`.
-pub(super) struct ExportUrl;
-
-/// Arguments of `export/url`.
 #[derive(Debug, Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ExportUrlArgs")]
 pub(super) struct Args {

@@ -23,6 +23,9 @@ const TOLERANT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// The operation `import/base64`; its manual stands on [`Args`], where OpenAPI and the manual find it.
+pub(super) struct ImportBase64;
+
 /// Makes a file of base64 text in the request. For more than a few megabytes use `import/upload`.
 ///
 /// The plain and the URL-safe alphabet are read, with and without padding, with line breaks; a `data:` URL too.
@@ -35,9 +38,6 @@ const TOLERANT: GeneralPurpose = GeneralPurpose::new(
 ///
 /// ## Errors
 /// `INVALID_DATA` when `file` is not base64, `FILE_TOO_LARGE`.
-pub(super) struct ImportBase64;
-
-/// Arguments of `import/base64`.
 #[derive(Debug, Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportBase64Args")]
 pub(super) struct Args {

@@ -8,6 +8,9 @@ use serde::Deserialize;
 use crate::error::TaskError;
 use crate::operations::{Context, Feed, Operation, Outcome};
 
+/// The operation `import/raw`; its manual stands on [`Args`], where OpenAPI and the manual find it.
+pub(super) struct ImportRaw;
+
 /// Makes a file of text in the request. For more than a few megabytes use `import/upload`.
 ///
 /// ## Result
@@ -18,9 +21,6 @@ use crate::operations::{Context, Feed, Operation, Outcome};
 ///
 /// ## Errors
 /// `FILE_TOO_LARGE`.
-pub(super) struct ImportRaw;
-
-/// Arguments of `import/raw`.
 #[derive(Debug, Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportRawArgs")]
 pub(super) struct Args {

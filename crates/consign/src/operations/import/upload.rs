@@ -7,6 +7,9 @@ use serde::Deserialize;
 use crate::error::{Code, TaskError};
 use crate::operations::{Context, Feed, Operation, Outcome};
 
+/// The operation `import/upload`; its manual stands on [`Args`], where OpenAPI and the manual find it.
+pub(super) struct ImportUpload;
+
 /// Takes a file that you post to the form in `result.form`: all `parameters`, then the `file`, as
 /// `multipart/form-data`.
 ///
@@ -18,9 +21,6 @@ use crate::operations::{Context, Feed, Operation, Outcome};
 ///
 /// ## Errors
 /// `TIMEOUT` when no file comes, `FILE_TOO_LARGE`.
-pub(super) struct ImportUpload;
-
-/// Arguments of `import/upload`.
 #[derive(Debug, Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportUploadArgs")]
 pub(super) struct Args {

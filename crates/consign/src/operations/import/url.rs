@@ -16,6 +16,9 @@ use crate::secret::Secret;
 /// What a file is called whose source has no name for it.
 const NAMELESS: &str = "file";
 
+/// The operation `import/url`; its manual stands on [`Args`], where OpenAPI and the manual find it.
+pub(super) struct ImportUrl;
+
 /// Downloads a file from a public URL.
 ///
 /// Redirects are followed, up to ten. A download that breaks is resumed where it broke, if the server says that the
@@ -30,9 +33,6 @@ const NAMELESS: &str = "file";
 /// ## Errors
 /// `HOST_NOT_ALLOWED` for addresses that are not public and not in `egress.allow`, `FILE_NOT_FOUND`,
 /// `ACCESS_DENIED`, `INVALID_CREDENTIALS`, `FILE_TOO_LARGE`; tried again: `REMOTE_UNAVAILABLE` and its kin.
-pub(super) struct ImportUrl;
-
-/// Arguments of `import/url`.
 #[derive(Debug, Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportUrlArgs")]
 pub(super) struct Args {
