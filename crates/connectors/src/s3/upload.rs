@@ -171,7 +171,12 @@ impl S3 {
             checksum: Some((ALGORITHM_HEADER, HeaderValue::from_static("CRC32C"))),
             ..Call::new(CREATE, Method::POST, Some(&put.name)).query("uploads", "")
         };
-        let reply = self.service.call(&call).await?;
+        let mut tries = 0;
+        let reply = retry::request(self.service.limits.tries, |number| {
+            tries = number;
+            self.service.call_once(&call)
+        })
+        .await?;
         let is_promised = reply.header(ALGORITHM_HEADER.as_str()) == Some("CRC32C");
         if is_promised && self.service.checksums.get() == Support::Unknown {
             self.service.checksums.set(Support::Checks);
@@ -185,7 +190,24 @@ impl S3 {
             parts: BTreeMap::new(),
         };
         put.journal.opened(&open).await?;
+        if tries > 1
+            && let Err(error) = self.abort_unknown(&open).await
+        {
+            tracing::debug!(error = %error, "an upload whose answer was lost may stay open, without a part");
+        }
         Ok(open)
+    }
+
+    /// Aborts uploads of the same key that nobody knows of: an answer that was lost held their id. They are told by
+    /// having no part.
+    async fn abort_unknown(&self, ours: &OpenUpload) -> Result<()> {
+        for found in self.open_uploads(&ours.target).await? {
+            let is_other = found.key == ours.target && found.upload_id != ours.handle;
+            if is_other && !self.has_parts(&found.key, &found.upload_id).await? {
+                self.abort_upload(&found.key, &found.upload_id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends what is missing and completes; nothing when the service no longer knows the upload.

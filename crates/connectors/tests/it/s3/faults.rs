@@ -199,6 +199,23 @@ async fn a_lost_answer_is_made_up_for_without_the_right_to_look() {
     attempt.is_whole(&connector, "x").await;
 }
 
+/// The answer with the id of an upload is lost: the upload that nobody knows of does not stay open.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_without_a_known_id_does_not_stay() {
+    let bucket = "s3-lost-id";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let connector = s3(&of_ceph(&ceph.account, &faults.endpoint(), bucket));
+    let lost = AtomicUsize::new(0);
+    faults.rule(move |request| {
+        let is_first = request.path.ends_with("?uploads=") && lost.fetch_add(1, Ordering::Relaxed) == 0;
+        if is_first { Action::DropAnswer } else { Action::Pass }
+    });
+    let attempt = Attempt::of(12 * MIB, 10);
+    attempt.put(&connector, "x").await.unwrap();
+    attempt.is_whole(&connector, "x").await;
+}
+
 /// A crash between completion and the journal: the next attempt finds the object in place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_after_completion_leaves_one_object() {
