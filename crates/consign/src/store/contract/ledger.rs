@@ -1,2 +1,138 @@
-//! (to come)
-pub(super) async fn all(_make: &impl AsyncFn() -> std::sync::Arc<dyn crate::store::Store>) {}
+//! Uploads that are open at destinations.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use connectors::{OpenUpload, Part};
+
+use super::{Scene, cases};
+use crate::id::{SessionId, Token};
+
+cases!(
+    an_open_upload_is_handed_to_the_next_attempt,
+    an_upload_of_an_ended_task_is_an_orphan,
+    lines_outlive_their_task,
+    a_lost_lease_opens_nothing,
+    a_failed_abort_is_tried_again_later,
+);
+
+fn open(target: &str) -> OpenUpload {
+    OpenUpload {
+        target: target.to_owned(),
+        handle: format!("upload id of {target}"),
+        sha256: "ab".repeat(32),
+        part_bytes: 8 << 20,
+        parts: BTreeMap::new(),
+    }
+}
+
+fn part(etag: &str) -> Part {
+    Part { size: 5, etag: etag.to_owned(), checksum: Some("AAAAAA==".to_owned()) }
+}
+
+async fn an_open_upload_is_handed_to_the_next_attempt(scene: Scene) {
+    scene.job("a").await;
+    let claim = scene.claim_one().await;
+    assert!(claim.open.is_empty());
+    let (id, token) = (claim.task.id, claim.token);
+    for target in ["x", "y", "gone"] {
+        assert!(scene.store.ledger_open(id, token, &open(target), scene.now()).await.unwrap());
+    }
+    assert!(scene.store.ledger_part(id, token, "x", 1, &part("one")).await.unwrap());
+    assert!(scene.store.ledger_part(id, token, "x", 3, &part("three")).await.unwrap());
+    assert!(scene.store.ledger_part(id, token, "x", 1, &part("one again")).await.unwrap());
+    assert!(scene.store.ledger_part(id, token, "y", 1, &part("forgotten")).await.unwrap());
+    let again = OpenUpload { handle: "another".to_owned(), parts: BTreeMap::from([(2, part("two"))]), ..open("y") };
+    assert!(scene.store.ledger_open(id, token, &again, scene.now()).await.unwrap());
+    scene.store.ledger_close(id, "gone").await.unwrap();
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 2);
+    let _ = scene.store.delay(id, token, scene.now(), scene.now()).await.unwrap();
+    scene.store.release_due(scene.now()).await.unwrap();
+    let x = OpenUpload { parts: BTreeMap::from([(1, part("one again")), (3, part("three"))]), ..open("x") };
+    assert_eq!(scene.claim_one().await.open, [x, again]);
+    let far = scene.now().plus(Duration::from_hours(1));
+    assert!(scene.store.ledger_orphans(far, 10).await.unwrap().is_empty(), "the task goes on with them");
+}
+
+async fn an_upload_of_an_ended_task_is_an_orphan(mut scene: Scene) {
+    let made = scene.job("cancelled; failed; deleted; lost; finished; delayed").await;
+    for claim in scene.claim(10).await {
+        let opened = scene.store.ledger_open(claim.task.id, claim.token, &open("t"), scene.now()).await.unwrap();
+        assert!(opened);
+        let _ = if claim.task.id == made.task("failed") {
+            scene.try_fail(&claim).await
+        } else if claim.task.id == made.task("finished") {
+            scene.try_finish(&claim).await
+        } else if claim.task.id == made.task("delayed") {
+            scene.store.delay(claim.task.id, claim.token, scene.now(), scene.now()).await.unwrap()
+        } else {
+            crate::store::Applied::Done
+        };
+    }
+    scene.store.hints().sweep().await;
+    assert_eq!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().len(), 2);
+    scene.store.cancel(scene.user, made.task("cancelled"), scene.now()).await.unwrap();
+    scene.store.cancel(scene.user, made.task("delayed"), scene.now()).await.unwrap();
+    scene.store.delete_task(scene.user, made.task("deleted"), scene.now()).await.unwrap();
+    assert_eq!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().len(), 5);
+    scene.wait(60);
+    scene.store.expire_sessions(scene.now(), 1, scene.now()).await.unwrap();
+    let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
+    let mut ids: Vec<_> = orphans.iter().map(|entry| entry.task_id).collect();
+    ids.sort_unstable();
+    let mut all: Vec<_> = made.tasks.values().copied().collect();
+    all.sort_unstable();
+    assert_eq!(ids, all);
+    assert_eq!(scene.store.ledger_orphans(scene.now(), 4).await.unwrap().len(), 4);
+    scene.session = SessionId::new(scene.now());
+}
+
+async fn lines_outlive_their_task(scene: Scene) {
+    let made = scene.job("a").await;
+    let claim = scene.claim_one().await;
+    let (id, token) = (claim.task.id, claim.token);
+    assert!(scene.store.ledger_open(id, token, &open("t"), scene.now()).await.unwrap());
+    assert!(scene.store.ledger_part(id, token, "t", 1, &part("one")).await.unwrap());
+    assert!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap());
+    let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
+    assert_eq!(orphans.len(), 1);
+    let entry = &orphans[0];
+    assert_eq!((entry.task_id, entry.operation.as_str(), entry.abort_tries), (id, "import/url", 0));
+    assert_eq!(entry.payload, claim.payload);
+    assert_eq!(entry.open, OpenUpload { parts: BTreeMap::from([(1, part("one"))]), ..open("t") });
+    scene.store.ledger_close(id, "t").await.unwrap();
+    assert!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().is_empty());
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 0);
+}
+
+async fn a_lost_lease_opens_nothing(scene: Scene) {
+    scene.job("a").await;
+    let claim = scene.claim_one().await;
+    let (id, token) = (claim.task.id, claim.token);
+    let other = Token(token.0 ^ 1);
+    assert!(!scene.store.ledger_open(id, other, &open("t"), scene.now()).await.unwrap());
+    assert!(scene.store.ledger_open(id, token, &open("t"), scene.now()).await.unwrap());
+    let replaced = OpenUpload { handle: "another".to_owned(), ..open("t") };
+    assert!(!scene.store.ledger_open(id, other, &replaced, scene.now()).await.unwrap());
+    assert!(!scene.store.ledger_part(id, other, "t", 1, &part("one")).await.unwrap());
+    scene.store.cancel(scene.user, id, scene.now()).await.unwrap();
+    assert!(!scene.store.ledger_open(id, token, &open("u"), scene.now()).await.unwrap());
+    assert!(!scene.store.ledger_part(id, token, "t", 1, &part("one")).await.unwrap());
+    let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
+    assert_eq!(orphans.iter().map(|entry| entry.open.clone()).collect::<Vec<_>>(), [open("t")]);
+}
+
+async fn a_failed_abort_is_tried_again_later(scene: Scene) {
+    scene.job("a").await;
+    let claim = scene.claim_one().await;
+    let (id, token) = (claim.task.id, claim.token);
+    assert!(scene.store.ledger_open(id, token, &open("t"), scene.now()).await.unwrap());
+    scene.store.ledger_abort_failed(id, "t", scene.now()).await.unwrap();
+    assert!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().is_empty(), "its task is running");
+    scene.fail(&claim).await;
+    let again_at = scene.now().plus(Duration::from_secs(30));
+    scene.store.ledger_abort_failed(id, "t", again_at).await.unwrap();
+    assert!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().is_empty(), "not due");
+    let orphans = scene.store.ledger_orphans(again_at, 10).await.unwrap();
+    assert_eq!((orphans.len(), orphans[0].abort_tries), (1, 1));
+}

@@ -1,10 +1,11 @@
-//! What every database must do, written against the trait [`Store`]: each database's tests call [`all`].
+//! What every database must do, written against the trait [`Store`]: each database's tests call [`all`], or `all` of each part.
 //!
 //! Each case gets an empty store. Graphs are written as text, see [`Scene::job`].
 
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
+    clippy::panic,
     reason = "a suite of assertions: what panics here is a failed test"
 )]
 #![expect(clippy::future_not_send, reason = "each test awaits its own cases")]
@@ -13,15 +14,15 @@ use std::sync::Arc;
 
 use super::Store;
 
-mod accounts;
-mod ending;
-mod fairness;
-mod leases;
-mod ledger;
-mod lists;
-mod making;
-mod races;
-mod removal;
+pub mod accounts;
+pub mod ending;
+pub mod fairness;
+pub mod leases;
+pub mod ledger;
+pub mod lists;
+pub mod making;
+pub mod races;
+pub mod removal;
 mod scene;
 
 pub use scene::{Made, Scene, file};
@@ -42,7 +43,8 @@ pub async fn all(make: impl AsyncFn() -> Arc<dyn Store>) {
 /// Runs cases one after the other, each on its own store.
 macro_rules! cases {
     ($($case:ident),+ $(,)?) => {
-        pub(super) async fn all(make: &impl AsyncFn() -> std::sync::Arc<dyn crate::store::Store>) {
+        /// Runs these cases, each on an empty store.
+        pub async fn all(make: &impl AsyncFn() -> std::sync::Arc<dyn crate::store::Store>) {
             $(
                 let scene = super::Scene::new(make().await).await;
                 Box::pin($case(scene)).await;
