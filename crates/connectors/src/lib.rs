@@ -28,7 +28,7 @@ pub mod transfer;
 pub mod web;
 
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
-pub use network::Network;
+pub use network::{HostSlot, HostSlots, Network};
 pub use secret::Secret;
 pub use source::{ByteStream, Digests, Source};
 pub use transfer::{Capability, Journal, Limits, Object, OpenUpload, Part, Progress, Put, Receipt};
@@ -41,6 +41,9 @@ pub use transfer::{Capability, Journal, Limits, Object, OpenUpload, Part, Progre
 pub trait Connector: Debug + Send + Sync {
     /// What this storage can do; the contract suite and the generated matrix read it.
     fn capability(&self) -> Capability;
+
+    /// Host that it connects to, for the bounds of one host.
+    fn host(&self) -> String;
 
     /// Stores the whole source under `put.name`, or nothing: until this returns, the name holds what it held before.
     ///

@@ -141,6 +141,10 @@ impl Connector for S3 {
         }
     }
 
+    fn host(&self) -> String {
+        self.service.host()
+    }
+
     async fn put(&self, put: Put) -> Result<Receipt> {
         Box::pin(self.store(put)).await
     }

@@ -160,6 +160,10 @@ impl Connector for Sftp {
         }
     }
 
+    fn host(&self) -> String {
+        self.account.config.host.clone()
+    }
+
     async fn put(&self, put: Put) -> Result<Receipt> {
         path::check(&put.name)?;
         let closed = |error| Error::new(Kind::Local, "waiting for a turn", "the connector is closed").because(error);

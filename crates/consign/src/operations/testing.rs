@@ -12,8 +12,8 @@ use bytes::Bytes;
 use connectors::egress::Guard;
 use connectors::memory::MemoryJournal;
 use connectors::{
-    ByteStream, Capability, Connector, Error, Kind, Limits, Network, Object, OpenUpload, Progress, Put, Receipt,
-    Result, http,
+    ByteStream, Capability, Connector, Error, HostSlots, Kind, Limits, Network, Object, OpenUpload, Progress, Put,
+    Receipt, Result, http,
 };
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
@@ -89,7 +89,7 @@ impl Bench {
             token: Token::random(),
             inputs: inputs.to_vec(),
             files: self.files.clone(),
-            network: Network { guard, http: client, limits },
+            network: Network { guard, http: client, limits, hosts: HostSlots::new(4) },
             journal: Arc::new(MemoryJournal::default()),
             open: self.open.clone(),
             report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),
@@ -194,6 +194,10 @@ impl Connector for MemoryConnector {
             name_bytes_max: 64,
             object_bytes_max: 4096,
         }
+    }
+
+    fn host(&self) -> String {
+        "memory".to_owned()
     }
 
     async fn put(&self, put: Put) -> Result<Receipt> {

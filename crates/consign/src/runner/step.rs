@@ -162,12 +162,17 @@ async fn context(
     cancel: &CancellationToken,
 ) -> std::result::Result<Context, TaskError> {
     let tools = runner.tools();
+    let files_max = tools.config.limits.files_per_task_max as usize;
     let mut inputs = Vec::new();
     for file in claim.inputs.into_iter().flat_map(|input| input.files) {
         // Files that were delivered elsewhere have no bytes here and are nobody's input.
         let Some(blob) = &file.blob else { continue };
         let source = tools.files.source(blob, &file).await?;
         inputs.push(InputFile { file, source });
+        if inputs.len() > files_max {
+            let message = format!("A task takes {files_max} files at the most; use several tasks.");
+            return Err(TaskError::new(Code::TooManyFiles, message));
+        }
     }
     let limits = &tools.config.limits;
     Ok(Context {
@@ -188,7 +193,7 @@ async fn context(
         clock: tools.clock.clone(),
         bounds: Bounds {
             file_bytes_max: limits.file_bytes_max.as_u64(),
-            files_max: limits.files_per_task_max as usize,
+            files_max,
             files_at_once: tools.config.transfer.files_at_once.max(1) as usize,
             link_lifetime: tools.config.retention.0,
         },

@@ -1,5 +1,7 @@
 //! Logs on standard error, as text or as one JSON object a line.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -14,7 +16,8 @@ pub fn start(settings: &Log) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
         format!("log.level: `{}` cannot be read ({error}); give `info`, or `info,consign=debug`", settings.level)
     })?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr);
     let started = if settings.json { lines.json().finish().try_init() } else { lines.finish().try_init() };
     if started.is_err() {
         tracing::debug!("logging was started before");

@@ -24,6 +24,7 @@ impl Context {
         let names = naming.names(self.inputs.iter().map(|input| input.file.name.as_str()))?;
         self.check_sizes(&*connector, &names)?;
 
+        let _slot = self.network.hosts.take(&connector.host()).await;
         let progress = self.progress(self.inputs.iter().map(|input| input.file.size).sum());
         let puts = self.inputs.iter().zip(&names).enumerate().map(|(place, (input, name))| {
             let put = Put {

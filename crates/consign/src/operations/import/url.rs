@@ -67,7 +67,9 @@ impl Operation for ImportUrl {
     }
 
     async fn run(args: Args, task: Context) -> Result<Outcome, TaskError> {
-        let Network { http, limits, .. } = task.network.clone();
+        let Network { http, limits, hosts, .. } = task.network.clone();
+        let host = read_url(&args.url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let _slot = hosts.take(host.as_deref().unwrap_or_default()).await;
         let headers: HeaderMap = args.headers.iter().filter_map(|(name, value)| header(name, value)).collect();
         let Download { file_name, content_type, size, stream, .. } =
             Web::new(http, &limits).get(&args.url, &headers).await?;

@@ -2,7 +2,7 @@
 
 use connectors::egress::Guard;
 use connectors::http::{Client, tls_config};
-use connectors::{Kind, Limits, Retry};
+use connectors::{HostSlots, Kind, Limits, Retry};
 use serde_json::{Value, json};
 use testkit::{Ceph, or_skip};
 
@@ -104,7 +104,12 @@ fn secrets_are_hidden_and_marked() {
 fn network() -> Network {
     let limits = Limits::default();
     let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    Network { http: Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits), guard, limits }
+    Network {
+        http: Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits),
+        guard,
+        limits,
+        hosts: HostSlots::new(4),
+    }
 }
 
 fn of_ceph(ceph: &Ceph, bucket: &str, more: &Value) -> Args {

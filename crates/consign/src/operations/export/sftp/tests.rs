@@ -7,7 +7,7 @@ use std::time::Duration;
 use connectors::egress::Guard;
 use connectors::http::{Client, tls_config};
 use connectors::memory::{MemoryJournal, MemorySource};
-use connectors::{Digests, Kind, Limits, OpenUpload, Source as _};
+use connectors::{Digests, HostSlots, Kind, Limits, OpenUpload, Source as _};
 use serde_json::{Value, json};
 use testkit::{Key, Sshd, or_skip};
 
@@ -106,7 +106,7 @@ async fn task(inputs: Vec<InputFile>, open: Vec<OpenUpload>) -> Task {
         token: Token(1),
         inputs,
         files: Files::open(&std::env::temp_dir()).await.unwrap(),
-        network: Network { guard, http, limits },
+        network: Network { guard, http, limits, hosts: HostSlots::new(4) },
         journal: Arc::new(MemoryJournal::default()),
         open,
         report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),
