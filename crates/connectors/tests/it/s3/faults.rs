@@ -68,7 +68,8 @@ async fn a_cut_upload_goes_on_where_it_stood() {
     attempt.put(&connector, "x").await.unwrap();
     let sent = proxy.sent_bytes() - before;
     let missing = size as u64 - acknowledged as u64 * LIMITS.part_bytes;
-    assert!(sent < missing + 100_000, "{sent} bytes were sent for {missing}");
+    // A part more: what the broken connections still held is counted late.
+    assert!(sent < missing + LIMITS.part_bytes, "{sent} bytes were sent for {missing}");
     attempt.is_whole(&connector, "x").await;
     assert_eq!(attempt.journal.totals(), (1, 1), "the same upload went on");
 }
@@ -130,8 +131,33 @@ async fn throttling_is_waited_out_part_by_part() {
     attempt.put(&connector, "x").await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(1), "Retry-After was not kept");
     assert!(faults.requests().iter().any(|request| request.status == Some(503)));
-    assert!(faults.peak_in_flight() >= 4, "{} parts at once", faults.peak_in_flight());
     faults.heal();
+    attempt.is_whole(&connector, "x").await;
+}
+
+/// While the other side takes no byte, as many parts wait for it as may be in flight, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_go_out_side_by_side() {
+    let bucket = "s3-parallel";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let proxy = Proxy::start(ceph.addr()).await.unwrap();
+    let connector = Arc::new(s3(&of_ceph(&ceph.account, &format!("http://{}", proxy.addr()), bucket)));
+    let attempt = Arc::new(Attempt::of(60 * MIB, 11));
+    proxy.stall_after(MIB as u64);
+    let sending = tokio::spawn({
+        let (attempt, connector) = (Arc::clone(&attempt), Arc::clone(&connector));
+        async move { attempt.put(&connector, "x").await }
+    });
+    let in_flight = LIMITS.parts_in_flight as u64;
+    while proxy.connections() < in_flight && !sending.is_finished() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(proxy.connections(), in_flight);
+    let held = LIMITS.part_bytes * in_flight;
+    assert!(attempt.source.read_bytes() <= held, "{} bytes are in memory", attempt.source.read_bytes());
+    proxy.heal();
+    sending.await.unwrap().unwrap();
     attempt.is_whole(&connector, "x").await;
 }
 
