@@ -173,3 +173,90 @@ pub const fn next(state: State, event: Event) -> Option<State> {
         ) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::{Event, State, WireStatus, next};
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        prop::collection::vec(prop::sample::select(&Event::ALL[..]), 0..60)
+    }
+
+    fn births() -> impl Strategy<Value = State> {
+        prop::sample::select(vec![State::Blocked, State::Queued, State::Uploading])
+    }
+
+    /// What clients see of it, in an order in which it may never go back.
+    fn stage(state: State, has_started: bool) -> u8 {
+        match state.wire(has_started) {
+            WireStatus::Waiting => 0,
+            WireStatus::Processing => 1,
+            WireStatus::Finished | WireStatus::Error => 2,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_leads_out_of_an_end_and_clients_never_see_a_step_back(birth in births(), events in events()) {
+            let (mut state, mut has_started) = (birth, false);
+            for event in events {
+                let Some(to) = next(state, event) else { continue };
+                prop_assert!(!state.is_terminal(), "{event:?} leads out of {state:?}");
+                let before = stage(state, has_started);
+                has_started |= to == State::Running;
+                prop_assert!(stage(to, has_started) >= before, "{event:?} leads from {state:?} back to {to:?}");
+                prop_assert!(to != state, "{event:?} changes nothing");
+                state = to;
+            }
+        }
+
+        #[test]
+        fn every_open_task_can_be_cancelled_at_once(birth in births(), events in events()) {
+            let state = events.into_iter().fold(birth, |state, event| next(state, event).unwrap_or(state));
+            prop_assert_eq!(next(state, Event::Cancelled), (!state.is_terminal()).then_some(State::Error));
+        }
+    }
+
+    #[test]
+    fn only_a_claim_starts_and_only_a_holder_or_a_file_finishes() {
+        for state in State::ALL {
+            for event in Event::ALL {
+                match next(state, event) {
+                    Some(State::Running) => assert_eq!((state, event), (State::Queued, Event::Claimed)),
+                    Some(State::Finished) => assert!(matches!(
+                        (state, event),
+                        (State::Running, Event::Finished) | (State::Uploading, Event::FileCame)
+                    )),
+                    Some(State::Blocked | State::Uploading) => panic!("{event:?} leads back to the start"),
+                    Some(State::Queued | State::Delayed | State::Error) | None => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_event_happens_somewhere_and_every_state_is_reached() {
+        let mut reached = BTreeSet::from([State::Blocked.name(), State::Uploading.name()]);
+        for event in Event::ALL {
+            let to: Vec<State> = State::ALL.into_iter().filter_map(|state| next(state, event)).collect();
+            assert!(!to.is_empty(), "{event:?} never happens");
+            reached.extend(to.into_iter().map(State::name));
+        }
+        assert_eq!(reached.len(), State::ALL.len());
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for state in State::ALL {
+            assert_eq!(State::from_name(state.name()), Some(state));
+        }
+        for status in WireStatus::ALL {
+            assert_eq!(WireStatus::from_wire(status.wire()), Some(status));
+        }
+        assert_eq!((State::from_name("waiting"), WireStatus::from_wire("queued")), (None, None));
+    }
+}

@@ -162,6 +162,9 @@ async fn uploads_start_and_end_tasks(scene: Scene) {
     assert_eq!((task.started_at, task.ended_at), (Some(scene.now()), Some(scene.now())));
     assert_eq!((task.percent, &task.files[..]), (100, &[sent.clone()][..]));
     assert_eq!(scene.store.finish_upload(upload, &sent, scene.now()).await.unwrap(), Applied::Stale);
+    let later = scene.now().plus(std::time::Duration::from_hours(1));
+    assert_eq!(scene.store.expire_uploads(later).await.unwrap(), None);
+    assert_eq!(scene.states(&made).await, "processing: up finished, b queued", "it came in time");
     let queued = made.task("b");
     assert_eq!(scene.store.finish_upload(queued, &sent, scene.now()).await.unwrap(), Applied::Stale);
     assert_eq!(scene.task(queued).await.state, State::Queued);

@@ -24,6 +24,7 @@ pub mod making;
 pub mod races;
 pub mod removal;
 mod scene;
+pub mod walk;
 
 pub use scene::{Made, Scene, file};
 
@@ -38,6 +39,7 @@ pub async fn all(make: impl AsyncFn() -> Arc<dyn Store>) {
     removal::all(&make).await;
     fairness::all(&make).await;
     races::all(&make).await;
+    walk::all(&make).await;
 }
 
 /// Runs cases one after the other, each on its own store.

@@ -18,6 +18,22 @@ use crate::store::{Claim, ClaimRequest, Input};
 /// Queued tasks that a claim looks at, by turn, before it asks user by user.
 const WINDOW: usize = 256;
 
+/// The tasks that come next, whoever owns them.
+pub(crate) const WINDOW_SQL: &str = "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL \
+     ORDER BY priority DESC, vt, id LIMIT $1";
+
+/// The tasks of one user that come next.
+pub(crate) const USER_SQL: &str = "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = $1 \
+     ORDER BY priority DESC, vt, id LIMIT $2";
+
+/// Who owns queued tasks: hops from one owner to the next in the index.
+pub(crate) const OWNERS_SQL: &str = "WITH RECURSIVE owners (user_id) AS ( \
+         SELECT MIN(user_id) FROM tasks WHERE state = 'queued' \
+         UNION ALL \
+         SELECT (SELECT MIN(t.user_id) FROM tasks t WHERE t.state = 'queued' AND t.user_id > owners.user_id) \
+         FROM owners WHERE owners.user_id IS NOT NULL) \
+     SELECT user_id FROM owners WHERE user_id IS NOT NULL";
+
 pub(crate) async fn claim(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Claim>> {
     // A session that was declared dead must not get tasks: nobody would ever take them back.
     let Some(host_name) = sessions::host_name(tx, request.session).await? else { return Ok(Vec::new()) };
@@ -66,13 +82,7 @@ impl Ready {
 
 async fn pick(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Ready>> {
     let running = sessions::running(tx).await?;
-    let rows = sqlx::query(
-        "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL \
-         ORDER BY priority DESC, vt, id LIMIT $1",
-    )
-    .bind(bigint(WINDOW))
-    .fetch_all(&mut tx.conn)
-    .await?;
+    let rows = sqlx::query(WINDOW_SQL).bind(bigint(WINDOW)).fetch_all(&mut tx.conn).await?;
     let ready = rows.iter().map(Ready::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     let picked = within_limits(ready, &running, request);
     if picked.len() == request.tasks_max as usize || rows.len() < WINDOW {
@@ -103,16 +113,7 @@ fn within_limits(ready: Vec<Ready>, running: &BTreeMap<i64, u32>, request: &Clai
 /// The first tasks of each user who is below the limit, in their order. Costs one look-up a user that has tasks
 /// queued, however many those are.
 async fn heads(tx: &mut Tx, running: &BTreeMap<i64, u32>, request: &ClaimRequest) -> sqlx::Result<Vec<Ready>> {
-    let users = sqlx::query(
-        "WITH RECURSIVE owners (user_id) AS ( \
-             SELECT MIN(user_id) FROM tasks WHERE state = 'queued' \
-             UNION ALL \
-             SELECT (SELECT MIN(t.user_id) FROM tasks t WHERE t.state = 'queued' AND t.user_id > owners.user_id) \
-             FROM owners WHERE owners.user_id IS NOT NULL) \
-         SELECT user_id FROM owners WHERE user_id IS NOT NULL",
-    )
-    .fetch_all(&mut tx.conn)
-    .await?;
+    let users = sqlx::query(OWNERS_SQL).fetch_all(&mut tx.conn).await?;
     let mut ready = Vec::new();
     for row in &users {
         let user: i64 = row.try_get("user_id")?;
@@ -120,14 +121,11 @@ async fn heads(tx: &mut Tx, running: &BTreeMap<i64, u32>, request: &ClaimRequest
         if free == 0 {
             continue;
         }
-        let rows = sqlx::query(
-            "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = $1 \
-             ORDER BY priority DESC, vt, id LIMIT $2",
-        )
-        .bind(user)
-        .bind(i64::from(free.min(request.tasks_max)))
-        .fetch_all(&mut tx.conn)
-        .await?;
+        let rows = sqlx::query(USER_SQL)
+            .bind(user)
+            .bind(i64::from(free.min(request.tasks_max)))
+            .fetch_all(&mut tx.conn)
+            .await?;
         for row in &rows {
             ready.push(Ready::from_row(row)?);
         }

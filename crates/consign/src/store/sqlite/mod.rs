@@ -19,6 +19,8 @@ use super::{Counts, Error, Hints, Result, Store};
 use crate::clock::Timestamp;
 use writer::Writer;
 
+#[cfg(test)]
+mod plan_tests;
 #[path = "../queries/mod.rs"]
 mod queries;
 mod traits;
@@ -122,6 +124,20 @@ impl SqliteStore {
             drop(lock);
         }
         start(path, conn, None).await
+    }
+
+    /// Opens the database with room for `pages` pages and no more, as on a disk that is nearly full.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    #[cfg(feature = "test-support")]
+    pub async fn open_limited(path: &Path, pages: u32) -> std::result::Result<Self, OpenError> {
+        let lock = lock(path)?;
+        let mut conn = connect(path).await?;
+        migrate(&mut conn).await?;
+        let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(limit).execute(&mut conn).await.map_err(failed)?;
+        start(path, conn, Some(lock)).await
     }
 
     /// A connection that reads, inside a transaction, so that several statements see the same commit.

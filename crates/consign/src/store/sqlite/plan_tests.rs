@@ -1,0 +1,120 @@
+//! The hot statements stay on their indexes, and cost the same with a hundred thousand tasks as with few.
+
+use sqlx::{Executor as _, QueryBuilder, Row as _};
+use tempfile::TempDir;
+
+use super::queries::{Changed, Tx, claim, sweep, transitions};
+use super::{Db, connect, migrate};
+use crate::clock::Timestamp;
+use crate::id::{SessionId, TaskId, Token, UserId};
+use crate::store::{Applied, ClaimRequest};
+
+/// A database with ended and queued tasks of one user, and a session.
+async fn filled(folder: &TempDir, ended: u32, queued: u32) -> (Tx, SessionId) {
+    let mut conn = connect(&folder.path().join("plan.db")).await.unwrap();
+    migrate(&mut conn).await.unwrap();
+    let session = SessionId::new(Timestamp(0));
+    sqlx::query("INSERT INTO sessions VALUES ($1, 'h', 0, 0)").bind(session.0).execute(&mut conn).await.unwrap();
+    conn.execute("INSERT INTO users VALUES (1, 'ada', 0, 0)").await.unwrap();
+    conn.execute("BEGIN").await.unwrap();
+    for (state, count, ended_at) in [("finished", ended, Some(1_i64)), ("queued", queued, None)] {
+        let rows: Vec<u32> = (0..count).collect();
+        for chunk in rows.chunks(500) {
+            let ids: Vec<TaskId> = chunk.iter().map(|_| TaskId::new(Timestamp(0))).collect();
+            let mut jobs = QueryBuilder::<Db>::new(
+                "INSERT INTO jobs (id, user_id, status, open_tasks, failed_tasks, created_at, ended_at) ",
+            );
+            jobs.push_values(&ids, |mut row, id| {
+                let status = if ended_at.is_some() { "finished" } else { "waiting" };
+                let open = i64::from(ended_at.is_none());
+                row.push_bind(id.0).push_bind(1_i64).push_bind(status).push_bind(open);
+                row.push_bind(0_i64).push_bind(0_i64).push_bind(ended_at);
+            });
+            jobs.build().execute(&mut conn).await.unwrap();
+            let mut tasks = QueryBuilder::<Db>::new(
+                "INSERT INTO tasks (id, job_id, user_id, position, operation, state, ignore_error, forgiven, priority, \
+                 vt, open_inputs, usable_inputs, attempt, percent, created_at, ended_at) ",
+            );
+            tasks.push_values(ids.iter().zip(chunk), |mut row, (id, turn)| {
+                row.push_bind(id.0).push_bind(id.0).push_bind(1_i64).push_bind(0_i64).push_bind("x");
+                row.push_bind(state).push_bind(false).push_bind(false).push_bind(0_i64).push_bind(i64::from(*turn));
+                row.push_bind(0_i64).push_bind(0_i64).push_bind(0_i64).push_bind(0_i64).push_bind(0_i64);
+                row.push_bind(ended_at);
+            });
+            tasks.build().execute(&mut conn).await.unwrap();
+            let mut docs = QueryBuilder::<Db>::new("INSERT INTO task_docs (task_id, payload) ");
+            docs.push_values(&ids, |mut row, id| {
+                row.push_bind(id.0).push_bind(vec![0_u8; 16]);
+            });
+            docs.build().execute(&mut conn).await.unwrap();
+        }
+    }
+    conn.execute("COMMIT").await.unwrap();
+    (Tx { conn, changed: Changed::default() }, session)
+}
+
+/// Steps of SQLite's machine that each part took: it calls back once in so many steps.
+async fn steps(folder: &TempDir, ended: u32, queued: u32) -> [u64; 4] {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    const EVERY: i32 = 10;
+
+    let (mut tx, session) = filled(folder, ended, queued).await;
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    tx.conn.lock_handle().await.unwrap().set_progress_handler(EVERY, move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        true
+    });
+    let taken = || calls.swap(0, Ordering::Relaxed);
+    tx.conn.execute("BEGIN").await.unwrap();
+    taken();
+
+    let request = ClaimRequest { session, tasks_max: 4, per_user_max: 4, now: Timestamp(2) };
+    let claims = claim::claim(&mut tx, &request).await.unwrap();
+    assert_eq!(claims.len(), 4);
+    let claimed = taken();
+    assert!(claim::claim(&mut tx, &request).await.unwrap().is_empty(), "the limit is reached");
+    let refused = taken();
+    for claim in &claims {
+        let applied = transitions::finish(&mut tx, claim.task.id, claim.token, &[], Timestamp(3)).await.unwrap();
+        assert_eq!(applied, Applied::Done);
+    }
+    let stale = transitions::finish(&mut tx, claims[0].task.id, Token(1), &[], Timestamp(3)).await.unwrap();
+    assert_eq!(stale, Applied::Stale);
+    transitions::cancel(&mut tx, UserId(1), claims[0].task.id, Timestamp(3)).await.unwrap();
+    transitions::release_due(&mut tx, Timestamp(3)).await.unwrap();
+    transitions::expire_uploads(&mut tx, Timestamp(3)).await.unwrap();
+    let finished = taken();
+    assert_eq!(sweep::expire(&mut tx, Timestamp(2), 10, Timestamp(4)).await.unwrap(), 10);
+    let expired = taken();
+    [claimed, refused, finished, expired]
+}
+
+#[tokio::test]
+async fn cost_does_not_grow_with_the_number_of_tasks() {
+    let (few, many) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let few = steps(&few, 1_000, 1_000).await;
+    let many = steps(&many, 50_000, 50_000).await;
+    for ((what, few), many) in ["claim", "a refused claim", "finish", "expire"].iter().zip(few).zip(many) {
+        assert!(few > 10, "{what} was counted");
+        assert!(many <= few * 5 / 4 + 10, "{what}: {few} steps with few tasks, {many} with many");
+    }
+}
+
+#[tokio::test]
+async fn the_claim_uses_its_indexes() {
+    let folder = TempDir::new().unwrap();
+    let (mut tx, _) = filled(&folder, 10, 10).await;
+    for (sql, index) in
+        [(claim::WINDOW_SQL, "tasks_open"), (claim::USER_SQL, "tasks_queued"), (claim::OWNERS_SQL, "tasks_queued")]
+    {
+        let text = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let rows = sqlx::query(text).fetch_all(&mut tx.conn).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        let plan = plan.join("; ");
+        assert!(plan.contains(&format!("INDEX {index}")), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "sorted by hand: {plan}");
+        assert!(!plan.contains("SCAN tasks"), "reads all: {plan}");
+    }
+}
