@@ -8,6 +8,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::Log;
 
+/// Libraries that log requests, headers or packets when they are asked for details: whatever `log.level` says, these
+/// levels hold, because what they log may hold credentials.
+const QUIET: [&str; 6] = ["aws_sigv4=info", "h2=info", "hyper=info", "russh=info", "russh_sftp=info", "s3s=off"];
+
 /// Starts logging.
 ///
 /// # Errors
@@ -16,6 +20,7 @@ pub fn start(settings: &Log) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
         format!("log.level: `{}` cannot be read ({error}); give `info`, or `info,consign=debug`", settings.level)
     })?;
+    let filter = QUIET.into_iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive);
     let is_terminal = std::io::stderr().is_terminal();
     let lines = fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr);
     let started = if settings.json { lines.json().finish().try_init() } else { lines.finish().try_init() };
