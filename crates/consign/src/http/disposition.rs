@@ -46,15 +46,12 @@ mod tests {
             let rest = text.strip_prefix("attachment; filename=\"").unwrap();
             let (fallback, rest) = rest.split_once('"').unwrap();
             prop_assert!(fallback.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\\'));
-            let back = match rest.strip_prefix("; filename*=UTF-8''") {
-                Some(encoded) => {
-                    prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"';, ".contains(&byte)));
-                    percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap().into_owned()
-                }
-                None => {
-                    prop_assert_eq!(rest, "");
-                    fallback.to_owned()
-                }
+            let back = if let Some(encoded) = rest.strip_prefix("; filename*=UTF-8''") {
+                prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"';, ".contains(&byte)));
+                percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap().into_owned()
+            } else {
+                prop_assert_eq!(rest, "");
+                fallback.to_owned()
             };
             prop_assert_eq!(back, name);
         }

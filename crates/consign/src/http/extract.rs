@@ -220,9 +220,12 @@ impl FromRequest<AppState> for Entity {
         let target = format!("{} {}", request.method(), request.uri().path());
         let idempotency_key = idempotency_key(request.headers())?;
         let announced = content_length(request.headers());
+        let asks_first = asks_first(request.headers());
         let mut body = request.into_body();
         if announced.is_some_and(|length| length > limit as u64) {
-            drain(body).await;
+            if !asks_first {
+                drain(body).await;
+            }
             return Err(too_large(limit));
         }
         let read = Limited::new(&mut body, limit).collect();
@@ -259,6 +262,11 @@ fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<String>> {
         faults.add("Idempotency-Key", "The header must have 1 to 255 visible ASCII characters.");
         ApiError::invalid(faults)
     })
+}
+
+/// Whether the client sends its body only once it is told to: reading it would tell it so.
+pub(super) fn asks_first(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::EXPECT)
 }
 
 /// Reads a little more of a body that was refused, and throws it away.

@@ -9,7 +9,7 @@ use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::extract::By;
+use super::extract::{By, asks_first, drain};
 use super::state::AppState;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Code};
@@ -85,7 +85,9 @@ pub async fn count_creation(State(state): State<AppState>, by: By, request: Requ
     let (left, mut response) = match state.limiter.take(by.0.key.id, state.clock.now()) {
         Allowance::Left(left) => (left, next.run(request).await),
         Allowance::Wait(pause) => {
-            super::extract::drain(request.into_body()).await;
+            if !asks_first(request.headers()) {
+                drain(request.into_body()).await;
+            }
             let message = "Too many jobs and tasks were created with this key; wait as long as Retry-After says.";
             (0, ApiError::new(Code::TooManyRequests, message).after(pause).into_response())
         }

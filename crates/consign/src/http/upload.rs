@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use connectors::{ByteStream, Error, Kind, Progress};
 use futures_util::{StreamExt as _, stream};
 
-use super::extract::{Id, content_length, drain};
+use super::extract::{Id, asks_first, content_length, drain};
 use super::multipart::{Head, Malformed, Parts, boundary};
 use super::state::AppState;
 use super::{form, include, link};
@@ -75,7 +75,9 @@ async fn receive(state: &AppState, id: TaskId, request: Request) -> ApiResult<Re
     match checked.await {
         Ok((task, boundary)) => take(state, &task, &boundary, body).await,
         Err(error) => {
-            drain(body).await;
+            if !asks_first(&parts.headers) {
+                drain(body).await;
+            }
             Err(error)
         }
     }
@@ -172,7 +174,7 @@ async fn answer(state: &AppState, task: &Task, file: &File) -> ApiResult<Respons
     let payload = include::payload(state, task.id).await?.unwrap_or_default();
     let etag = format!("\"{}\"", hex::encode(file.digests.md5));
     let place = format!("{}/upload/{}/{}", state.public_url, task.id, link::segment(&file.name));
-    let redirect = payload.get("redirect").and_then(|target| target.as_str()).filter(|target| !target.is_empty());
+    let redirect = payload.get("redirect").and_then(|target| target.as_str()).filter(|target| is_web(target));
     let mut response = if redirect.is_some() {
         let mut response = super::body::no_content();
         *response.status_mut() = StatusCode::SEE_OTHER;
@@ -192,6 +194,11 @@ async fn answer(state: &AppState, task: &Task, file: &File) -> ApiResult<Respons
         response.headers_mut().insert(header::ETAG, etag);
     }
     Ok(response)
+}
+
+/// Whether a browser may be sent there: never to a script or a file of its own.
+fn is_web(target: &str) -> bool {
+    url::Url::parse(target).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
 /// What an S3 store answers.

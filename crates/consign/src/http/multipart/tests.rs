@@ -39,6 +39,7 @@ fn body(text: &str) -> Vec<u8> {
 }
 
 /// Name, content type of the request, body, expected field, expected file.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn dialects() -> Vec<(&'static str, &'static str, Vec<u8>, Head, Head)> {
     let field = head("key", None, None);
     vec![

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{self, HeaderMap, Method, Request, StatusCode};
+use connectors::Progress;
 use consign::auth;
 use consign::clock::{Clock, Timestamp};
 use consign::config::{Config, Period};
@@ -125,7 +126,7 @@ impl App {
         let blob = BlobKey::new(claim.task.id, claim.token, number);
         let bytes = bytes::Bytes::copy_from_slice(content);
         let stream = Box::pin(stream::iter([Ok(bytes)]));
-        let received = self.state.files.receive(&blob, stream, None, 1 << 30, &Default::default()).await.unwrap();
+        let received = self.state.files.receive(&blob, stream, None, 1 << 30, &Progress::default()).await.unwrap();
         File {
             name: name.to_owned(),
             size: received.size,

@@ -51,7 +51,7 @@ async fn what_clients_send_besides_is_accepted() {
 #[tokio::test]
 async fn a_job_without_tasks_is_refused_in_the_words_of_the_contract() {
     let app = App::new().await;
-    for body in [r#"{}"#, "", r#"{"tasks":[],"tag":null,"webhook_url":null}"#, r#"{"tasks":{}}"#, r#"{"tasks":null}"#] {
+    for body in ["{}", "", r#"{"tasks":[],"tag":null,"webhook_url":null}"#, r#"{"tasks":{}}"#, r#"{"tasks":null}"#] {
         let reply = app.request("POST", "/v2/jobs").body(body).send().await;
         assert_eq!(reply.status, 422);
         assert_eq!(
@@ -140,7 +140,7 @@ async fn unknown_arguments_are_warned_of() {
     let app = App::new().await;
     let task = app.post("/v2/import/url", json!({"url": "http://h/x", "colour": 1})).await.json();
     assert!(task["data"]["warnings"][0].as_str().unwrap().contains("colour"), "{task}");
-    assert_eq!(task["data"].as_object().unwrap().keys().last().unwrap(), "warnings");
+    assert_eq!(task["data"].as_object().unwrap().keys().next_back().unwrap(), "warnings");
     let fine = app.post("/v2/import/url", json!({"url": "http://h/x"})).await.json();
     assert!(fine["data"].get("warnings").is_none());
 }

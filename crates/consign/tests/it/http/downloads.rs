@@ -23,8 +23,7 @@ async fn a_link_gives_the_file_with_all_its_marks() {
     assert_eq!((reply.header("etag").len(), reply.header("x-content-type-options")), (34, "nosniff"));
     let head = app.request("HEAD", &link).anonymous().send().await;
     assert_eq!((head.status.as_u16(), head.body.len(), head.header("content-length")), (200, 0, "1000000"));
-    let mut headers = [reply.headers.clone(), head.headers];
-    headers.iter_mut().for_each(|headers| drop(headers.remove("date")));
+    let headers = [reply.headers.clone(), head.headers];
     assert_eq!(headers[0], headers[1]);
 
     let part = app.request("GET", &link).header("range", "bytes=300000-799999").send().await;

@@ -72,7 +72,7 @@ fn collect(value: &Value, references: &mut BTreeSet<String>) {
             members.values().for_each(|member| collect(member, references));
         }
         Value::Array(entries) => entries.iter().for_each(|entry| collect(entry, references)),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

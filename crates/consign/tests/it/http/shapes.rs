@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use connectors::{Digests, Receipt};
 use consign::http::body::{View, data_bytes};
 use consign::id::{JobId, KeyId, TaskId, UserId};
@@ -110,7 +111,6 @@ fn an_upload_that_waits_shows_its_form() {
     assert_eq!(form["parameters"]["key"], "00000000-0000-0000-0000-000000000001/${filename}");
     assert_eq!(form["parameters"]["X-Amz-Date"], "20260105T090000Z");
     assert_eq!(form["parameters"]["X-Amz-Signature"].as_str().unwrap().len(), 64);
-    use base64::Engine as _;
     let policy = form["parameters"]["Policy"].as_str().unwrap();
     let policy = base64::engine::general_purpose::STANDARD.decode(policy).unwrap();
     assert_eq!(

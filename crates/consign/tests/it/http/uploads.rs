@@ -146,7 +146,7 @@ async fn a_form_works_for_its_own_task_and_only_until_it_expires() {
 async fn a_connection_that_breaks_leaves_nothing_and_the_form_still_works() {
     let app = App::new().await;
     let form = form(&app, json!({})).await;
-    let whole = form.body("a.txt", &[7; 300_000]);
+    let whole = form.body("a.txt", &vec![7; 300_000]);
     let half = Bytes::copy_from_slice(&whole[..whole.len() / 2]);
     let broken = stream::iter([Ok(half.clone()), Err(std::io::Error::other("reset"))]);
     form.post(&app, Body::from_stream(broken)).await.fails(400, "BAD_REQUEST");

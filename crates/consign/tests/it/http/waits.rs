@@ -160,7 +160,7 @@ async fn recovery_shows_processing_while_waiting_again() {
     let app = App::new().await;
     let (_, import, _) = app.small_job().await;
     let claim = app.claim().await;
-    let until = app.clock.now().plus(Duration::from_secs(60));
+    let until = app.clock.now().plus(Duration::from_mins(1));
     let _ = app.state.store.delay(import, claim.token, until, app.clock.now()).await.unwrap();
     assert_eq!(app.get(&format!("/v2/tasks/{import}")).await.json()["data"]["status"], "processing");
 }
