@@ -24,7 +24,7 @@ const DEPTH_MAX: usize = 12;
 
 /// Answers with the page.
 pub async fn handler(State(state): State<AppState>) -> Response {
-    page("Consign: API", &html(&openapi::document(&state.public_url)))
+    page("Consign: API", state.manual.page.get_or_init(|| html(&openapi::document(&state.public_url))))
 }
 
 /// The document as HTML.

@@ -161,7 +161,12 @@ impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> ApiResult<Self> {
-        Ok(parts.uri.query().map(Self::parse).unwrap_or_default())
+        let query = parts.uri.query().map(Self::parse).unwrap_or_default();
+        // PostgreSQL refuses NUL in a text, and both databases must agree.
+        if query.pairs().any(|(_, value)| value.contains('\0')) {
+            return Err(ApiError::new(Code::BadRequest, "The query may not contain NUL."));
+        }
+        Ok(query)
     }
 }
 

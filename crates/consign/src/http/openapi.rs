@@ -18,7 +18,8 @@ const SCHEMAS: &str = "#/components/schemas/";
 
 /// `GET /openapi.json`.
 pub async fn handler(State(state): State<AppState>) -> Response {
-    body::json(StatusCode::OK, &document(&state.public_url))
+    let bytes = state.manual.document.get_or_init(|| document(&state.public_url).to_string().into_bytes());
+    body::json_bytes(StatusCode::OK, bytes.clone())
 }
 
 /// The document of a server that is reached at `public_url`.

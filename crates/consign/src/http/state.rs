@@ -1,6 +1,6 @@
 //! What every handler can reach.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::body::View;
 use super::limits::Limiter;
@@ -30,6 +30,17 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// Bounds creations by key.
     pub limiter: Arc<Limiter>,
+    /// What describes this server: costly to make, the same for everybody, and asked for without a key.
+    pub manual: Arc<Manual>,
+}
+
+/// The descriptions of this server, each made when it is first asked for.
+#[derive(Debug, Default)]
+pub struct Manual {
+    /// The OpenAPI document.
+    pub document: OnceLock<Vec<u8>>,
+    /// The same as a page.
+    pub page: OnceLock<String>,
 }
 
 impl AppState {
@@ -45,7 +56,7 @@ impl AppState {
     ) -> Self {
         let limiter = Arc::new(Limiter::new(config.limits.creations_per_minute_max));
         let public_url = Arc::from(public_url.trim_end_matches('/'));
-        Self { store, files, vault, clock, config, public_url, metrics, limiter }
+        Self { store, files, vault, clock, config, public_url, metrics, limiter, manual: Arc::default() }
     }
 
     /// How answers are written to a client that is not known to need anything special.

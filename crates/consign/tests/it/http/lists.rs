@@ -74,6 +74,7 @@ async fn filters_are_raw_or_encoded_and_empty_ones_are_none() {
     assert_eq!(sorted(ids(&app, &format!("/v2/tasks?filter[job_id]={job}")).await), sorted(vec![import, export]));
     assert!(ids(&app, "/v2/tasks?filter[job_id]=x").await.is_empty());
     app.get("/v2/tasks?filter[status]=done").await.fails(422, "INVALID_DATA");
+    app.get("/v2/jobs?filter[tag]=a%00").await.fails(400, "BAD_REQUEST");
     app.get("/v2/jobs?filter[status]=done").await.fails(422, "INVALID_DATA");
 }
 
