@@ -17,6 +17,7 @@ pub mod health;
 pub mod include;
 pub mod limits;
 pub mod link;
+mod members;
 pub mod multipart;
 pub mod once;
 pub mod openapi;

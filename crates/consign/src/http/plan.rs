@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
-use url::Url;
 
+use super::members::{inputs, label, shortened, switch, task_members, webhook_url};
 use super::state::AppState;
 use crate::clock::Timestamp;
 use crate::error::{ApiResult, Faults};
@@ -14,10 +14,6 @@ use crate::operations::{self, Entry, Feed, RawArgs};
 
 /// Members of a task that are no arguments of its operation; they open its stored arguments, in this order.
 pub const OWN_MEMBERS: [&str; 3] = ["operation", "input", "ignore_error"];
-/// Longest name of a task and longest tag, in characters.
-const LABEL_MAX: usize = 255;
-/// Longest webhook address, in bytes.
-const URL_BYTES_MAX: usize = 2048;
 
 /// A job that is ready to be stored.
 #[derive(Clone, Debug)]
@@ -261,27 +257,6 @@ pub fn without_alias(name: &str) -> &str {
     if name == "import/azure-blob" { "import/azure/blob" } else { name }
 }
 
-fn inputs(value: Option<Value>, faults: &mut Faults) -> Vec<String> {
-    let entries = match value {
-        None | Some(Value::Null) => return Vec::new(),
-        Some(Value::Array(entries)) => entries,
-        Some(Value::String(one)) if one.is_empty() => return Vec::new(),
-        Some(one) => vec![one],
-    };
-    let mut seen = HashSet::new();
-    let mut names = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let Value::String(name) = entry else {
-            faults.add("input", "The input must be a name of a task or an array of names.");
-            return Vec::new();
-        };
-        if seen.insert(name.clone()) {
-            names.push(name);
-        }
-    }
-    names
-}
-
 /// A task that another one takes files from.
 #[derive(Clone, Copy, Debug)]
 enum Input {
@@ -352,93 +327,4 @@ fn circles(names: &[String], inputs: &[Vec<Input>], faults: &mut Faults) {
     for index in graph::stuck(&edges) {
         faults.add(format!("tasks.{}.input", names[index]), "The task waits for itself, by way of its inputs.");
     }
-}
-
-fn task_members(tasks: Option<Value>, tasks_max: u32, faults: &mut Faults) -> Vec<(String, Value)> {
-    let tasks = match tasks {
-        Some(Value::Object(tasks)) if !tasks.is_empty() => tasks,
-        Some(Value::Bool(_) | Value::Number(_) | Value::String(_)) => {
-            faults.add("tasks", "The tasks must be an object of tasks by name.");
-            return Vec::new();
-        }
-        Some(Value::Array(entries)) if !entries.is_empty() => {
-            faults.add("tasks", "The tasks must be an object of tasks by name.");
-            return Vec::new();
-        }
-        None | Some(Value::Null | Value::Object(_) | Value::Array(_)) => {
-            faults.add("tasks", "The tasks field is required.");
-            return Vec::new();
-        }
-    };
-    if tasks.len() > tasks_max as usize {
-        faults.add("tasks", format!("The tasks may not be more than {tasks_max}."));
-        return Vec::new();
-    }
-    let is_name = |name: &str| {
-        (1..=LABEL_MAX).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-    };
-    for name in tasks.keys().filter(|name| !is_name(name)) {
-        let sentence = format!("The name of a task has 1 to {LABEL_MAX} letters, digits, `_` and `-`.");
-        faults.add(format!("tasks.{}", shortened(name)), sentence);
-    }
-    tasks.into_iter().filter(|(name, _)| is_name(name)).collect()
-}
-
-fn label(value: Option<Value>, field: &str, faults: &mut Faults) -> Option<String> {
-    let text = match value {
-        None | Some(Value::Null) => return None,
-        Some(Value::String(text)) => text,
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-            faults.add(field, format!("The {field} must be a string."));
-            return None;
-        }
-    };
-    if text.chars().count() > LABEL_MAX {
-        faults.add(field, format!("The {field} may not be greater than {LABEL_MAX} characters."));
-    }
-    // PostgreSQL cannot store NUL, and both databases must agree.
-    if text.contains('\0') {
-        faults.add(field, format!("The {field} may not contain NUL."));
-    }
-    Some(text).filter(|text| !text.is_empty())
-}
-
-fn webhook_url(value: Option<Value>, faults: &mut Faults) -> Option<String> {
-    let text = match value {
-        None | Some(Value::Null) => return None,
-        Some(Value::String(text)) if text.is_empty() => return None,
-        Some(Value::String(text)) => text,
-        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-            faults.add("webhook_url", "The webhook url must be a string.");
-            return None;
-        }
-    };
-    let is_web = Url::parse(&text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if !is_web || text.len() > URL_BYTES_MAX {
-        faults.add("webhook_url", "The webhook url format is invalid.");
-    }
-    Some(text)
-}
-
-/// Reads a switch; text and numbers that mean one are accepted.
-fn switch(value: Option<Value>, field: &str, faults: &mut Faults) -> bool {
-    match value {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(on)) => on,
-        Some(Value::Number(number)) if number.as_u64() == Some(1) => true,
-        Some(Value::Number(number)) if number.as_u64() == Some(0) => false,
-        Some(Value::String(text)) if text == "true" || text == "1" => true,
-        Some(Value::String(text)) if text == "false" || text == "0" || text.is_empty() => false,
-        Some(Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) => {
-            faults.add(field, format!("The {field} field must be true or false."));
-            false
-        }
-    }
-}
-
-/// A text of the client as it may be quoted in an answer.
-fn shortened(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(100).collect()
 }
