@@ -1,3 +1,5 @@
+//! The file store: what it keeps, what it refuses, what it leaves behind.
+
 use std::future::Future as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::task::{Context, Waker};

@@ -22,6 +22,7 @@ use crate::files::Files;
 use crate::id::{SessionId, TaskId, Token};
 use crate::secret::Vault;
 use crate::store::{self, Store, TaskProgress};
+use crate::telemetry::metrics::Metrics;
 
 mod claim;
 mod journal;
@@ -48,6 +49,8 @@ pub struct Tools {
     pub clock: Clock,
     /// The settings.
     pub config: Arc<Config>,
+    /// Counters of this process.
+    pub metrics: Arc<Metrics>,
     /// The name of this process in tasks.
     pub host_name: String,
     /// No other process can be alive on this database, so that what older sessions held is free at once.

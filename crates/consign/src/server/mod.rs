@@ -187,6 +187,7 @@ impl Server {
                     vault: Arc::clone(&base.vault),
                     clock: base.clock.clone(),
                     config: Arc::clone(&config),
+                    metrics: Arc::clone(&metrics),
                     host_name: host_name(),
                     exclusive: true,
                 })

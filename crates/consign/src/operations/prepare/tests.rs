@@ -1,3 +1,5 @@
+//! Arguments: what is accepted, what is refused, what is shown.
+
 use std::collections::BTreeMap;
 
 use garde::Validate;

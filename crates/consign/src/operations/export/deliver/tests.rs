@@ -1,3 +1,5 @@
+//! Deliveries to a storage in memory.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 

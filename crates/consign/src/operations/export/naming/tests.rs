@@ -1,3 +1,5 @@
+//! Names of delivered files.
+
 use proptest::prelude::*;
 
 use super::*;

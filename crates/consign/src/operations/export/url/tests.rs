@@ -1,3 +1,5 @@
+//! Links to files and archives.
+
 use serde_json::json;
 
 use super::*;
