@@ -8,22 +8,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::rows::{bigint, file, file_columns, open_uploads, task, task_columns};
+use super::rows::{file, file_columns, open_uploads, task, task_columns};
 use super::settle::start_job;
 use super::{Conn, Row, Tx, sessions};
 use crate::id::{TaskId, Token};
 use crate::model::Task;
 use crate::store::{Claim, ClaimRequest, Input};
 
-/// Queued tasks that a claim looks at, by turn, before it asks user by user.
-const WINDOW: usize = 256;
+/// Queued tasks that a claim looks at, by turn, for each one that it wants, before it asks user by user.
+const WINDOW_PER_TASK: u32 = 4;
+
+/// The same in all, at the most.
+const WINDOW_MAX: u32 = 256;
 
 /// The tasks that come next, whoever owns them.
-pub(crate) const WINDOW_SQL: &str = "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL \
+pub(crate) const WINDOW_SQL: &str = "\
+     SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL \
      ORDER BY priority DESC, vt, id LIMIT $1";
 
 /// The tasks of one user that come next.
-pub(crate) const USER_SQL: &str = "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = $1 \
+pub(crate) const USER_SQL: &str = "\
+     SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = $1 \
      ORDER BY priority DESC, vt, id LIMIT $2";
 
 /// Who owns queued tasks: hops from one owner to the next in the index.
@@ -82,10 +87,11 @@ impl Ready {
 
 async fn pick(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Ready>> {
     let running = sessions::running(tx).await?;
-    let rows = sqlx::query(WINDOW_SQL).bind(bigint(WINDOW)).fetch_all(&mut tx.conn).await?;
+    let window = request.tasks_max.saturating_mul(WINDOW_PER_TASK).min(WINDOW_MAX);
+    let rows = sqlx::query(WINDOW_SQL).bind(i64::from(window)).fetch_all(&mut tx.conn).await?;
     let ready = rows.iter().map(Ready::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     let picked = within_limits(ready, &running, request);
-    if picked.len() == request.tasks_max as usize || rows.len() < WINDOW {
+    if picked.len() == request.tasks_max as usize || rows.len() < window as usize {
         return Ok(picked);
     }
     // Users at their limit fill the window: they must not hide the others.

@@ -220,7 +220,7 @@ async fn start(
         .await
         .map_err(failed)?;
     let hints = Arc::new(Hints::default());
-    let writer = Writer::start(conn, Arc::clone(&hints));
+    let writer = Writer::start(conn, Arc::clone(&hints)).map_err(|error| Error::Unavailable(Box::new(error)))?;
     Ok(SqliteStore { path: path.to_owned(), readers, writer, hints, lock: Mutex::new(lock) })
 }
 
