@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
 
 mod http;
+mod program;
 mod store_sqlite;
 mod tidy;

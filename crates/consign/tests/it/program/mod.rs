@@ -1,0 +1,11 @@
+//! The real binary against real servers: started, killed, stopped, frozen, and looked at from outside.
+
+mod boot;
+mod cancel;
+mod crash;
+mod drain;
+mod faults;
+mod fence;
+mod harness;
+mod places;
+mod sweep;
