@@ -8,7 +8,7 @@ use std::time::Duration;
 use connectors::Retry;
 use futures_util::FutureExt as _;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::journal::TaskJournal;
@@ -65,6 +65,8 @@ enum End {
 async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: CancellationToken) {
     let (id, token, number) = (claim.task.id, claim.token, claim.task.attempt);
     let started_at = claim.task.started_at;
+    let operation = claim.task.operation.clone();
+    let began = Instant::now();
     let end = {
         // What panics inside an operation is this program's fault, and must cost one task only.
         let work = AssertUnwindSafe(work(runner, claim, percent, &cancel)).catch_unwind();
@@ -77,6 +79,12 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
             })),
         }
     };
+    let outcome = match &end {
+        End::Done(Ok(_)) => "finished",
+        End::Done(Err(error)) => error.code.wire(),
+        End::Cancelled => Code::Cancelled.wire(),
+    };
+    runner.tools().metrics.attempted(&operation, outcome, began.elapsed());
     let kept = match end {
         End::Done(result) => record(runner, id, token, number, result, &cancel).await,
         End::Cancelled if runner.is_stopping() => {

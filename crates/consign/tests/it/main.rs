@@ -1,6 +1,11 @@
 //! The program from outside: its API, its commands, its store, its shape.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop where it stands, and say why"
+)]
 
 mod http;
 mod program;
