@@ -1,4 +1,5 @@
-//! What every database must do, written against the trait [`Store`]: each database's tests call [`all`], or `all` of each part.
+//! What every database must do, written against the trait [`Store`]: each database's tests call [`all`],
+//! or `all` of each part.
 //!
 //! Each case gets an empty store. Graphs are written as text, see [`Scene::job`].
 

@@ -1,8 +1,8 @@
 //! What follows when tasks end, in the same transaction: dependents are queued or end too, jobs end, the outbox is
 //! written.
 //!
-//! An error is *forgiven* when its task has `ignore_error`, or when it is `INPUT_TASK_FAILED` and all failed inputs were
-//! forgiven. A forgiven error does not fail the job, and dependents run with the inputs that are left. Any other error
+//! An error is *forgiven* when its task has `ignore_error`, or when it is `INPUT_TASK_FAILED` and all failed inputs
+//! were forgiven. A forgiven error does not fail the job, and dependents run with the inputs that are left. Any other error
 //! ends all dependents at once. Works through a list, without recursion: a client chooses the depth.
 
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! The one writer of a SQLite database, with group commit.
 //!
-//! SQLite has one writer at a time anyway, and a commit costs one wait for the disk. So one thread owns the only writing
-//! connection and takes commands from a bounded queue: it runs what is there, each command inside a savepoint so that
-//! one that fails leaves no trace, commits once, and then answers all of them. It never waits for more to come: the next
-//! group forms while the disk works.
+//! SQLite has one writer at a time anyway, and a commit costs one wait for the disk. So one thread owns the only
+//! writing connection and takes commands from a bounded queue: it runs what is there, each command inside a savepoint so that
+//! one that fails leaves no trace, commits once, and then answers all of them. It never waits for more to come: the
+//! next group forms while the disk works.
 
 use std::sync::Arc;
 
