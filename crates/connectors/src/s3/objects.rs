@@ -13,7 +13,7 @@ use super::{ABORT, DELETE, LIST, LIST_PARTS, LIST_UPLOADS, READ, S3, STAT, error
 use crate::error::{Error, Kind, Result};
 use crate::retry;
 use crate::source::ByteStream;
-use crate::transfer::Object;
+use crate::transfer::{Object, OpenUpload};
 
 /// Keys in one page of a listing; more than 1,000 no service gives.
 const PAGE_KEYS_MAX: usize = 1000;
@@ -21,6 +21,8 @@ const PAGE_KEYS_MAX: usize = 1000;
 const ABORTS_MAX: u32 = 5;
 /// The pause between two of them.
 const ABORT_PAUSE: Duration = Duration::from_secs(1);
+/// How often uploads whose ids nobody heard are searched for: the request that opens one may still be at work.
+const SEARCHES: u32 = 2;
 
 /// An upload that is open at the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +104,39 @@ impl S3 {
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Aborts what the journal knows of an upload.
+    pub(super) async fn abort_open(&self, open: &OpenUpload) -> Result<()> {
+        if !open.handle.is_empty() {
+            return self.abort_upload(&open.target, &open.handle).await;
+        }
+        for search in 1..=SEARCHES {
+            self.abort_unheard(&open.target, None).await?;
+            if search < SEARCHES {
+                tokio::time::sleep(ABORT_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Aborts the uploads of exactly this key but for `kept`: one of them was opened by a request whose answer got lost.
+    /// Whoever else uploads to the same key has to begin again. Where the credentials may not look, nothing can be done.
+    pub(super) async fn abort_unheard(&self, key: &str, kept: Option<&str>) -> Result<()> {
+        let found = match self.open_uploads(key).await {
+            Ok(found) => found,
+            Err(error)
+                if matches!(error.kind, Kind::AccessDenied | Kind::Unsupported | Kind::InvalidRequest)
+                    || is_gone(&error) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        for upload in found.iter().filter(|upload| upload.key == key && Some(upload.upload_id.as_str()) != kept) {
+            self.abort_upload(key, &upload.upload_id).await?;
+        }
+        Ok(())
     }
 
     /// Aborts until nothing is left: parts that were on their way may arrive after the first time.
