@@ -13,7 +13,7 @@ use super::{ABORT, DELETE, LIST, LIST_PARTS, LIST_UPLOADS, READ, S3, STAT, error
 use crate::error::{Error, Kind, Result};
 use crate::retry;
 use crate::source::ByteStream;
-use crate::transfer::Object;
+use crate::transfer::{Object, OpenUpload};
 
 /// Keys in one page of a listing; more than 1,000 no service gives.
 const PAGE_KEYS_MAX: usize = 1000;
@@ -23,6 +23,8 @@ const UPLOADS_MAX: usize = 10_000;
 const ABORTS_MAX: u32 = 5;
 /// The pause between two of them.
 const ABORT_PAUSE: Duration = Duration::from_secs(1);
+/// How often uploads whose ids nobody heard are searched for: the request that opens one may still be at work.
+const SEARCHES: u32 = 2;
 
 /// An upload that is open at the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +106,46 @@ impl S3 {
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Aborts what the journal knows of an upload.
+    pub(super) async fn abort_open(&self, open: &OpenUpload) -> Result<()> {
+        if !open.handle.is_empty() {
+            return self.abort_upload(&open.target, &open.handle).await;
+        }
+        for search in 1..=SEARCHES {
+            self.abort_unheard(&open.target, None).await?;
+            if search < SEARCHES {
+                tokio::time::sleep(ABORT_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Aborts the uploads of exactly this key that have no part, but for `kept`: one of them was opened by a request
+    /// whose answer got lost, and nobody can send parts to an upload whose id nobody heard. Somebody else's upload of the
+    /// same key is hit only in the moment between its opening and its first part. Where the credentials may not look,
+    /// nothing can be done.
+    pub(super) async fn abort_unheard(&self, key: &str, kept: Option<&str>) -> Result<()> {
+        let found = match self.open_uploads(key).await {
+            Ok(found) => found,
+            Err(error)
+                if matches!(error.kind, Kind::AccessDenied | Kind::Unsupported | Kind::InvalidRequest)
+                    || is_gone(&error) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        for upload in found.iter().filter(|upload| upload.key == key && Some(upload.upload_id.as_str()) != kept) {
+            match self.has_parts(key, &upload.upload_id).await {
+                Ok(false) => self.abort_upload(key, &upload.upload_id).await?,
+                Ok(true) => {}
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => tracing::debug!(error = %error, "an upload cannot be looked at and stays"),
+            }
+        }
+        Ok(())
     }
 
     /// Aborts until nothing is left: parts that were on their way may arrive after the first time.
