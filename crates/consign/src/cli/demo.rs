@@ -30,6 +30,8 @@ use crate::config::{Config, Egress, Log, Transfer};
 const DOCUMENT: (&str, &[u8]) = ("document.pdf", include_bytes!("../../../../examples/document.pdf"));
 /// A real photo, fetched from a URL.
 const PHOTO: (&str, &[u8]) = ("photo.jpg", include_bytes!("../../../../examples/photo.jpg"));
+/// Two files, each to a URL, into an archive, into the bucket and over SFTP.
+const DELIVERIES: usize = 2 * 4;
 /// Where things are put at the storages.
 const PREFIX: &str = "inbox/";
 /// Smaller than by default, so that the document goes in parts: S3's smallest part.
@@ -128,7 +130,10 @@ impl Stage {
         self.check_zip(&ended, folder, &mut checks).await?;
         self.check_storages(&ended, &mut checks).await?;
         checks.print();
-        print::line(format!("\n{} of {} deliveries hold exactly these bytes.", checks.rows.len(), checks.rows.len()));
+        if checks.rows.len() != DELIVERIES {
+            bail!("{} of {DELIVERIES} deliveries were found: please report this as a bug", checks.rows.len());
+        }
+        print::line(format!("\nAll {DELIVERIES} deliveries hold exactly these bytes."));
         Ok(())
     }
 
@@ -136,9 +141,14 @@ impl Stage {
         for file in files(job, "links")? {
             let (name, url) = (text(file, "filename"), text(file, "url"));
             let found = self.local.api.download(url, &folder.join("link"), silent()).await?;
-            checks.compare(name, "temporary URL", url, "download", &found)?;
+            checks.compare(name, "temporary URL", self.path(url), "download", &found)?;
         }
         Ok(())
+    }
+
+    /// A link without what all links of the server begin with.
+    fn path<'a>(&self, url: &'a str) -> &'a str {
+        url.strip_prefix(self.local.server.public_url()).unwrap_or(url)
     }
 
     async fn check_zip(&self, job: &Value, folder: &Path, checks: &mut Checks) -> anyhow::Result<()> {
@@ -151,7 +161,7 @@ impl Stage {
             let name = entry.name()?.into_owned();
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes)?;
-            checks.compare(&name, "ZIP at a URL", &url, "unpacked", digest(&SHA256, &bytes).as_ref())?;
+            checks.compare(&name, "ZIP at a URL", self.path(&url), "unpacked", digest(&SHA256, &bytes).as_ref())?;
         }
         Ok(())
     }
