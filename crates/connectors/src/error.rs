@@ -4,10 +4,15 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::secret::Secret;
+
 /// A result of a connector.
 pub type Result<T> = std::result::Result<T, Error>;
 
 type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Shorter texts are not covered by [`Error::without`].
+const SECRET_BYTES_MIN: usize = 6;
 
 /// What went wrong, in terms that hold for every storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +117,27 @@ impl Error {
         self
     }
 
+    /// Takes credentials out of all that may be shown or logged: the other side was told them and may repeat them.
+    /// Texts of fewer than 6 bytes stay: they are words that a message may hold by chance.
+    #[must_use]
+    pub fn without(mut self, secrets: &[Secret]) -> Self {
+        for secret in secrets.iter().map(Secret::expose).filter(|secret| secret.len() >= SECRET_BYTES_MIN) {
+            let cover = |text: &mut String| {
+                if text.contains(secret) {
+                    *text = text.replace(secret, "***");
+                }
+            };
+            cover(&mut self.detail);
+            if let Some(answer) = &mut self.answer {
+                [&mut answer.code, &mut answer.request_id].into_iter().flatten().for_each(cover);
+            }
+            if self.cause.as_deref().is_some_and(|cause| chain_holds(cause, secret)) {
+                self.cause = None;
+            }
+        }
+        self
+    }
+
     /// Sets the retry class where it differs from the kind's usual one.
     #[must_use]
     pub fn retrying(mut self, retry: Retry) -> Self {
@@ -123,6 +149,17 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self.retry, Retry::Later(_))
     }
+}
+
+fn chain_holds(cause: &(dyn StdError + 'static), text: &str) -> bool {
+    let mut next = Some(cause);
+    while let Some(error) = next {
+        if error.to_string().contains(text) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl Kind {
@@ -185,5 +222,27 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_other_side_repeats_is_covered() {
+        let cause = Error::new(Kind::Local, "b", "hunter22 again");
+        let error = Error::new(Kind::AccessDenied, "a", "no hunter22 here: hunter22")
+            .answered(ProviderAnswer {
+                status: None,
+                code: Some("hunter22".to_owned()),
+                request_id: Some("xhunter22x".to_owned()),
+            })
+            .because(Error::new(Kind::Local, "c", "outer").because(cause));
+        let error = error.without(&[Secret::new("hunter22"), Secret::new("no"), Secret::new("")]);
+        assert_eq!(error.to_string(), "no *** here: *** (while a, code ***, request x***x)");
+        assert!(!format!("{error:?}").contains("hunter22"));
+        let harmless = Error::new(Kind::Local, "c", "outer").because("inner").without(&[Secret::new("hunter22")]);
+        assert!(harmless.source().is_some());
     }
 }

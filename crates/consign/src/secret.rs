@@ -7,6 +7,10 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 pub use connectors::Secret;
+use url::Url;
+
+/// What is shown in place of a secret.
+pub const HIDDEN: &str = "***";
 
 /// Length of the server's key in bytes.
 const KEY_BYTES: usize = 32;
@@ -98,6 +102,29 @@ impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Vault(***)")
     }
+}
+
+/// Hides user info, query and fragment of a URL; other texts stay as they are.
+pub fn without_credentials(text: &str) -> String {
+    let Ok(mut url) = Url::parse(text) else {
+        // Not quite a URL, and nobody knows what it holds.
+        return text.split_once("://").map_or_else(|| text.to_owned(), |(scheme, _)| format!("{scheme}://{HIDDEN}"));
+    };
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    if !has_user && url.query().is_none() && url.fragment().is_none() {
+        return text.to_owned();
+    }
+    // Both setters refuse URLs that cannot have user info; those have none.
+    if has_user && url.set_username(HIDDEN).and_then(|()| url.set_password(None)).is_err() {
+        return HIDDEN.to_owned();
+    }
+    if url.query().is_some() {
+        url.set_query(Some(HIDDEN));
+    }
+    if url.fragment().is_some() {
+        url.set_fragment(Some(HIDDEN));
+    }
+    url.into()
 }
 
 #[cfg(test)]

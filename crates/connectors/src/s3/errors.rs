@@ -32,8 +32,8 @@ pub(super) fn refusal(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap,
         .unwrap_or_else(|| by_status(status, asked, &said, code.is_some()));
     let mut error = Error::new(kind, asked.action, sentence).answered(ProviderAnswer {
         status: Some(status.as_u16()),
-        code,
-        request_id,
+        code: code.as_deref().map(tidy),
+        request_id: request_id.as_deref().map(tidy),
     });
     if error.is_transient() {
         error.retry = Retry::Later(header("retry-after").and_then(|text| retry_after(&text)));

@@ -14,6 +14,7 @@ use super::sign::Signer;
 use crate::error::{Error, Kind, Result};
 use crate::http::{Answer, Body, Client};
 use crate::retry;
+use crate::secret::Secret;
 use crate::transfer::Limits;
 
 /// An answer in XML: a page of a listing with 1,000 keys of 1,024 bytes, percent-encoded, is 3 MiB and some marks.
@@ -22,8 +23,6 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// How often one request is repeated at once because the service wants it in another shape.
 const SHAPES_MAX: usize = 3;
-/// Shorter texts are no secrets that a message could give away, but words that it may hold by chance.
-const SECRET_BYTES_MIN: usize = 8;
 
 /// A request.
 #[derive(Debug)]
@@ -80,7 +79,7 @@ pub(super) struct Service {
     signer: Signer,
     endpoint: Endpoint,
     /// Texts of the credentials, which a provider's message may repeat.
-    secrets: Vec<String>,
+    secrets: Vec<Secret>,
     is_payload_signed: AtomicBool,
     pub(super) checksums: Learned,
     pub(super) limits: Limits,
@@ -89,13 +88,12 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(config: &Config, client: Client, limits: Limits) -> Result<Self> {
         let region = if config.region.is_empty() { "us-east-1" } else { config.region.as_str() };
-        let token = config.session_token.as_ref().map(crate::Secret::expose).unwrap_or_default();
-        let secrets = [config.access_key_id.as_str(), config.secret_access_key.expose(), token].into_iter();
+        let key_pair = [Secret::new(&config.access_key_id), config.secret_access_key.clone()];
         Ok(Self {
             client,
             signer: Signer::new(config, region),
             endpoint: Endpoint::new(config)?,
-            secrets: secrets.filter(|text| text.len() >= SECRET_BYTES_MIN).map(str::to_owned).collect(),
+            secrets: key_pair.into_iter().chain(config.session_token.clone()).collect(),
             is_payload_signed: AtomicBool::new(false),
             checksums: Learned::default(),
             limits,
@@ -145,13 +143,7 @@ impl Service {
     pub(super) fn error(&self, call: &Call<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         let host = self.host();
         let asked = Asked { action: call.action, bucket: self.bucket(), host: &host, key: call.key };
-        let mut error = errors::refusal(asked, status, headers, body);
-        for secret in &self.secrets {
-            if error.detail.contains(secret) {
-                error.detail = error.detail.replace(secret, "***");
-            }
-        }
-        error
+        errors::refusal(asked, status, headers, body).without(&self.secrets)
     }
 
     async fn refusal(&self, call: &Call<'_>, response: Response<Answer>) -> Error {

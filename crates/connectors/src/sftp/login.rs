@@ -16,6 +16,7 @@ use super::session::Session;
 use super::{Account, Config};
 use crate::egress::Guard;
 use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
 
 const CONNECTING: &str = "connecting";
 const LOGGING_IN: &str = "logging in";
@@ -39,6 +40,8 @@ const QUESTION_ROUNDS_MAX: usize = 8;
 /// What the connection's own task learns, for those who use the connection.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    /// What the server was told, and may repeat in its words.
+    secrets: Vec<Secret>,
     fingerprint: OnceLock<String>,
     ended: Mutex<Option<Ended>>,
 }
@@ -50,6 +53,15 @@ struct Ended {
 }
 
 impl Seen {
+    fn new(account: &Account) -> Self {
+        Self { secrets: account.config.password.iter().cloned().collect(), ..Self::default() }
+    }
+
+    /// The same error without credentials that the server may have repeated.
+    pub(super) fn covered(&self, error: Error) -> Error {
+        error.without(&self.secrets)
+    }
+
     /// Fingerprint of the host key, `SHA256:…`.
     pub(super) fn fingerprint(&self) -> Option<String> {
         self.fingerprint.get().cloned()
@@ -59,7 +71,7 @@ impl Seen {
     pub(super) fn lost(&self, action: &'static str, peer: &str) -> Error {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match ended {
-            Some(Ended { kind, detail }) => Error::new(kind, action, detail),
+            Some(Ended { kind, detail }) => self.covered(Error::new(kind, action, detail)),
             None => Error::new(Kind::Unreachable, action, format!("{peer} ended the SFTP session")),
         }
     }
@@ -135,12 +147,12 @@ async fn handshake(account: &Account, guard: &Guard, peer: &str) -> Result<(Hand
     let kinds = account.pin.as_ref().map_or_else(|| vec![Preferred::DEFAULT.key.into_owned()], Pin::algorithms);
     let mut shown: Vec<String> = Vec::new();
     for algorithms in kinds {
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Seen::new(account));
         match exchange(account, guard, peer, algorithms, &seen).await? {
             Ok(ssh) => return Ok((ssh, seen)),
             Err(russh::Error::UnknownKey) => shown.extend(seen.fingerprint()),
             Err(russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, .. }) if account.pin.is_some() => {}
-            Err(error) => return Err(errors::ssh(&error, CONNECTING, peer)),
+            Err(error) => return Err(seen.covered(errors::ssh(&error, CONNECTING, peer))),
         }
     }
     let shown = if shown.is_empty() { "a key of another kind".to_owned() } else { shown.join(", ") };
@@ -188,7 +200,7 @@ fn settings(idle_timeout: Duration, algorithms: Vec<Algorithm>) -> client::Confi
 /// Tries what the task gave and the server accepts: the key, the password, the password as an answer.
 async fn authenticate(ssh: &mut Handle<Watcher>, account: &Account, seen: &Seen, peer: &str) -> Result<()> {
     let lost = |error: &russh::Error| {
-        if seen.has_ended() { seen.lost(LOGGING_IN, peer) } else { errors::ssh(error, LOGGING_IN, peer) }
+        seen.covered(if seen.has_ended() { seen.lost(LOGGING_IN, peer) } else { errors::ssh(error, LOGGING_IN, peer) })
     };
     let user = &account.config.username;
     let mut login = Login { offered: MethodSet::empty(), tried: Vec::new(), is_in: false };
@@ -300,7 +312,7 @@ async fn answer_questions(
 
 async fn subsystem(ssh: &Handle<Watcher>, seen: &Seen, peer: &str) -> Result<ChannelStream<client::Msg>> {
     let failed = |error: &russh::Error| {
-        if seen.has_ended() { seen.lost(LOGGING_IN, peer) } else { errors::ssh(error, LOGGING_IN, peer) }
+        seen.covered(if seen.has_ended() { seen.lost(LOGGING_IN, peer) } else { errors::ssh(error, LOGGING_IN, peer) })
     };
     let mut channel = ssh.channel_open_session().await.map_err(|error| failed(&error))?;
     channel.request_subsystem(true, "sftp").await.map_err(|error| failed(&error))?;

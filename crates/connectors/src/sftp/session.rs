@@ -221,7 +221,7 @@ impl Session {
 
     fn explain(&self, error: &SftpError, step: Step<'_>) -> Error {
         if let SftpError::Status(status) = error {
-            return errors::refused(status, step, &self.user);
+            return self.seen.covered(errors::refused(status, step, &self.user));
         }
         let peer = &self.peer;
         let explained = if errors::is_lost(error) {

@@ -125,9 +125,11 @@ async fn check_files(config: &Config, report: &mut Report) {
         Ok(root) => root,
         Err(error) => return report.bad("file store", error.to_string()),
     };
+    if let Err(error) = server::make_private_folder(&root) {
+        return report.bad("file store", error.to_string());
+    }
     let probe = root.join(format!(".doctor-{:08x}", rand::random::<u32>()));
     let tried = async {
-        tokio::fs::create_dir_all(&root).await?;
         tokio::fs::write(&probe, b"probe").await?;
         tokio::fs::remove_file(&probe).await
     };

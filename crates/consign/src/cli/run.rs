@@ -45,7 +45,7 @@ pub(super) struct Run {
     server: Option<String>,
     /// API key for --server; better given as `CONSIGN_KEY` in the environment
     #[arg(long, value_name = "KEY", env = "CONSIGN_KEY", hide_env_values = true)]
-    key: Option<String>,
+    key: Option<Secret>,
 }
 
 fn parse_upload(text: &str) -> Result<(String, PathBuf), String> {
@@ -58,7 +58,7 @@ impl Run {
         let job = self.read().map_err(Failure::usage)?;
         self.check_uploads(&job).map_err(Failure::usage)?;
         if let Some(server) = &self.server {
-            let api = Api::new(server, Secret::new(self.key.clone().unwrap_or_default()))?;
+            let api = Api::new(server, self.key.clone().unwrap_or_default())?;
             return self.drive(&api, &job).await;
         }
         let config = self.settings.load()?;

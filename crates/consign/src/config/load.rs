@@ -10,11 +10,15 @@ use schemars::schema_for;
 use serde_json::Value;
 
 use super::Config;
+use crate::secret::without_credentials;
 
 /// Prefix of environment variables.
 const PREFIX: &str = "CONSIGN_";
 /// What begins with these is for the project's own scripts.
 const NOT_SETTINGS: [&str; 4] = ["test_", "ci_", "bench_", "key"];
+
+/// Settings whose values are never quoted.
+const SECRETS: [&str; 3] = ["secret_key", "database_url", "files_url"];
 
 /// A setting that cannot be used: one sentence a fault, each with its key and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +60,9 @@ impl Config {
         if let Some(url) = &self.public_url
             && !url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         {
-            faults.push(format!("public_url: `{url}` is not an http or https URL such as `https://files.example.com`"));
+            let shown = without_credentials(url);
+            faults
+                .push(format!("public_url: `{shown}` is not an http or https URL such as `https://files.example.com`"));
         }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             faults.push("tls: `cert` and `key` belong together; give both or neither".to_owned());
@@ -92,6 +98,8 @@ fn sentence(error: &FigmentError) -> String {
                 None => format!("there is no setting `{key}`{place}; `consign doctor` lists all settings"),
             }
         }
+        // The library quotes what it read.
+        _ if SECRETS.iter().any(|secret| path.starts_with(secret)) => format!("{path}{place}: this must be a text"),
         kind => format!("{}{place}: {kind}", if path.is_empty() { "settings" } else { &path }),
     }
 }

@@ -18,6 +18,8 @@ pub use limits::Limits;
 pub use load::BadConfig;
 pub use transfer::Transfer;
 
+use crate::secret::{HIDDEN, without_credentials};
+
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -31,9 +33,13 @@ pub struct Config {
     /// Folder for the database, the files and the secret key.
     pub data_dir: PathBuf,
     /// The database. Default: `sqlite://{data_dir}/consign.db`.
-    pub database_url: Option<String>,
+    #[serde(serialize_with = "address", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub database_url: Option<Secret>,
     /// Where files are kept. Default: `file://{data_dir}/files`.
-    pub files_url: Option<String>,
+    #[serde(serialize_with = "address", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub files_url: Option<Secret>,
     /// 32 random bytes in base64 that encrypt stored arguments and sign links. Default: made in `{data_dir}/secret.key`.
     #[serde(serialize_with = "redacted", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -115,7 +121,15 @@ impl Default for Log {
 #[expect(clippy::ref_option, reason = "the signature is serde's")]
 fn redacted<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     match secret {
-        Some(_) => serializer.serialize_str("***"),
+        Some(_) => serializer.serialize_str(HIDDEN),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[expect(clippy::ref_option, reason = "the signature is serde's")]
+fn address<S: Serializer>(url: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    match url {
+        Some(url) => serializer.serialize_str(&without_credentials(url.expose())),
         None => serializer.serialize_none(),
     }
 }

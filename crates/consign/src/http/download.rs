@@ -137,7 +137,9 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: String) {
 }
 
 fn content_type(text: &str) -> String {
-    let is_valid = !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.contains('/');
+    // Browsers take the last of several types, so that a comma could smuggle one in behind a harmless one.
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b',';
+    let is_valid = text.bytes().all(is_plain) && text.contains('/');
     if is_valid { text.to_owned() } else { "application/octet-stream".to_owned() }
 }
 

@@ -1,5 +1,6 @@
 //! What handlers take out of a request: who calls, the query with its leniencies, ids, the body.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl FromRequestParts<AppState> for View {
 }
 
 /// The query, decoded. What is empty counts as not given; what is not known is ignored.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -157,6 +158,13 @@ impl Query {
     }
 }
 
+/// Shows names only: values may be signatures and keys.
+impl fmt::Debug for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = ApiError;
 
@@ -184,7 +192,7 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
 }
 
 /// The whole body of a request, bounded in length and time.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Entity {
     /// Its bytes.
     pub bytes: Bytes,
@@ -214,6 +222,13 @@ impl Entity {
                 Err(ApiError::new(Code::BadRequest, "The body must be a JSON object."))
             }
         }
+    }
+}
+
+/// Shows its length only: it may hold credentials.
+impl fmt::Debug for Entity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entity").field("target", &self.target).field("bytes", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 

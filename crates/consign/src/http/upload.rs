@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use connectors::{ByteStream, Error, Kind, Progress};
 use futures_util::{StreamExt as _, stream};
+use url::Url;
 
 use super::extract::{Id, asks_first, content_length, drain};
 use super::multipart::{Head, Malformed, Parts, boundary};
@@ -124,6 +125,7 @@ async fn take(state: &AppState, task: &Task, boundary: &str, body: Body) -> ApiR
 /// Reads the fields before the file and checks them.
 async fn fields(parts: &mut Incoming, task: &Task, state: &AppState) -> ApiResult<Head> {
     let mut posted = BTreeMap::new();
+    let mut fields = 0;
     while let Some(head) = parts.next().await.map_err(malformed)? {
         if head.name == "file" {
             if !form::is_genuine(&state.vault, task, &posted) {
@@ -133,6 +135,10 @@ async fn fields(parts: &mut Incoming, task: &Task, state: &AppState) -> ApiResul
             }
             return Ok(head);
         }
+        fields += 1;
+        if fields > FIELDS_MAX {
+            return Err(ApiError::new(Code::BadRequest, "The form has too many fields."));
+        }
         let mut value = Vec::new();
         while let Some(bytes) = parts.data().await.map_err(malformed)? {
             value.extend_from_slice(&bytes);
@@ -141,9 +147,6 @@ async fn fields(parts: &mut Incoming, task: &Task, state: &AppState) -> ApiResul
             }
         }
         posted.insert(head.name, String::from_utf8_lossy(&value).into_owned());
-        if posted.len() > FIELDS_MAX {
-            return Err(ApiError::new(Code::BadRequest, "The form has too many fields."));
-        }
     }
     Err(ApiError::new(Code::BadRequest, "The form has no part called file."))
 }
@@ -174,7 +177,7 @@ async fn answer(state: &AppState, task: &Task, file: &File) -> ApiResult<Respons
     let payload = include::payload(state, task.id).await?.unwrap_or_default();
     let etag = format!("\"{}\"", hex::encode(file.digests.md5));
     let place = format!("{}/upload/{}/{}", state.public_url, task.id, link::segment(&file.name));
-    let redirect = payload.get("redirect").and_then(|target| target.as_str()).filter(|target| is_web(target));
+    let redirect = payload.get("redirect").and_then(|target| target.as_str()).and_then(redirect_target);
     let mut response = if redirect.is_some() {
         let mut response = super::body::no_content();
         *response.status_mut() = StatusCode::SEE_OTHER;
@@ -186,19 +189,20 @@ async fn answer(state: &AppState, task: &Task, file: &File) -> ApiResult<Respons
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         response
     };
-    let target = redirect.unwrap_or(&place);
-    let target = HeaderValue::try_from(target)
-        .map_err(|error| ApiError::new(Code::Internal, "The address in `redirect` cannot be sent.").because(error))?;
-    response.headers_mut().insert(header::LOCATION, target);
+    if let Some(target) = redirect.or_else(|| HeaderValue::try_from(place).ok()) {
+        response.headers_mut().insert(header::LOCATION, target);
+    }
     if let Ok(etag) = HeaderValue::try_from(etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }
     Ok(response)
 }
 
-/// Whether a browser may be sent there: never to a script or a file of its own.
-fn is_web(target: &str) -> bool {
-    url::Url::parse(target).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+/// Where to send the browser. The file is taken by now, so that what is no web address is ignored, not refused; what
+/// may not stand in a header is percent-encoded, as browsers do.
+fn redirect_target(text: &str) -> Option<HeaderValue> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    HeaderValue::try_from(String::from(url)).ok()
 }
 
 /// What an S3 store answers.

@@ -13,7 +13,7 @@ pub struct Job {
     pub user_id: UserId,
     /// The client's label.
     pub tag: Option<String>,
-    /// Where to send its webhooks beside the user's own.
+    /// Where to send its webhooks beside the user's own: base64 of the address, sealed by the server's vault.
     pub webhook_url: Option<String>,
     /// Where it stands.
     pub status: JobStatus,

@@ -115,7 +115,8 @@ impl Base {
     }
 }
 
-fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
+/// Makes a folder, and what it lies in, that only this user can use; one that is there stays as it is.
+pub(crate) fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| Error::Disk {
         action: "cannot create the data directory",
@@ -129,7 +130,7 @@ fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Setting`] when they name another database.
 pub fn database_path(config: &Config) -> Result<PathBuf, Error> {
-    match config.database_url.as_deref() {
+    match config.database_url.as_ref().map(Secret::expose) {
         None => Ok(config.data_dir.join("consign.db")),
         Some(url) => url.strip_prefix("sqlite://").map(PathBuf::from).ok_or_else(|| {
             Error::Setting("database_url: this version keeps its state in SQLite; use `sqlite://PATH`".to_owned())
@@ -142,7 +143,7 @@ pub fn database_path(config: &Config) -> Result<PathBuf, Error> {
 /// # Errors
 /// [`Error::Setting`] when they name another kind of place.
 pub fn files_root(config: &Config) -> Result<PathBuf, Error> {
-    match config.files_url.as_deref() {
+    match config.files_url.as_ref().map(Secret::expose) {
         None => Ok(config.data_dir.join("files")),
         Some(url) => url.strip_prefix("file://").map(PathBuf::from).ok_or_else(|| {
             Error::Setting("files_url: this version keeps files in a folder; use `file://PATH`".to_owned())

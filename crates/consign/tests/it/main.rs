@@ -9,5 +9,6 @@
 
 mod http;
 mod program;
+mod security;
 mod store_sqlite;
 mod tidy;

@@ -53,7 +53,7 @@ pub(super) struct ExportS3;
 ///
 /// ## Source
 /// Argument names: API reference of the service we are compatible with, page "Export to S3".
-#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ExportS3Args")]
 pub(super) struct Args {
     /// Name of the bucket.

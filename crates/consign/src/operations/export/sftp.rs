@@ -41,7 +41,7 @@ pub(super) struct ExportSftp;
 ///
 /// ## Source
 /// Argument names: API reference of the service we are compatible with, page "Export to SFTP". `host_key` is ours.
-#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ExportSftpArgs")]
 pub(super) struct Args {
     /// Name or address of the server.

@@ -27,7 +27,7 @@ pub(super) struct ExportUrl;
 ///
 /// ## Errors
 /// `NO_INPUT_FILES`; tried again: `STORAGE_FULL`.
-#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ExportUrlArgs")]
 pub(super) struct Args {
     /// Put several files into one ZIP archive, with one link.

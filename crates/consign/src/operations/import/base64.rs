@@ -38,7 +38,7 @@ pub(super) struct ImportBase64;
 ///
 /// ## Errors
 /// `INVALID_DATA` when `file` is not base64, `FILE_TOO_LARGE`.
-#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportBase64Args")]
 pub(super) struct Args {
     /// Content of the file, base64-encoded.

@@ -21,7 +21,7 @@ pub(super) struct ImportRaw;
 ///
 /// ## Errors
 /// `FILE_TOO_LARGE`.
-#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportRawArgs")]
 pub(super) struct Args {
     /// Content of the file, stored as UTF-8.

@@ -21,7 +21,7 @@ pub(super) struct ImportUpload;
 ///
 /// ## Errors
 /// `TIMEOUT` when no file comes, `FILE_TOO_LARGE`.
-#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportUploadArgs")]
 pub(super) struct Args {
     /// Address that the browser is sent to after the upload, instead of the answer `201 Created`.

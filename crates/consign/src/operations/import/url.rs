@@ -33,7 +33,7 @@ pub(super) struct ImportUrl;
 /// ## Errors
 /// `HOST_NOT_ALLOWED` for addresses that are not public and not in `egress.allow`, `FILE_NOT_FOUND`,
 /// `ACCESS_DENIED`, `INVALID_CREDENTIALS`, `FILE_TOO_LARGE`; tried again: `REMOTE_UNAVAILABLE` and its kin.
-#[derive(Debug, Deserialize, JsonSchema, Validate)]
+#[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportUrlArgs")]
 pub(super) struct Args {
     /// Address of the file, `http:` or `https:`. User info in it becomes basic authentication.

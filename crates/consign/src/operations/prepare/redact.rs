@@ -2,13 +2,13 @@
 
 use schemars::Schema;
 use serde_json::{Value, json};
-use url::Url;
 
 use super::shape::Shape;
 use crate::operations::RawArgs;
+use crate::secret::{HIDDEN, without_credentials};
 
-/// What stands in place of a secret.
-const HIDDEN: &str = "***";
+/// Arguments that take a URL without its scheme, or only its host.
+const PLACES: [&str; 2] = ["endpoint", "host"];
 
 /// See [`crate::operations::Entry::redact`]. Arguments that are not known are hidden whole: a credential is one
 /// misspelling away from them.
@@ -20,6 +20,7 @@ pub(in crate::operations) fn redact(args: &RawArgs, schema: &Schema) -> RawArgs 
             (Some(_), Value::Object(headers)) if name == "headers" => {
                 headers.keys().map(|name| (name.clone(), json!(HIDDEN))).collect()
             }
+            (Some(_), Value::String(place)) if PLACES.contains(&name.as_str()) => json!(place_shown(place)),
             (shape @ Some(_), value) => shown(value, shape),
         };
         (name.clone(), shown)
@@ -47,25 +48,12 @@ fn shown(value: &Value, shape: Option<Shape<'_>>) -> Value {
     }
 }
 
-/// Hides user info, query and fragment of a URL; other texts stay as they are.
-fn without_credentials(text: &str) -> String {
-    let Ok(mut url) = Url::parse(text) else {
-        // Not quite a URL, and nobody knows what it holds.
-        return text.split_once("://").map_or_else(|| text.to_owned(), |(scheme, _)| format!("{scheme}://{HIDDEN}"));
-    };
-    let has_user = !url.username().is_empty() || url.password().is_some();
-    if !has_user && url.query().is_none() && url.fragment().is_none() {
-        return text.to_owned();
+/// A URL that may lack its scheme, without credentials.
+fn place_shown(text: &str) -> String {
+    if text.contains("://") {
+        return without_credentials(text);
     }
-    // Both setters refuse URLs that cannot have user info; those have none.
-    if has_user && url.set_username(HIDDEN).and_then(|()| url.set_password(None)).is_err() {
-        return HIDDEN.to_owned();
-    }
-    if url.query().is_some() {
-        url.set_query(Some(HIDDEN));
-    }
-    if url.fragment().is_some() {
-        url.set_fragment(Some(HIDDEN));
-    }
-    url.into()
+    let bare = |whole: String| whole.trim_start_matches("https://").trim_end_matches('/').to_owned();
+    let has_credentials = text.contains(['@', '?', '#']);
+    if has_credentials { bare(without_credentials(&format!("https://{text}"))) } else { text.to_owned() }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs::{File as FsFile, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -186,7 +187,14 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// Makes the file readable by its owner only; SQLite gives the write-ahead log the same mode.
+fn make_private(path: &Path) -> std::result::Result<(), OpenError> {
+    let made = FsFile::options().create(true).append(true).mode(0o600).open(path);
+    made.map(drop).map_err(|source| OpenError::Folder { path: path.to_owned(), source })
+}
+
 async fn connect(path: &Path) -> std::result::Result<SqliteConnection, OpenError> {
+    make_private(path)?;
     let mut conn = options(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -230,7 +238,11 @@ fn folder(path: &Path) -> &Path {
 
 fn make_folder(path: &Path) -> std::result::Result<(), OpenError> {
     let folder = folder(path);
-    std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder { path: folder.to_owned(), source })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })
 }
 
 /// Takes the lock that only one server can have; it is free again when the file is dropped or the process is gone.

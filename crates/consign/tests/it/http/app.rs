@@ -140,6 +140,17 @@ impl App {
 
     /// Runs the small job to its end and gives the link of its file.
     pub(crate) async fn link_to(&self, name: &str, content: &[u8], inline: bool) -> (String, TaskId) {
+        self.link_to_typed(name, content, inline, &consign::files::name::content_type(name)).await
+    }
+
+    /// The same for a file whose media type somebody told.
+    pub(crate) async fn link_to_typed(
+        &self,
+        name: &str,
+        content: &[u8],
+        inline: bool,
+        content_type: &str,
+    ) -> (String, TaskId) {
         let (job, ..) = self.small_job().await;
         let import = self.claim().await;
         let file = self.keep(&import, 1, name, content).await;
@@ -147,7 +158,11 @@ impl App {
         let export = self.claim().await;
         let file = self.keep(&export, 1, name, content).await;
         let expires_at = self.clock.now().plus(Duration::from_hours(24));
-        self.finish(&export, &[File { download: Some(Download { inline, expires_at }), ..file }]).await;
+        self.finish(
+            &export,
+            &[File { content_type: content_type.to_owned(), download: Some(Download { inline, expires_at }), ..file }],
+        )
+        .await;
         let job = self.get(&format!("/v2/jobs/{job}")).await.json();
         let url = job["data"]["tasks"][1]["result"]["files"][0]["url"].as_str().unwrap();
         (url.strip_prefix(URL).unwrap().to_owned(), export.task.id)

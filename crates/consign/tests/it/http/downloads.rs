@@ -106,3 +106,21 @@ async fn empty_files_have_no_ranges() {
     assert_eq!(reply.header("content-type"), "application/octet-stream");
     app.request("GET", &link).header("range", "bytes=0-").send().await.fails(416, "RANGE_NOT_SATISFIABLE");
 }
+
+#[tokio::test]
+async fn a_content_type_cannot_smuggle_in_another() {
+    let app = App::new().await;
+    for (told, sent) in [
+        ("image/png, text/html", "application/octet-stream"),
+        ("image/png,text/html;charset=utf-8", "application/octet-stream"),
+        ("image/png", "image/png"),
+    ] {
+        let (url, ..) = app.link_to_typed("a.png", b"<script>", true, told).await;
+        let reply = app.request("GET", &url).anonymous().send().await;
+        assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, sent));
+        assert_eq!(reply.header("x-content-type-options"), "nosniff");
+    }
+    let (url, ..) = app.link_to_typed("a.html", b"<script>", true, "text/html").await;
+    let reply = app.request("GET", &url).anonymous().send().await;
+    assert!(reply.header("content-security-policy").starts_with("sandbox;"), "scripts may run");
+}

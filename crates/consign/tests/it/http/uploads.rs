@@ -209,3 +209,30 @@ async fn browsers_of_any_origin_may_post() {
     assert!(reply.header("access-control-allow-methods").contains("POST"));
     assert_eq!(reply.header("access-control-allow-headers"), "x-a");
 }
+
+#[tokio::test]
+async fn a_redirect_after_an_upload_is_a_web_address_or_none() {
+    let app = App::new().await;
+    for (redirect, sent_to) in [
+        ("https://example.com/done", Some("https://example.com/done")),
+        ("https://example.com/ü\r\nx: y", Some("https://example.com/%C3%BCx:%20y")),
+        ("javascript:alert(1)", None),
+        ("data:text/html,x", None),
+        ("done", None),
+    ] {
+        let form = form(&app, json!({ "redirect": redirect })).await;
+        let reply = form.post(&app, form.body("a.txt", CONTENT)).await;
+        let target = (reply.status == 303).then(|| reply.header("location"));
+        assert_eq!(target, sent_to, "{redirect}: {}", reply.text());
+        assert_eq!(reply.status, if sent_to.is_some() { 303 } else { 201 }, "{redirect}");
+    }
+}
+
+#[tokio::test]
+async fn a_form_of_endless_fields_is_refused() {
+    let app = App::new().await;
+    let form = form(&app, json!({})).await;
+    let field = "--B\r\nContent-Disposition: form-data; name=\"acl\"\r\n\r\nprivate\r\n";
+    let reply = form.post(&app, format!("{}--B--\r\n", field.repeat(200))).await;
+    assert!(reply.fails(400, "BAD_REQUEST")["message"].as_str().unwrap().contains("too many fields"));
+}

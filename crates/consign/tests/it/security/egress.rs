@@ -1,0 +1,279 @@
+//! The server cannot be turned against its own network: whatever takes a host from a client is given every spelling of
+//! every address that is nobody's business, and a trap on loopback listens whether anybody comes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::routing::get;
+use connectors::egress::{Guard, Resolver};
+use connectors::memory::MemoryJournal;
+use connectors::network::HostSlots;
+use connectors::{Limits, Network, Progress, http};
+use consign::clock::{Clock, Timestamp};
+use consign::error::{Code, TaskError};
+use consign::files::Files;
+use consign::id::{TaskId, Token};
+use consign::model::{BlobKey, File};
+use consign::operations::context::Bounds;
+use consign::operations::{self, Context, InputFile, Outcome};
+use futures_util::{StreamExt as _, stream};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::egress::{Form, forbidden, forbidden_names};
+
+/// The name that an allowed server goes by.
+const ALLOWED: &str = "allowed.example";
+/// Operations that run at once.
+const AT_ONCE: usize = 32;
+/// The time of all tests.
+const NOW: Timestamp = Timestamp(1_767_603_600_000_000);
+
+/// Answers [`ALLOWED`] with loopback, and every other name with one list after the other, the last one for ever.
+#[derive(Debug)]
+struct Scripted(Mutex<VecDeque<Vec<IpAddr>>>);
+
+impl Scripted {
+    fn answering(answers: &[&[IpAddr]]) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(answers.iter().map(|answer| answer.to_vec()).collect())))
+    }
+}
+
+#[async_trait]
+impl Resolver for Scripted {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        if host == ALLOWED {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+        }
+        let mut answers = self.0.lock().unwrap();
+        if answers.len() > 1 { Ok(answers.pop_front().unwrap()) } else { Ok(answers.front().cloned().unwrap()) }
+    }
+}
+
+/// Somebody who listens on every loopback address and should hear nothing.
+struct Trap(TcpListener);
+
+impl Trap {
+    fn set() -> Self {
+        let everywhere = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0));
+        let listener = everywhere.or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    fn at(address: &str) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    #[track_caller]
+    fn heard_nothing(&self) {
+        let heard = self.0.accept().map(|(_, address)| address);
+        assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock, "somebody came");
+    }
+}
+
+/// Runs operations as the runner does, on a network of our own.
+struct Bench {
+    network: Network,
+    files: Files,
+    input: InputFile,
+    _folder: TempDir,
+}
+
+impl Bench {
+    async fn new(rules: &[String], resolver: Arc<Scripted>, tries: u32) -> Self {
+        let limits = Limits { tries, connect_timeout: Duration::from_secs(2), ..Limits::default() };
+        let guard = Guard::with_resolver(rules.iter().map(|rule| rule.parse().unwrap()), resolver);
+        let http = http::Client::new(guard.clone(), http::tls_config(&[]).unwrap(), &limits);
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path()).await.unwrap();
+        let key = BlobKey::new(TaskId::new(NOW), Token::random(), 1);
+        let bytes = stream::iter([Ok("hello".into())]).boxed();
+        let received = files.receive(&key, bytes, None, 1 << 20, &Progress::default()).await.unwrap();
+        let file = File {
+            name: "a.txt".to_owned(),
+            size: received.size,
+            digests: received.digests,
+            content_type: "text/plain".to_owned(),
+            blob: Some(key.clone()),
+            download: None,
+            receipt: None,
+        };
+        let input = InputFile { source: files.source(&key, &file).await.unwrap(), file };
+        Self { network: Network { guard, http, limits, hosts: HostSlots::new(AT_ONCE) }, files, input, _folder: folder }
+    }
+
+    async fn run(&self, operation: &str, args: &Value) -> Result<Outcome, TaskError> {
+        let entry = operations::find(operation).unwrap();
+        let mut args = args.as_object().unwrap().clone();
+        if let Err(faults) = entry.prepare(&mut args) {
+            return Err(TaskError::new(Code::InvalidData, format!("{:?}", faults.0)));
+        }
+        let context = Context {
+            task_id: TaskId::new(NOW),
+            token: Token::random(),
+            inputs: vec![self.input.clone()],
+            files: self.files.clone(),
+            network: self.network.clone(),
+            journal: Arc::new(MemoryJournal::default()),
+            open: Vec::new(),
+            report: Arc::new(|_| ()),
+            clock: Clock::manual(NOW),
+            bounds: Bounds {
+                file_bytes_max: 1 << 20,
+                files_max: 10,
+                files_at_once: 1,
+                link_lifetime: Duration::from_hours(1),
+            },
+        };
+        entry.run(args, context).await
+    }
+
+    /// Runs many and returns what is wrong with their ends.
+    async fn run_all(&self, attacks: Vec<Attack>) -> Vec<String> {
+        assert!(attacks.len() >= 300, "the corpus has shrunk to {}", attacks.len());
+        let ends = attacks.into_iter().map(async |attack| {
+            let end = self.run(attack.operation, &attack.args).await;
+            attack.complaint(end)
+        });
+        let ends: Vec<_> = ends.collect();
+        stream::iter(ends).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
+    }
+}
+
+/// An operation that is to reach what it must not reach.
+struct Attack {
+    operation: &'static str,
+    args: Value,
+    /// It names an address, so that the answer must be exactly a refusal of that address.
+    is_address: bool,
+}
+
+impl Attack {
+    fn complaint(&self, end: Result<Outcome, TaskError>) -> Option<String> {
+        let error = match end {
+            Ok(outcome) => return Some(format!("{} {}: {outcome:?}", self.operation, self.args)),
+            Err(error) => error,
+        };
+        let is_refused = error.code == Code::HostNotAllowed && error.message.contains("egress.allow");
+        let is_nonsense = matches!(error.code, Code::InvalidData | Code::RemoteRefused | Code::RemoteProtocol);
+        let is_fine = is_refused || (!self.is_address && is_nonsense);
+        (!is_fine).then(|| format!("{} {}: {error}", self.operation, self.args))
+    }
+}
+
+fn forms() -> Vec<Form> {
+    forbidden().into_iter().chain(forbidden_names()).collect()
+}
+
+fn s3(endpoint: String) -> Value {
+    json!({"endpoint": endpoint, "bucket": "bucket", "region": "us-east-1", "access_key_id": "k",
+        "secret_access_key": "s"})
+}
+
+fn sftp(host: &str, port: u16) -> Value {
+    json!({"host": host, "port": port, "username": "u", "password": "p"})
+}
+
+/// Every name leads to loopback.
+fn to_loopback() -> Arc<Scripted> {
+    Scripted::answering(&[&[Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_spelling_leads_an_operation_into_the_servers_network() {
+    let trap = Trap::set();
+    let port = trap.port();
+    let bench = Bench::new(&[], to_loopback(), 1).await;
+    let mut attacks = Vec::new();
+    for form in forms() {
+        let (host, is_address) = (form.in_url(), form.address.is_some());
+        let mut add = |operation, args, is_address| attacks.push(Attack { operation, args, is_address });
+        for scheme in ["http", "HTTPS"] {
+            add("import/url", json!({"url": format!("{scheme}://{host}:{port}/")}), is_address);
+            add("export/s3", s3(format!("{scheme}://{host}:{port}/base")), is_address);
+        }
+        add("import/url", json!({"url": format!("http://{host}/")}), is_address);
+        add("import/url", json!({"url": format!("http://public.example@{host}:{port}/")}), is_address);
+        add("export/s3", s3(format!("{host}:{port}")), is_address);
+        add("export/s3", s3(host.clone()), is_address);
+        add("export/sftp", sftp(&host, port), is_address);
+        add("export/sftp", sftp(form.host, port), is_address);
+    }
+    let complaints = bench.run_all(attacks).await;
+    assert!(complaints.is_empty(), "{} got through:\n{}", complaints.len(), complaints.join("\n"));
+    trap.heard_nothing();
+}
+
+/// Starts a server that redirects to whatever its query says.
+async fn redirector() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let redirect = async |request: Request| {
+        let (status, place) = request.uri().query().unwrap().split_once('=').unwrap();
+        let place: Vec<u8> = percent_decode_str(place).collect();
+        (status.parse::<StatusCode>().unwrap(), [(header::LOCATION, HeaderValue::from_bytes(&place).unwrap())])
+    };
+    let router = Router::new().route("/", get(redirect));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_redirect_leads_into_the_servers_network() {
+    let trap = Trap::set();
+    let web = redirector().await;
+    let bench = Bench::new(&[format!("{ALLOWED}:{}", web.port())], to_loopback(), 1).await;
+    let mut attacks = Vec::new();
+    for (form, status) in forms().into_iter().zip([301, 302, 303, 307, 308].into_iter().cycle()) {
+        for place in [format!("http://{}:{}/", form.in_url(), trap.port()), format!("//{}/", form.in_url())] {
+            let place = utf8_percent_encode(&place, NON_ALPHANUMERIC);
+            let url = format!("http://{ALLOWED}:{}/?{status}={place}", web.port());
+            attacks.push(Attack {
+                operation: "import/url",
+                args: json!({"url": url}),
+                is_address: form.address.is_some(),
+            });
+        }
+    }
+    let complaints = bench.run_all(attacks).await;
+    assert!(complaints.is_empty(), "{} got through:\n{}", complaints.len(), complaints.join("\n"));
+    trap.heard_nothing();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
+    // 127.0.0.9 plays a public address: allowed, and nobody listens there. The trap is where the name leads next.
+    let trap = Trap::at("127.0.0.8");
+    let port = trap.port();
+    let (public, inside): (IpAddr, IpAddr) = ("127.0.0.9".parse().unwrap(), "127.0.0.8".parse().unwrap());
+    for (operation, args) in [
+        ("import/url", json!({"url": format!("http://rebound.example:{port}/")})),
+        ("export/s3", s3(format!("http://rebound.example:{port}"))),
+        ("export/s3", s3(format!("rebound.example:{port}"))),
+        ("export/sftp", sftp("rebound.example", port)),
+    ] {
+        let resolver = Scripted::answering(&[&[public], &[inside]]);
+        let bench = Bench::new(&["127.0.0.9".to_owned()], resolver, 2).await;
+        let error = bench.run(operation, &args).await.unwrap_err();
+        assert_eq!(error.code, Code::HostNotAllowed, "{operation}: {error}");
+        let mixed = Scripted::answering(&[&[inside, public, inside]]);
+        let bench = Bench::new(&["127.0.0.9".to_owned()], mixed, 1).await;
+        let error = bench.run(operation, &args).await.unwrap_err();
+        assert_eq!(error.code, Code::RemoteUnreachable, "only the allowed address is dialled: {operation}: {error}");
+    }
+    trap.heard_nothing();
+}

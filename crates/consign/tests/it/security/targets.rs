@@ -1,0 +1,99 @@
+//! Places to import from and deliver to that check credentials, and others that repeat whatever they are told.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::net::TcpListener;
+
+/// What the guarded file wants to be told.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub(super) password: String,
+    pub(super) token: String,
+}
+
+/// Starts a web server:
+///
+/// - `/guarded` gives a file to who has the token (header `x-token`) and the password (basic, of the user `ann`)
+/// - `/hop` leads there with the password in the address, `/plain` gives a file to everybody
+/// - `/echo/{status}` refuses with all that it was told, as an S3 error whose texts are full of it
+/// - `/echo-code/{status}` does so in the error's code and request id
+/// - `/silent` never answers
+pub(super) async fn web(wanted: Wanted) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new()
+        .route("/plain", any(async || "a file"))
+        .route("/guarded", any(async move |headers: HeaderMap| guarded(&wanted, &headers)))
+        .route(
+            "/hop",
+            any(async move |request: Request| {
+                let query = request.uri().query().unwrap_or_default();
+                let place = format!("http://ann:{query}@{address}/plain?signature={query}");
+                (StatusCode::FOUND, [(header::LOCATION, place)])
+            }),
+        )
+        .route("/silent", any(std::future::pending::<StatusCode>))
+        .route("/silent/{*rest}", any(std::future::pending::<StatusCode>))
+        .route("/echo/{status}", any(echo))
+        .route("/echo/{status}/{*rest}", any(echo))
+        .route("/echo-code/{status}/{*rest}", any(echo_code));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+/// Starts a server that takes connections and says nothing.
+pub(super) async fn silent() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            open.push(stream);
+        }
+    });
+    address
+}
+
+fn guarded(wanted: &Wanted, headers: &HeaderMap) -> Response {
+    let is = |name: &str, value: &str| headers.get(name).is_some_and(|given| given == value);
+    let basic = format!("Basic {}", STANDARD.encode(format!("ann:{}", wanted.password)));
+    if is("authorization", &basic) && is("x-token", &wanted.token) {
+        "a guarded file".into_response()
+    } else {
+        StatusCode::UNAUTHORIZED.into_response()
+    }
+}
+
+fn status_of(request: &Request) -> StatusCode {
+    request.uri().path().split('/').nth(2).unwrap().parse().unwrap()
+}
+
+fn told(request: &Request) -> String {
+    let headers: Vec<String> =
+        request.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?"))).collect();
+    let text = format!("{} {}", request.uri(), headers.join(" "));
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+async fn echo(request: Request) -> Response {
+    let told = told(&request);
+    let body = format!(
+        "<Error><Code>Odd</Code><Message>{told}</Message><StringToSign>{told}</StringToSign>\
+         <AWSAccessKeyId>{told}</AWSAccessKeyId><RequestId>R</RequestId></Error>"
+    );
+    (status_of(&request), [("x-reason", "it was odd"), ("retry-after", "0")], body).into_response()
+}
+
+async fn echo_code(request: Request) -> Response {
+    let token = request.headers().get("x-amz-security-token").map(|value| value.to_str().unwrap().to_owned());
+    let token = token.unwrap_or_default();
+    let body = format!("<Error><Code>{token}</Code><Message>no</Message><RequestId>{token}</RequestId></Error>");
+    (status_of(&request), body).into_response()
+}
