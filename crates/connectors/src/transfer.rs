@@ -76,7 +76,8 @@ pub struct Put {
 pub struct OpenUpload {
     /// The name that the object will have.
     pub target: String,
-    /// What the storage calls it: an upload id, a temporary name, a session address.
+    /// What the storage calls it: an upload id, a temporary name, a session address. Empty while the storage has been
+    /// asked to open one and its answer has not come.
     pub handle: String,
     /// SHA-256 of the source in lower-case hex: another source never resumes it.
     pub sha256: String,

@@ -166,6 +166,6 @@ impl Connector for S3 {
     }
 
     async fn abort(&self, open: &OpenUpload) -> Result<()> {
-        self.abort_upload(&open.target, &open.handle).await
+        self.abort_open(open).await
     }
 }

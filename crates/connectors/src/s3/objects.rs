@@ -13,7 +13,7 @@ use super::{ABORT, DELETE, LIST, LIST_PARTS, LIST_UPLOADS, READ, S3, STAT, error
 use crate::error::{Error, Kind, Result};
 use crate::retry;
 use crate::source::ByteStream;
-use crate::transfer::Object;
+use crate::transfer::{Object, OpenUpload};
 
 /// Keys in one page of a listing; more than 1,000 no service gives.
 const PAGE_KEYS_MAX: usize = 1000;
@@ -23,6 +23,8 @@ const UPLOADS_MAX: usize = 10_000;
 const ABORTS_MAX: u32 = 5;
 /// The pause between two of them.
 const ABORT_PAUSE: Duration = Duration::from_secs(1);
+/// How often uploads whose ids nobody heard are searched for: the request that opens one may still be at work.
+const SEARCHES: u32 = 2;
 
 /// An upload that is open at the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +106,37 @@ impl S3 {
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Aborts what the journal knows of an upload.
+    pub(super) async fn abort_open(&self, open: &OpenUpload) -> Result<()> {
+        if !open.handle.is_empty() {
+            return self.abort_upload(&open.target, &open.handle).await;
+        }
+        for search in 1..=SEARCHES {
+            match self.abort_unknown(open).await {
+                Ok(()) => {}
+                // Where one may not look, nothing can be done.
+                Err(error) if !error.is_transient() => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if search < SEARCHES {
+                tokio::time::sleep(ABORT_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Aborts uploads of the same key that nobody knows of: an answer that was lost held their id. They are told by
+    /// having no part.
+    pub(super) async fn abort_unknown(&self, ours: &OpenUpload) -> Result<()> {
+        for found in self.open_uploads(&ours.target).await? {
+            let is_other = found.key == ours.target && found.upload_id != ours.handle;
+            if is_other && !self.has_parts(&found.key, &found.upload_id).await? {
+                self.abort_upload(&found.key, &found.upload_id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Aborts until nothing is left: parts that were on their way may arrive after the first time.

@@ -1,7 +1,7 @@
 //! The way in: one `PutObject` for what fits into a part, parts in parallel for the rest.
 //!
-//! The id of an upload is in the journal before its first part is sent, every part when it is acknowledged. So an
-//! interrupted upload goes on, or is aborted, by whoever reads the journal.
+//! An upload is in the journal before the service is asked to open it, its id before its first part is sent, every
+//! part when it is acknowledged. So an interrupted upload goes on, or is aborted, by whoever reads the journal.
 
 use std::collections::BTreeMap;
 
@@ -111,7 +111,7 @@ impl S3 {
 
     /// Removes what an earlier attempt left and this one cannot use. Not being allowed to is worth a note, no more.
     async fn clear(&self, stale: &OpenUpload, put: &Put) -> Result<Option<String>> {
-        match self.abort_upload(&stale.target, &stale.handle).await {
+        match self.abort_open(stale).await {
             Ok(()) => {
                 put.journal.closed(&stale.target).await?;
                 Ok(None)
@@ -164,13 +164,21 @@ impl S3 {
         Err(Error::new(Kind::Unavailable, COMPLETE, "the service lost the upload, and lost it again"))
     }
 
-    /// Opens an upload and writes it down.
+    /// Opens an upload and writes it down: that it was asked for, then what it is called.
     async fn create(&self, put: &Put, headers: HeaderMap, part_bytes: u64) -> Result<OpenUpload> {
         let call = Call {
             headers,
             checksum: Some((ALGORITHM_HEADER, HeaderValue::from_static("CRC32C"))),
             ..Call::new(CREATE, Method::POST, Some(&put.name)).query("uploads", "")
         };
+        let mut open = OpenUpload {
+            target: put.name.clone(),
+            handle: String::new(),
+            sha256: hex::encode(put.source.digests().sha256),
+            part_bytes,
+            parts: BTreeMap::new(),
+        };
+        put.journal.opened(&open).await?;
         let mut tries = 0;
         let reply = retry::request(self.service.limits.tries, |number| {
             tries = number;
@@ -182,13 +190,7 @@ impl S3 {
             self.service.checksums.set(Support::Checks);
         }
         let Created { upload_id } = xml::read(CREATE, &reply.body)?;
-        let open = OpenUpload {
-            target: put.name.clone(),
-            handle: upload_id,
-            sha256: hex::encode(put.source.digests().sha256),
-            part_bytes,
-            parts: BTreeMap::new(),
-        };
+        open.handle = upload_id;
         put.journal.opened(&open).await?;
         if tries > 1
             && let Err(error) = self.abort_unknown(&open).await
@@ -196,18 +198,6 @@ impl S3 {
             tracing::debug!(error = %error, "an upload whose answer was lost may stay open, without a part");
         }
         Ok(open)
-    }
-
-    /// Aborts uploads of the same key that nobody knows of: an answer that was lost held their id. They are told by
-    /// having no part.
-    async fn abort_unknown(&self, ours: &OpenUpload) -> Result<()> {
-        for found in self.open_uploads(&ours.target).await? {
-            let is_other = found.key == ours.target && found.upload_id != ours.handle;
-            if is_other && !self.has_parts(&found.key, &found.upload_id).await? {
-                self.abort_upload(&found.key, &found.upload_id).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Sends what is missing and completes; nothing when the service no longer knows the upload.
@@ -418,6 +408,7 @@ fn fits(open: &OpenUpload, put: &Put, part_bytes: u64) -> bool {
         *number > 0 && offset < size && part.size == part_bytes.min(size - offset)
     };
     open.target == put.name
+        && !open.handle.is_empty()
         && open.part_bytes == part_bytes
         && open.sha256 == hex::encode(put.source.digests().sha256)
         && open.parts.iter().all(is_part_right)
