@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use connectors::{Error, Journal, Kind, OpenUpload, Part, Result};
+use connectors::{Error, Journal, Kind, OpenUpload, Part, Result, Retry};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -35,7 +35,10 @@ impl TaskJournal {
 }
 
 fn failed(error: store::Error) -> Error {
-    Error::new(Kind::Local, "writing the ledger", "the ledger could not be written").because(error)
+    // The database may answer again; the task must not fail because it did not once.
+    Error::new(Kind::Local, "writing the ledger", "the ledger could not be written")
+        .retrying(Retry::Later(None))
+        .because(error)
 }
 
 #[async_trait]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::files::Files;
 use crate::id::{SessionId, TaskId, Token};
@@ -91,6 +91,11 @@ impl Runner {
     pub async fn start(tools: Tools) -> store::Result<Self> {
         let session = SessionId::new(tools.clock.now());
         let began = Instant::now();
+        if tools.exclusive {
+            // All older sessions are dead. A task that took each of them down is not to take this one down as well.
+            let attempts_max = tools.config.limits.attempts_max;
+            tools.store.expire_sessions(Timestamp(i64::MAX), attempts_max, tools.clock.now()).await?;
+        }
         tools.store.open_session(session, &tools.host_name, tools.exclusive, tools.clock.now()).await?;
         let runner = Self {
             shared: Arc::new(Shared {

@@ -23,6 +23,8 @@ use crate::store::{Applied, Claim, Result};
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Pause before the end of a task is written again, when the store did not take it.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+/// Tries to give a lease back while the server stops; the next start takes it back anyway.
+const GIVE_BACK_TRIES_STOPPING: u32 = 3;
 /// The highest progress before the end.
 const PERCENT_MAX: u8 = 99;
 
@@ -61,6 +63,17 @@ enum End {
     Cancelled,
 }
 
+/// What became of the end of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    /// It is the task's end, and the files are its files.
+    Kept,
+    /// Nobody will ask for its files.
+    Dropped,
+    /// The attempt was stopped before its end could be written.
+    Not,
+}
+
 #[tracing::instrument(level = "debug", skip_all, fields(task = %claim.task.id, operation = %claim.task.operation))]
 async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: CancellationToken) {
     let (id, token, number) = (claim.task.id, claim.token, claim.task.attempt);
@@ -85,21 +98,33 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
         End::Cancelled => Code::Cancelled.wire(),
     };
     runner.tools().metrics.attempted(&operation, outcome, began.elapsed());
-    let kept = match end {
+    let recorded = match end {
         End::Done(result) => record(runner, id, token, number, result, &cancel).await,
-        End::Cancelled if runner.is_stopping() => {
-            let now = runner.tools().clock.now();
-            if let Err(error) = runner.tools().store.give_back(id, token, now).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the task was not given back; it will expire");
-            }
-            false
-        }
-        End::Cancelled => false,
+        End::Cancelled => Recorded::Not,
     };
-    if !kept && let Err(error) = runner.tools().files.remove_attempt(id, token).await {
+    if recorded == Recorded::Not {
+        give_back(runner, id, token).await;
+    }
+    if recorded != Recorded::Kept
+        && let Err(error) = runner.tools().files.remove_attempt(id, token).await
+    {
         tracing::warn!(error = &error as &dyn std::error::Error, "files of a lost attempt stay until the next sweep");
     }
     runner.tools().store.hints().announce_sweep();
+}
+
+/// Gives the lease back if it still holds. A session that lives keeps the leases of tasks that nobody works on any
+/// more, so this does not give up before the store has answered.
+async fn give_back(runner: &Runner, id: TaskId, token: Token) {
+    let mut tries = 0;
+    while let Err(error) = runner.tools().store.give_back(id, token, runner.tools().clock.now()).await.map(drop) {
+        tracing::warn!(task = %id, error = &error as &dyn std::error::Error, "the task is not given back yet");
+        tries += 1;
+        if runner.is_stopping() && tries >= GIVE_BACK_TRIES_STOPPING {
+            return;
+        }
+        sleep(STORE_PAUSE).await;
+    }
 }
 
 /// Ends when the attempt must stop: it was cancelled here, or its lease does not hold any more.
@@ -208,7 +233,7 @@ async fn context(
     })
 }
 
-/// Writes the end of an attempt down; returns whether its files are kept.
+/// Writes the end of an attempt down.
 ///
 /// A store that does not take it is asked again until the lease is lost: the work is done, only its record is missing.
 async fn record(
@@ -218,22 +243,23 @@ async fn record(
     number: u32,
     result: std::result::Result<Outcome, TaskError>,
     cancel: &CancellationToken,
-) -> bool {
+) -> Recorded {
     if let Err(error) = &result {
         let cause = error as &dyn std::error::Error;
         tracing::info!(task = %id, code = error.code.wire(), attempt = number, error = cause, "attempt failed");
     }
     loop {
         match transition(runner, id, token, number, &result).await {
-            Ok(Applied::Done) => return result.is_ok(),
+            Ok(Applied::Done) if result.is_ok() => return Recorded::Kept,
+            Ok(Applied::Done) => return Recorded::Dropped,
             Ok(Applied::Stale) => {
                 tracing::info!(task = %id, "the result came too late and is dropped");
-                return false;
+                return Recorded::Dropped;
             }
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the end of a task is not written"),
         }
         tokio::select! {
-            () = cancel.cancelled() => return false,
+            () = cancel.cancelled() => return Recorded::Not,
             () = sleep(STORE_PAUSE) => {},
         }
     }
