@@ -1,6 +1,7 @@
 //! Killed with SIGKILL in the middle of work, and started again on the same data directory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use rustix::process::{Signal, kill_process};
@@ -10,6 +11,7 @@ use testkit::http_faults::{Action, HttpFaults, Request};
 use testkit::proxy::Proxy;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::harness::{Dice, FORM_TYPE, MIB, Program, eventually, form, id, task};
 use super::places::{Bucket, Folder, Source};
@@ -39,15 +41,20 @@ async fn bystanders(program: &Program) {
 
 /// Kills the server whenever the proxy has let another of `offsets` through, and starts it again.
 async fn kill_at(program: &mut Program, proxy: &Proxy, offsets: &[u64]) {
+    let mut target = 0;
     for (index, &offset) in offsets.iter().enumerate() {
-        let target = proxy.sent_bytes() + offset;
+        target += offset;
         if index > 0 {
             proxy.stall_after(offset);
             program.start().await;
         }
         eventually("the byte to be killed at", async || (proxy.sent_bytes() >= target).then_some(())).await;
         program.kill();
+        // What is still in the pockets of the system belongs to the dead.
+        proxy.cut();
+        sleep(Duration::from_millis(100)).await;
         proxy.heal();
+        assert_eq!(proxy.sent_bytes(), target);
     }
     program.start().await;
 }
@@ -113,11 +120,8 @@ async fn s3_killed_before_the_answer_to(step: fn(&Request) -> bool, name: &str) 
     let job = export_from_upload(&program, bucket.task(faults.addr(), "a", "in"), 2).await;
     eventually("the request to be killed at", async || done.load(Ordering::Relaxed).then_some(())).await;
     program.kill();
-    eventually("the gateway's answer", async || {
-        let mut requests = faults.requests().into_iter();
-        requests.all(|request| request.status.is_some() || !step(&request)).then_some(())
-    })
-    .await;
+    // The gateway has the request, and needs a moment for it.
+    sleep(Duration::from_secs(1)).await;
     program.start().await;
     program.finished(&job).await;
     let wanted = bytes::digest_pattern(2, SIZE as u64).sha256;
@@ -213,7 +217,7 @@ async fn half_an_upload_is_none() {
 async fn an_import_from_the_web_starts_again() {
     let mut dice = Dice::new();
     let source = Source::start(6, 16 * MIB).await;
-    source.pause(std::time::Duration::from_millis(10));
+    source.pause(Duration::from_millis(10));
     let mut program = Program::started(&[]).await;
     let job = program
         .job(json!({
@@ -226,7 +230,7 @@ async fn an_import_from_the_web_starts_again() {
         eventually("the byte to be killed at", async || (source.sent_bytes() >= target).then_some(())).await;
         program.restart_after_kill().await;
     }
-    source.pause(std::time::Duration::ZERO);
+    source.pause(Duration::ZERO);
     let ended = program.finished(&job).await;
     assert_eq!(bytes::digest(&fetched(&program, &ended, "out").await), bytes::digest_pattern(6, 16 * MIB as u64));
     let files = program.files();
@@ -264,7 +268,7 @@ async fn an_archive_is_made_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_kills_the_server_is_given_up() {
     let source = Source::start(8, 16 * MIB).await;
-    source.pause(std::time::Duration::from_millis(20));
+    source.pause(Duration::from_millis(20));
     let mut program = Program::started(&[("LIMITS__ATTEMPTS_MAX", "2")]).await;
     let job = program.job(json!({"in": {"operation": "import/url", "url": source.url("a.bin")}})).await;
     for _ in 0..2 {
