@@ -7,7 +7,7 @@ use consign::clock::Clock;
 use consign::id::{SessionId, TaskId};
 use consign::model::{File, State};
 use consign::runner::SESSION_DEAD_AFTER;
-use consign::store::{Applied, ClaimRequest, Jobs as _, SqliteStore, Transitions as _};
+use consign::store::{Applied, Claim, ClaimRequest, Heartbeat, Jobs as _, SqliteStore, Transitions as _};
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Executor as _};
 use testkit::bytes;
@@ -35,8 +35,8 @@ fn delivered_by_another() -> File {
     }
 }
 
-/// Does what another process does: declares the session dead, takes the task on and finishes it.
-async fn take_over(store: &SqliteStore, id: TaskId) {
+/// Does what another process does: declares the session dead and takes the task on.
+async fn take_over(store: &SqliteStore, id: TaskId) -> (SessionId, Claim) {
     let clock = Clock::system();
     let lost = store.expire_sessions(clock.now().minus(SESSION_DEAD_AFTER), 5, clock.now()).await.unwrap();
     assert_eq!(lost, 1, "the task of the dead process is free");
@@ -44,11 +44,9 @@ async fn take_over(store: &SqliteStore, id: TaskId) {
     store.open_session(session, "another", false, clock.now()).await.unwrap();
     let request = ClaimRequest { session, tasks_max: 8, per_user_max: 8, now: clock.now() };
     let claims = store.claim(&request).await.unwrap();
-    let claim = claims.iter().find(|claim| claim.task.id == id).expect("it can be claimed");
+    let claim = claims.into_iter().find(|claim| claim.task.id == id).expect("it can be claimed");
     assert_eq!(claim.open.len(), 1, "the ledger tells what is open");
-    let done = store.finish(id, claim.token, &[delivered_by_another()], clock.now()).await.unwrap();
-    assert_eq!(done, Applied::Done);
-    store.close_session(session, clock.now()).await.unwrap();
+    (session, claim)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,11 +65,19 @@ async fn a_process_that_stood_still_drops_its_work() {
     sleep(SESSION_DEAD_AFTER + Duration::from_millis(1500)).await;
     let export = id(task(&job, "save"));
     let store = program.store().await;
-    take_over(&store, export.parse().unwrap()).await;
+    let (session, claim) = take_over(&store, export.parse().unwrap()).await;
     program.signal(Signal::CONT);
 
     eventually("its notice", async || program.log().contains("was declared dead").then_some(())).await;
-    sleep(Duration::from_secs(2)).await;
+    for _ in 0..4 {
+        let alive = store.heartbeat(session, &[], Clock::system().now()).await.unwrap();
+        assert_eq!(alive, Heartbeat::Alive);
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(store.holds(claim.task.id, claim.token).await.unwrap(), "the stopped process took the task back");
+    let done = store.finish(claim.task.id, claim.token, &[delivered_by_another()], Clock::system().now()).await;
+    assert_eq!(done.unwrap(), Applied::Done);
+    store.close_session(session, Clock::system().now()).await.unwrap();
     let sent = proxy.sent_bytes();
     bucket.is_tidied().await;
     sleep(Duration::from_secs(3)).await;
