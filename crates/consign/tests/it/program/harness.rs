@@ -1,6 +1,7 @@
 //! The program as a process of its own: started, talked to, signalled, killed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
@@ -363,9 +364,9 @@ pub(crate) fn form(task: &Value, name: &str) -> (String, String) {
     let mut head = String::new();
     for (field, value) in task["result"]["form"]["parameters"].as_object().unwrap() {
         let value = value.as_str().unwrap();
-        head += &format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
+        write!(head, "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n").unwrap();
     }
-    head += &format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n");
+    write!(head, "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n").unwrap();
     (head, format!("\r\n--{BOUNDARY}--\r\n"))
 }
 
