@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
+use tokio::time::{Instant, sleep};
 
 use super::{Counts, Error, Hints, Result, Store};
 use crate::clock::Timestamp;
@@ -38,6 +39,12 @@ const READERS_MAX: u32 = 8;
 
 /// How long to wait for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait for the lock of a server that may just be going.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pause between two tries to take that lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Prepared statements kept by each connection.
 const STATEMENTS_KEPT: usize = 256;
@@ -105,7 +112,7 @@ impl SqliteStore {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(path: &Path) -> std::result::Result<Self, OpenError> {
-        let lock = lock(path)?;
+        let lock = lock_soon(path).await?;
         let mut conn = connect(path).await?;
         migrate(&mut conn).await?;
         start(path, conn, Some(lock)).await
@@ -243,6 +250,18 @@ fn make_folder(path: &Path) -> std::result::Result<(), OpenError> {
         .mode(0o700)
         .create(folder)
         .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })
+}
+
+/// Takes the lock, and waits a moment for it: a process that was just killed holds it until the system has cleared it
+/// away, and whoever restarts the server should not have to care.
+async fn lock_soon(path: &Path) -> std::result::Result<FsFile, OpenError> {
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock(path) {
+            Err(OpenError::InUse(_)) if Instant::now() < give_up => sleep(LOCK_PAUSE).await,
+            taken => return taken,
+        }
+    }
 }
 
 /// Takes the lock that only one server can have; it is free again when the file is dropped or the process is gone.
