@@ -297,11 +297,11 @@ async fn accompany(program: &mut Program, it: &Accepted) {
 }
 
 async fn post_form(program: &mut Program, form: &Value) -> Reply {
-    let mut body = String::new();
-    for (name, value) in form["parameters"].as_object().unwrap() {
+    let field = |(name, value): (&String, &Value)| {
         let value = value.as_str().unwrap();
-        body += &format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
-    }
+        format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let mut body = form["parameters"].as_object().unwrap().iter().map(field).collect::<String>();
     body += "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nhello\r\n--B--\r\n";
     let headers = [("content-type", "multipart/form-data; boundary=B")];
     program.ask_with(Method::POST, form["url"].as_str().unwrap(), body.as_bytes(), &headers).await

@@ -179,7 +179,7 @@ fn forms() -> Vec<Form> {
     forbidden().into_iter().chain(forbidden_names()).collect()
 }
 
-fn s3(endpoint: String) -> Value {
+fn s3(endpoint: &str) -> Value {
     json!({"endpoint": endpoint, "bucket": "bucket", "region": "us-east-1", "access_key_id": "k",
         "secret_access_key": "s"})
 }
@@ -204,12 +204,12 @@ async fn no_spelling_leads_an_operation_into_the_servers_network() {
         let mut add = |operation, args, is_address| attacks.push(Attack { operation, args, is_address });
         for scheme in ["http", "HTTPS"] {
             add("import/url", json!({"url": format!("{scheme}://{host}:{port}/")}), is_address);
-            add("export/s3", s3(format!("{scheme}://{host}:{port}/base")), is_address);
+            add("export/s3", s3(&format!("{scheme}://{host}:{port}/base")), is_address);
         }
         add("import/url", json!({"url": format!("http://{host}/")}), is_address);
         add("import/url", json!({"url": format!("http://public.example@{host}:{port}/")}), is_address);
-        add("export/s3", s3(format!("{host}:{port}")), is_address);
-        add("export/s3", s3(host.clone()), is_address);
+        add("export/s3", s3(&format!("{host}:{port}")), is_address);
+        add("export/s3", s3(&host), is_address);
         add("export/sftp", sftp(&host, port), is_address);
         add("export/sftp", sftp(form.host, port), is_address);
     }
@@ -262,8 +262,8 @@ async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
     let (public, inside): (IpAddr, IpAddr) = ("127.0.0.9".parse().unwrap(), "127.0.0.8".parse().unwrap());
     for (operation, args) in [
         ("import/url", json!({"url": format!("http://rebound.example:{port}/")})),
-        ("export/s3", s3(format!("http://rebound.example:{port}"))),
-        ("export/s3", s3(format!("rebound.example:{port}"))),
+        ("export/s3", s3(&format!("http://rebound.example:{port}"))),
+        ("export/s3", s3(&format!("rebound.example:{port}"))),
         ("export/sftp", sftp("rebound.example", port)),
     ] {
         let resolver = Scripted::answering(&[&[public], &[inside]]);

@@ -55,12 +55,12 @@ impl Program {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (mut url, mut key) = (String::new(), String::new());
         while key.is_empty() {
-            let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await;
+            let line = tokio::time::timeout(Duration::from_mins(1), lines.next_line()).await;
             let line = line.expect("the server starts in time").unwrap().expect("the server starts");
             if let Some(rest) = line.strip_prefix("Consign is ready at ") {
-                url = rest.to_owned();
+                rest.clone_into(&mut url);
             } else if line.trim().starts_with("csk_") {
-                key = line.trim().to_owned();
+                line.trim().clone_into(&mut key);
             }
         }
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
