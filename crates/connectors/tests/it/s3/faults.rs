@@ -54,13 +54,16 @@ async fn a_cut_upload_goes_on_where_it_stood() {
     let Some(ceph) = ceph_with(bucket).await else { return };
     let proxy = Proxy::start(ceph.addr()).await.unwrap();
     let endpoint = format!("http://{}", proxy.addr());
-    let connector = with_limits(&of_ceph(&ceph.account, &endpoint, bucket), Limits { tries: 1, ..LIMITS });
+    let config = of_ceph(&ceph.account, &endpoint, bucket);
+    let connector = with_limits(&config, Limits { tries: 1, ..LIMITS });
     let size = 60 * MIB;
     let attempt = Attempt::of(size, 1);
     proxy.cut_after(size as u64 / 2);
     let error = attempt.put(&connector, "x").await.unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
     assert_eq!(attempt.progress.bytes(), 0, "a failed attempt counts nothing");
+    // Its idle connections were cut as well, and it would not try again on another.
+    let connector = s3(&config);
     assert_eq!(connector.stat("x").await.unwrap_err().kind, Kind::NotFound, "half an object is visible");
     let acknowledged = attempt.journal.open("x").unwrap().parts.len();
     assert!((1..=6).contains(&acknowledged), "{acknowledged} parts");
