@@ -11,7 +11,7 @@ use super::state::AppState;
 use crate::clock::Timestamp;
 use crate::error::{ApiResult, Faults};
 use crate::id::{JobId, KeyId, TaskId, UserId};
-use crate::model::{Job, JobStatus, Origin, State, Task, graph};
+use crate::model::{Job, Origin, State, Task, WireStatus, graph};
 use crate::operations::{self, Entry, Feed, RawArgs};
 
 /// Members of a task that are no arguments of its operation; they open its stored arguments, in this order.
@@ -78,7 +78,7 @@ pub async fn job(state: &AppState, user: UserId, key: KeyId, mut body: Map<Strin
         tag,
         // Whoever knows it may post there in our name.
         webhook_url: webhook_url.map(|url| STANDARD.encode(state.vault.seal(url.as_bytes()))),
-        status: JobStatus::Waiting,
+        status: WireStatus::Waiting,
         created_at: now,
         started_at: None,
         ended_at: None,

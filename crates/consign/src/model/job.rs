@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::id::{JobId, KeyId, UserId};
-use crate::model::Task;
+use crate::model::{Task, WireStatus};
 
 /// A job with its tasks in the order of their creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Job {
     /// Where to send its webhooks beside the user's own: base64 of the address, sealed by the server's vault.
     pub webhook_url: Option<String>,
     /// Where it stands.
-    pub status: JobStatus,
+    pub status: WireStatus,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When its first task started.
@@ -36,42 +36,4 @@ pub enum Origin {
     Key(KeyId),
     /// The server's own command line.
     Local,
-}
-
-/// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum JobStatus {
-    /// No task has started.
-    Waiting,
-    /// A task has started.
-    Processing,
-    /// All tasks have ended, none in error but those whose error is ignored.
-    Finished,
-    /// All tasks have ended, at least one in an error that counts.
-    Error,
-}
-
-impl JobStatus {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Waiting, Self::Processing, Self::Finished, Self::Error];
-
-    /// As on the wire and in rows.
-    pub const fn wire(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Processing => "processing",
-            Self::Finished => "finished",
-            Self::Error => "error",
-        }
-    }
-
-    /// Reads the wire form.
-    pub fn from_wire(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.wire() == text)
-    }
-
-    /// Whether it never changes again.
-    pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Finished | Self::Error)
-    }
 }

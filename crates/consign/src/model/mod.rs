@@ -10,7 +10,7 @@ pub mod task_state;
 pub mod user;
 
 pub use file::{BlobKey, Download, File};
-pub use job::{Job, JobStatus, Origin};
+pub use job::{Job, Origin};
 pub use ledger::LedgerEntry;
 pub use page::Page;
 pub use task::Task;

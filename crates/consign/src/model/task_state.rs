@@ -26,14 +26,14 @@ pub enum State {
     Error,
 }
 
-/// Where a task stands for clients.
+/// Where a task or a job stands for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WireStatus {
-    /// It has not started.
+    /// It has not started, nor has any of its tasks.
     Waiting,
     /// It has started; retries and recovery do not take that back.
     Processing,
-    /// It ended well.
+    /// It ended well: a job, when no task ended in an error that counts.
     Finished,
     /// It ended badly.
     Error,
@@ -143,6 +143,11 @@ impl WireStatus {
     /// Reads the wire form.
     pub fn from_wire(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.wire() == text)
+    }
+
+    /// Whether it never changes again.
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Finished | Self::Error)
     }
 }
 

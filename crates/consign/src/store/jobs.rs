@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::Result;
 use crate::clock::Timestamp;
 use crate::id::{JobId, KeyId, TaskId, UserId};
-use crate::model::{BlobKey, Job, JobStatus, Page, State, Task, WireStatus};
+use crate::model::{BlobKey, Job, Page, State, Task, WireStatus};
 
 /// A job to be stored.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub struct JobFilter {
     /// Whose.
     pub user_id: UserId,
     /// In this status.
-    pub status: Option<JobStatus>,
+    pub status: Option<WireStatus>,
     /// With this tag.
     pub tag: Option<String>,
     /// Created with this key.

@@ -3,7 +3,7 @@
 use super::{Scene, cases, file};
 use crate::clock::Timestamp;
 use crate::id::Token;
-use crate::model::{JobStatus, State};
+use crate::model::{State, WireStatus};
 use crate::store::{Applied, Cancellation, Creation};
 
 cases!(
@@ -66,7 +66,7 @@ async fn a_diamond_waits_for_both_sides(scene: Scene) {
     assert_eq!(inputs, [made.task("left"), made.task("right")], "in the order of `input`");
     assert_eq!(end.task.depends_on, inputs);
     scene.finish(&end).await;
-    assert_eq!(scene.read(&made).await.status, JobStatus::Finished);
+    assert_eq!(scene.read(&made).await.status, WireStatus::Finished);
 }
 
 async fn a_failed_task_takes_its_dependents_with_it(scene: Scene) {
@@ -202,7 +202,7 @@ async fn cancelling_ends_a_task_in_every_state(scene: Scene) {
         assert_eq!((task.state, task.code.as_deref()), (State::Error, Some("CANCELLED")), "{name}");
         assert_eq!(cancel(name).await, Cancellation::AlreadyEnded, "{name}");
     }
-    assert_eq!(scene.read(&made).await.status, JobStatus::Error);
+    assert_eq!(scene.read(&made).await.status, WireStatus::Error);
     assert!(!scene.store.holds(running.task.id, running.token).await.unwrap());
     assert_eq!(scene.try_finish(running).await, Applied::Stale);
     assert_eq!(scene.store.release_due(until).await.unwrap(), None);
@@ -229,7 +229,7 @@ async fn tasks_of_other_jobs_follow_too(scene: Scene) {
     scene.fail(&claim).await;
     assert_eq!(scene.task(id).await.code.as_deref(), Some("INPUT_TASK_FAILED"));
     let job = scene.store.job(scene.user, other).await.unwrap().expect("it exists");
-    assert_eq!((job.status, job.tasks[0].id), (JobStatus::Error, b));
+    assert_eq!((job.status, job.tasks[0].id), (WireStatus::Error, b));
     assert_eq!(job.tasks[1].state, State::Error);
 }
 
@@ -248,7 +248,7 @@ async fn a_long_chain_ends_at_once(scene: Scene) {
     let made = scene.job(&chain("")).await;
     scene.fail(&scene.claim_one().await).await;
     let job = scene.read(&made).await;
-    assert_eq!((job.status, job.tasks.len()), (JobStatus::Error, MANY));
+    assert_eq!((job.status, job.tasks.len()), (WireStatus::Error, MANY));
     assert!(job.tasks.iter().all(|task| task.state == State::Error));
 }
 
@@ -256,7 +256,7 @@ async fn a_long_chain_of_ignored_failures_ends_at_once(scene: Scene) {
     let made = scene.job(&chain("!")).await;
     scene.fail(&scene.claim_one().await).await;
     let job = scene.read(&made).await;
-    assert_eq!(job.status, JobStatus::Finished);
+    assert_eq!(job.status, WireStatus::Finished);
     assert!(job.tasks.iter().all(|task| task.state == State::Error));
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Scene, cases};
 use crate::id::{JobId, KeyId, TaskId, UserId};
-use crate::model::{JobStatus, Origin, Page, WireStatus};
+use crate::model::{Origin, Page, WireStatus};
 use crate::store::{Creation, JobFilter, TaskFilter};
 
 cases!(pages_are_newest_first, jobs_are_filtered, tasks_are_filtered, tasks_are_read_in_the_given_order, counts_count);
@@ -67,10 +67,10 @@ async fn jobs_are_filtered(scene: Scene) {
     assert_eq!(full, [scene.store.job(scene.user, tagged).await.unwrap().expect("it exists")]);
     scene.run_all(&[plain.task("c")]).await;
     for (status, expected) in [
-        (JobStatus::Waiting, &[][..]),
-        (JobStatus::Processing, &[]),
-        (JobStatus::Finished, &[tagged]),
-        (JobStatus::Error, &[plain.id]),
+        (WireStatus::Waiting, &[][..]),
+        (WireStatus::Processing, &[]),
+        (WireStatus::Finished, &[tagged]),
+        (WireStatus::Error, &[plain.id]),
     ] {
         let with = JobFilter { status: Some(status), ..jobs_of(scene.user) };
         assert_eq!(jobs(&scene, &with).await, expected, "{status:?}");

@@ -4,7 +4,7 @@ use connectors::Receipt;
 
 use super::{Scene, cases, file};
 use crate::id::{KeyId, TaskId, Token};
-use crate::model::{Download, File, JobStatus, Origin, State};
+use crate::model::{Download, File, Origin, State, WireStatus};
 use crate::store::{Applied, Creation, Idempotency, NewJob};
 
 cases!(
@@ -100,10 +100,10 @@ async fn inputs_that_have_ended_decide_how_a_task_starts(scene: Scene) {
         if state == State::Error {
             assert_eq!(task.code.as_deref(), Some("INPUT_TASK_FAILED"));
             let follows_from_ignored = task.depends_on == [made.task("ignored")];
-            let status = if follows_from_ignored { JobStatus::Finished } else { JobStatus::Error };
+            let status = if follows_from_ignored { WireStatus::Finished } else { WireStatus::Error };
             assert_eq!((job.status, job.ended_at), (status, Some(scene.now())));
         } else {
-            assert_eq!((job.status, job.ended_at), (JobStatus::Waiting, None));
+            assert_eq!((job.status, job.ended_at), (WireStatus::Waiting, None));
         }
     }
     scene.run_all(&[]).await;

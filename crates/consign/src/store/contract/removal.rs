@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Scene, cases};
 use crate::clock::Timestamp;
 use crate::id::TaskId;
-use crate::model::{JobStatus, State};
+use crate::model::{State, WireStatus};
 use crate::store::{Applied, Creation};
 
 cases!(
@@ -40,7 +40,7 @@ async fn deleting_a_task_revokes_its_lease(scene: Scene) {
     assert!(trash(&scene).await.is_empty());
     let c = claims.iter().find(|claim| claim.task.id == made.task("c")).expect("claimed");
     scene.finish(c).await;
-    assert_eq!(scene.read(&made).await.status, JobStatus::Error, "a cancelled task was part of it");
+    assert_eq!(scene.read(&made).await.status, WireStatus::Error, "a cancelled task was part of it");
 }
 
 async fn deleting_a_job_takes_everything_with_it(scene: Scene) {

@@ -9,7 +9,7 @@ use connectors::Digests;
 
 use crate::clock::{Clock, Timestamp};
 use crate::id::{JobId, SessionId, TaskId, Token, UserId};
-use crate::model::{BlobKey, File, Job, JobStatus, Origin, State, Task};
+use crate::model::{BlobKey, File, Job, Origin, State, Task, WireStatus};
 use crate::store::{Applied, Claim, ClaimRequest, Creation, NewJob, NewTask, Store};
 
 /// A store with a user and a session.
@@ -107,7 +107,7 @@ impl Scene {
                 user_id: user,
                 tag: None,
                 webhook_url: None,
-                status: JobStatus::Waiting,
+                status: WireStatus::Waiting,
                 created_at: self.now(),
                 started_at: None,
                 ended_at: None,

@@ -6,7 +6,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::{Made, Scene, cases, file};
 use crate::id::{SessionId, TaskId, Token};
-use crate::model::{Event, Job, JobStatus, State, Task, task_state};
+use crate::model::{Event, Job, State, Task, WireStatus, task_state};
 use crate::store::{Applied, Cancellation, Claim};
 
 cases!(walks_agree_with_the_table);
@@ -170,10 +170,10 @@ fn check_job(job: &Job, seed: u64) {
     }
     let ended = job.tasks.iter().map(|task| task.ended_at).collect::<Option<Vec<_>>>();
     let status = match (&ended, has_failed) {
-        (Some(_), true) => JobStatus::Error,
-        (Some(_), false) => JobStatus::Finished,
-        (None, _) if job.started_at.is_some() => JobStatus::Processing,
-        (None, _) => JobStatus::Waiting,
+        (Some(_), true) => WireStatus::Error,
+        (Some(_), false) => WireStatus::Finished,
+        (None, _) if job.started_at.is_some() => WireStatus::Processing,
+        (None, _) => WireStatus::Waiting,
     };
     assert_eq!(job.status, status, "walk {seed}");
     assert_eq!(job.ended_at, ended.and_then(|ended| ended.into_iter().max()), "walk {seed}: when the last one did");

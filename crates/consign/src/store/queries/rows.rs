@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Conn, Db, ROWS_PER_STATEMENT, Row};
 use crate::clock::Timestamp;
 use crate::id::{JobId, KeyId, TaskId, UserId};
-use crate::model::{BlobKey, Download, File, Job, JobStatus, Origin, State, Task};
+use crate::model::{BlobKey, Download, File, Job, Origin, State, Task, WireStatus};
 
 macro_rules! task_columns {
     () => {
@@ -105,7 +105,7 @@ pub(super) fn job(row: &Row) -> sqlx::Result<Job> {
         user_id: user_id(row)?,
         tag: row.try_get("tag")?,
         webhook_url: row.try_get("webhook_url")?,
-        status: JobStatus::from_wire(row.try_get("status")?).ok_or_else(|| nonsense("status"))?,
+        status: WireStatus::from_wire(row.try_get("status")?).ok_or_else(|| nonsense("status"))?,
         created_at: moment(row, "created_at")?,
         started_at: moment_if_any(row, "started_at")?,
         ended_at: moment_if_any(row, "ended_at")?,

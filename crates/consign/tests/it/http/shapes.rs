@@ -7,7 +7,7 @@ use base64::Engine as _;
 use connectors::{Digests, Receipt};
 use consign::http::body::{View, data_bytes};
 use consign::id::{JobId, KeyId, TaskId, UserId};
-use consign::model::{Download, File, Job, JobStatus, Origin, State, Task};
+use consign::model::{Download, File, Job, Origin, State, Task, WireStatus};
 use consign::secret::Vault;
 use uuid::Uuid;
 
@@ -206,7 +206,7 @@ fn a_failed_task_and_its_job() {
         user_id: UserId(1),
         tag: None,
         webhook_url: Some("https://hook.example.test".to_owned()),
-        status: JobStatus::Error,
+        status: WireStatus::Error,
         created_at: START,
         started_at: Some(START),
         ended_at: Some(START.plus(Duration::from_secs(3))),

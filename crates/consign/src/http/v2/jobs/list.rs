@@ -9,7 +9,7 @@ use crate::error::{ApiError, ApiResult, Faults};
 use crate::http::body::{JobBody, View, json};
 use crate::http::extract::{By, Query};
 use crate::http::{AppState, page};
-use crate::model::JobStatus;
+use crate::model::WireStatus;
 use crate::store::JobFilter;
 
 /// Answers with a page.
@@ -19,7 +19,7 @@ use crate::store::JobFilter;
 pub async fn handler(State(state): State<AppState>, By(caller): By, view: View, query: Query) -> ApiResult<Response> {
     let mut faults = Faults::default();
     let status = query.get("filter[status]").and_then(|text| {
-        let status = JobStatus::from_wire(text);
+        let status = WireStatus::from_wire(text);
         if status.is_none() {
             faults.add("filter.status", "The selected filter.status is invalid.");
         }

@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
 use super::super::body::{View, data, no_content};
-use crate::model::{Job, JobStatus};
+use crate::model::{Job, WireStatus};
 
 pub mod create;
 pub mod delete;
@@ -15,7 +15,7 @@ pub mod wait;
 /// A job as an answer; or, if the client wants that and there is one, the way to its first file.
 fn answer(view: &View, status: StatusCode, job: &Job, redirect: bool) -> Response {
     if redirect
-        && job.status == JobStatus::Finished
+        && job.status == WireStatus::Finished
         && let Some(location) = view.first_download(job).and_then(|url| HeaderValue::try_from(url).ok())
     {
         let mut response = no_content();
