@@ -68,7 +68,7 @@ impl Includes {
 async fn shown_payload(state: &AppState, view: &View, task: &Task) -> ApiResult<Option<Map<String, Value>>> {
     let Some(mut args) = payload(state, task.id).await? else { return Ok(None) };
     let mut shown = Map::new();
-    for name in super::plan::OWN_MEMBERS {
+    for name in operations::prepare::OWN_MEMBERS {
         if let Some(value) = args.shift_remove(name) {
             shown.insert(name.to_owned(), value);
         }

@@ -14,9 +14,6 @@ use crate::id::{JobId, KeyId, TaskId, UserId};
 use crate::model::{Job, Origin, State, Task, WireStatus, graph};
 use crate::operations::{self, Entry, Feed, RawArgs};
 
-/// Members of a task that are no arguments of its operation; they open its stored arguments, in this order.
-pub const OWN_MEMBERS: [&str; 3] = ["operation", "input", "ignore_error"];
-
 /// A job that is ready to be stored.
 #[derive(Clone, Debug)]
 pub struct PlannedJob {

@@ -21,13 +21,8 @@ const SHOWN_LETTERS_MAX: usize = 64;
 /// How alike (Jaro–Winkler, from 0 to 1) two names are of which one may be meant by the other.
 const ALIKE: f64 = 0.85;
 
-/// Members of a task that are no arguments of its operation.
-const SHARED: [&str; 4] = ["operation", "input", "name", "ignore_error"];
-
-/// Whether a member of a task is no argument of its operation.
-pub fn is_shared(member: &str) -> bool {
-    SHARED.contains(&member)
-}
+/// Members of a task that are no arguments of its operation; they open its stored arguments, in this order.
+pub const OWN_MEMBERS: [&str; 3] = ["operation", "input", "ignore_error"];
 
 /// JSON Schema of an operation's arguments.
 pub(super) fn schema_of<O: Operation>() -> Schema {

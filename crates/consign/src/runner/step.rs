@@ -194,7 +194,7 @@ pub(super) fn open(
     };
     let plain = runner.tools().vault.open(payload).map_err(|error| unreadable().because(error))?;
     let mut args: RawArgs = serde_json::from_slice(&plain).map_err(|error| unreadable().because(error))?;
-    args.retain(|name, value| !operations::prepare::is_shared(name) && *value != Value::Null);
+    args.retain(|name, value| !operations::prepare::OWN_MEMBERS.contains(&name.as_str()) && *value != Value::Null);
     Ok((entry, args))
 }
 
