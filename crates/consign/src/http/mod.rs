@@ -1,6 +1,6 @@
 //! How clients reach the server: the API of `/v2`, the upload form, download links, and what operators look at.
 //!
-//! Start with [`router`], which shows every route on one page. A handler authenticates, validates, makes one store
+//! Start with [`router()`], which shows every route on one page. A handler authenticates, validates, makes one store
 //! call and shapes the answer ([`body`]); it never runs an operation. What goes wrong is an
 //! [`ApiError`](crate::error::ApiError), and [`error`] turns it into the one shape of error that clients know.
 

@@ -1,6 +1,6 @@
 //! The store: jobs, tasks, files, users, the ledger and the outbox, on stable storage. The task rows are the queue.
 //!
-//! [`Store`] is what happens, not tables; a database implements it and passes [`contract`]. Nothing outside this
+//! [`Store`] is what happens, not tables; a database implements it and passes the suite in `contract`. Nothing outside this
 //! folder knows which database it is. Every method that changes something is one transaction and returns once that
 //! transaction is on stable storage. Methods that need the time are given it.
 
