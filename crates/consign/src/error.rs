@@ -286,7 +286,9 @@ impl TaskError {
 
 impl From<connectors::Error> for TaskError {
     fn from(error: connectors::Error) -> Self {
-        let code = Code::from(error.kind);
+        // Without an answer nobody else has refused it: an argument cannot be used.
+        let is_own = error.kind == Kind::InvalidRequest && error.answer.is_none();
+        let code = if is_own { Code::InvalidData } else { Code::from(error.kind) };
         let message = if error.kind == Kind::Local {
             "The server could not read or write its own files; its log says why.".to_owned()
         } else {
@@ -296,7 +298,12 @@ impl From<connectors::Error> for TaskError {
     }
 }
 
+/// Begins with a capital letter, unless it begins with a name, such as that of a host or an argument.
 fn sentence(text: &str) -> String {
+    let begins_with_a_word = ["a ", "an ", "no ", "the "].iter().any(|word| text.starts_with(word));
+    if !begins_with_a_word {
+        return text.to_owned();
+    }
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

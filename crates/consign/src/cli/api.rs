@@ -16,6 +16,7 @@ use http::{Method, Request, StatusCode, header};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
+use url::Url;
 
 /// Longest answer that is read into memory.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -37,13 +38,24 @@ pub(super) struct Api {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct Refused {
-    pub(super) status: StatusCode,
-    pub(super) message: String,
+    status: StatusCode,
+    message: String,
+}
+
+impl Refused {
+    /// Whether the same call will be refused again: the job or the key is wrong, the server is not busy.
+    pub(super) fn is_of_the_caller(&self) -> bool {
+        self.status.is_client_error() && self.status != StatusCode::TOO_MANY_REQUESTS
+    }
 }
 
 impl Api {
     /// A client of the server at `base`, with an API key.
     pub(super) fn new(base: &str, key: Secret) -> anyhow::Result<Self> {
+        let is_web = Url::parse(base).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !is_web {
+            return Err(anyhow!("`{base}` is not the address of a server; write it as https://HOST"));
+        }
         // Whoever runs this command chose the server, and what that server links to; both may be anywhere.
         let anywhere = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|network| network.parse().ok());
         let client = Client::new(Guard::new(anywhere), tls_config(&[])?, &Limits::default());

@@ -55,7 +55,16 @@ impl Doctor {
             print::line(reference::default_file().trim_end());
             return Ok(ExitCode::SUCCESS);
         }
-        let config = self.settings.load()?;
+        let config = match Config::load(self.settings.config.as_deref()) {
+            Ok(config) => config,
+            Err(faults) => {
+                let mut report = Report::default();
+                for fault in &faults.0 {
+                    report.bad("settings", fault);
+                }
+                return Ok(ExitCode::from(EXIT_FAILED));
+            }
+        };
         print::line(format!("Consign {}\n\nSettings in force (secrets are not shown):", env!("CARGO_PKG_VERSION")));
         let shown = toml::to_string(&serde_json::to_value(&config).map(without_nulls)?)?;
         for line in shown.lines() {
@@ -153,6 +162,11 @@ fn free_bytes(path: &Path) -> u64 {
 async fn check_network(config: &Config, report: &mut Report) {
     if let Err(error) = server::network::open(config) {
         return report.bad("egress", error.to_string());
+    }
+    match server::tls::acceptor(&config.tls) {
+        Ok(Some(_)) => report.good("tls", "certificate and key can be used"),
+        Ok(None) => note("tls", "none: the server speaks plain HTTP"),
+        Err(error) => report.bad("tls", error.to_string()),
     }
     if config.egress.allow.is_empty() {
         report.good("egress", "public addresses only; `egress.allow` adds private ones");

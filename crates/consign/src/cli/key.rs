@@ -13,6 +13,9 @@ use crate::model::Scope;
 use crate::server::Base;
 use crate::store::NewKey;
 
+/// Longest name of a key or a user.
+const NAME_BYTES_MAX: usize = 255;
+
 /// Make, list and revoke API keys. Works while the server runs.
 #[derive(Debug, Subcommand)]
 pub(super) enum Key {
@@ -30,15 +33,16 @@ pub(super) struct Create {
     #[command(flatten)]
     settings: Settings,
     /// Name of the key, to list and revoke it by
+    #[arg(value_parser = parse_name)]
     name: String,
     /// Whose key it is; the user is made if new. Users do not see each other's jobs
-    #[arg(long, default_value = "admin")]
+    #[arg(long, default_value = "admin", value_parser = parse_name)]
     user: String,
-    /// What the key may do; may be given several times. Default: everything
-    #[arg(long = "scope", value_name = "SCOPE", value_parser = parse_scope)]
+    /// What the key may do; several scopes may be given. Default: everything
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = parse_scope, num_args = 1.., value_delimiter = ',')]
     scopes: Vec<Scope>,
     /// When the key stops working, such as 90d or 12h. Default: never
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_expiry)]
     expires: Option<Period>,
 }
 
@@ -61,6 +65,18 @@ pub(super) struct Revoke {
 fn parse_scope(text: &str) -> Result<Scope, String> {
     let known = || Scope::ALL.map(Scope::wire).join(", ");
     Scope::from_wire(text).ok_or_else(|| format!("there is no scope `{text}`; scopes are {}", known()))
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_expiry(text: &str) -> Result<Period, String> {
+    let period: Period = text.parse()?;
+    if period.0.is_zero() { Err("it would have expired already".to_owned()) } else { Ok(period) }
 }
 
 impl Key {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{BadConfig, Config};
+use crate::server;
 
 mod api;
 #[cfg(feature = "practice")]
@@ -85,7 +86,8 @@ impl Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        let code = if error.is::<BadConfig>() { EXIT_USAGE } else { EXIT_FAILED };
+        let is_setting = matches!(error.downcast_ref::<server::Error>(), Some(server::Error::Setting(_)));
+        let code = if is_setting || error.is::<BadConfig>() { EXIT_USAGE } else { EXIT_FAILED };
         Self { code, error }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use connectors::Secret;
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
 use super::api::{Api, Refused};
@@ -57,8 +57,9 @@ impl Run {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let job = self.read().map_err(Failure::usage)?;
         self.check_uploads(&job).map_err(Failure::usage)?;
+        self.check_output(&job).map_err(Failure::usage)?;
         if let Some(server) = &self.server {
-            let api = Api::new(server, self.key.clone().unwrap_or_default())?;
+            let api = Api::new(server, self.key.clone().unwrap_or_default()).map_err(Failure::usage)?;
             return self.drive(&api, &job).await;
         }
         let config = self.settings.load()?;
@@ -75,12 +76,11 @@ impl Run {
     }
 
     fn read(&self) -> anyhow::Result<Value> {
-        let shown = self.job.display();
-        let text = if self.job == Path::new("-") {
-            std::io::read_to_string(std::io::stdin())?
-        } else {
-            std::fs::read_to_string(&self.job).with_context(|| format!("{shown} cannot be read"))?
-        };
+        let is_input = self.job == Path::new("-");
+        let shown = if is_input { "standard input".to_owned() } else { self.job.display().to_string() };
+        let text =
+            if is_input { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(&self.job) };
+        let text = text.with_context(|| format!("{shown} cannot be read"))?;
         serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON"))
     }
 
@@ -93,7 +93,11 @@ impl Run {
             .filter(|(_, task)| task["operation"] == "import/upload")
             .map(|(name, _)| name.as_str())
             .collect();
+        let mut seen = HashSet::new();
         for (task, path) in &self.uploads {
+            if !seen.insert(task) {
+                return Err(anyhow!("--upload {task}=… is given twice; a task takes one file"));
+            }
             if !waiting.contains(task.as_str()) {
                 return Err(anyhow!("--upload {task}=…: the job has no import/upload task named `{task}`"));
             }
@@ -110,12 +114,22 @@ impl Run {
         }
     }
 
+    /// There is a place for what `export/url` tasks offer, before anything is started.
+    fn check_output(&self, job: &Value) -> anyhow::Result<()> {
+        let offers = |task: &Value| task["operation"] == "export/url";
+        if !job["tasks"].as_object().into_iter().flatten().any(|(_, task)| offers(task)) {
+            return Ok(());
+        }
+        std::fs::create_dir_all(&self.output)
+            .with_context(|| format!("--output: {} cannot be made or is no folder", self.output.display()))
+    }
+
     async fn drive(&self, api: &Api, job: &Value) -> Result<ExitCode, Failure> {
         let created = match api.call(Method::POST, "/v2/jobs", Some(job)).await {
             Ok(created) => created,
             Err(error) => {
                 let code = match error.downcast_ref::<Refused>() {
-                    Some(refused) if refused.status == StatusCode::UNPROCESSABLE_ENTITY => EXIT_USAGE,
+                    Some(refused) if refused.is_of_the_caller() => EXIT_USAGE,
                     Some(_) | None => EXIT_FAILED,
                 };
                 return Err(Failure { code, error });
@@ -145,15 +159,13 @@ impl Run {
         for task in job["tasks"].as_array().into_iter().flatten().filter(|task| task["operation"] == "export/url") {
             for file in task["result"]["files"].as_array().into_iter().flatten() {
                 let (Some(url), Some(name)) = (file["url"].as_str(), file["filename"].as_str()) else { continue };
-                tokio::fs::create_dir_all(&self.output)
-                    .await
-                    .with_context(|| format!("{} cannot be made", self.output.display()))?;
                 let path = self.output.join(unused(&crate::files::name::safe(name), &mut used));
                 let meter = board.meter(format!("⇒ {}", path.display()), file["size"].as_u64().unwrap_or(0));
                 let digest = api.download(url, &path, Arc::clone(&meter)).await?;
                 if file["sha256"].as_str().is_some_and(|sha256| sha256 != hex::encode(digest)) {
                     return Err(anyhow!("{} is not what the server holds; run the job again", path.display()));
                 }
+                print::note(format!("  ⇒ {}", path.display()));
             }
         }
         Ok(())

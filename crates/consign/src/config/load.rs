@@ -1,6 +1,7 @@
 //! Reads the settings from their four places, and says which key is wrong and where it stood.
 
 use std::path::Path;
+use std::time::Duration;
 
 use connectors::egress::Rule;
 use figment::Figment;
@@ -14,6 +15,8 @@ use crate::secret::without_credentials;
 
 /// Prefix of environment variables.
 const PREFIX: &str = "CONSIGN_";
+/// Shorter than that a period of time makes no sense.
+const PERIOD_MIN: Duration = Duration::from_secs(1);
 /// What begins with these is for the project's own scripts.
 const NOT_SETTINGS: [&str; 4] = ["test_", "ci_", "bench_", "key"];
 
@@ -33,8 +36,8 @@ impl Config {
     pub fn load(file: Option<&Path>) -> Result<Self, BadConfig> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(file) = file {
-            if !file.is_file() {
-                return Err(BadConfig(vec![format!("the settings file {} cannot be read", file.display())]));
+            if let Err(error) = std::fs::read(file) {
+                return Err(BadConfig(vec![format!("the settings file {} cannot be read: {error}", file.display())]));
             }
             figment = figment.merge(Toml::file_exact(file));
         }
@@ -75,6 +78,18 @@ impl Config {
                 faults.push(format!("{key}: must be at least 1"));
             }
         }
+        for (key, period) in [
+            ("retention", self.retention),
+            ("limits.task_timeout", self.limits.task_timeout),
+            ("limits.upload_lifetime", self.limits.upload_lifetime),
+            ("limits.wait_max", self.limits.wait_max),
+            ("transfer.connect_timeout", self.transfer.connect_timeout),
+            ("transfer.idle_timeout", self.transfer.idle_timeout),
+        ] {
+            if period.0 < PERIOD_MIN {
+                faults.push(format!("{key}: must be at least 1 s"));
+            }
+        }
         if faults.is_empty() { Ok(()) } else { Err(BadConfig(faults)) }
     }
 }
@@ -82,20 +97,26 @@ impl Config {
 /// Says what is wrong with which key, and where it stood.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the library's own words do for all other kinds")]
 fn sentence(error: &FigmentError) -> String {
-    let place =
-        error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref().map(|source| format!(" in {source}")));
-    let place = place.unwrap_or_else(|| match &error.metadata {
-        Some(metadata) => format!(" in {}", metadata.name),
-        None => String::new(),
-    });
     let path = error.path.join(".");
+    let place = match &error.metadata {
+        Some(metadata) if metadata.name.contains("environment") => {
+            format!(" in the environment ({PREFIX}{})", path.replace('.', "__").to_ascii_uppercase())
+        }
+        Some(metadata) => match &metadata.source {
+            Some(source) => format!(" in {source}"),
+            None => format!(" in {}", metadata.name),
+        },
+        None => String::new(),
+    };
     match &error.kind {
         Kind::UnknownField(field, _) => {
             let prefix = path.strip_suffix(field.as_str()).unwrap_or(&path).trim_end_matches('.');
             let key = if prefix.is_empty() { field.clone() } else { format!("{prefix}.{field}") };
             match closest(&key) {
                 Some(known) => format!("there is no setting `{key}`{place}; did you mean `{known}`?"),
-                None => format!("there is no setting `{key}`{place}; `consign doctor` lists all settings"),
+                None => {
+                    format!("there is no setting `{key}`{place}; `consign doctor --default-config` lists all settings")
+                }
             }
         }
         // The library quotes what it read.
@@ -104,11 +125,14 @@ fn sentence(error: &FigmentError) -> String {
     }
 }
 
-/// The known key that is spelled most like this one.
+/// The known key that is spelled most like this one: in the same section, or anywhere for a key without one.
 fn closest(key: &str) -> Option<String> {
+    let section = key.rsplit_once('.').map(|(section, _)| section);
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     keys()
         .into_iter()
-        .map(|known| (strsim::jaro_winkler(key, &known), known))
+        .filter(|known| section.is_none_or(|section| known.rsplit_once('.').is_some_and(|(place, _)| place == section)))
+        .map(|known| (strsim::jaro_winkler(&last(key), &last(&known)), known))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, known)| known)

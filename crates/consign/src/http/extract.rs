@@ -152,6 +152,14 @@ impl Query {
         Self(self.0.iter().filter(|(key, _)| key != name).cloned().collect())
     }
 
+    /// The same query with another value for what has that name.
+    #[must_use]
+    pub fn with(&self, name: &str, value: String) -> Self {
+        let mut changed = self.without(name);
+        changed.0.push((name.to_owned(), value));
+        changed
+    }
+
     /// All pairs.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
@@ -276,7 +284,10 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<String>> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().ok().map(str::trim).filter(|text| (1..=255).contains(&text.len()));
+    if value.as_bytes().trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let text = value.to_str().ok().map(str::trim).filter(|text| text.len() <= 255);
     text.map(|text| Some(text.to_owned())).ok_or_else(|| {
         let mut faults = crate::error::Faults::default();
         faults.add("Idempotency-Key", "The header must have 1 to 255 visible ASCII characters.");

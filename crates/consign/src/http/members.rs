@@ -52,7 +52,7 @@ pub(super) fn task_members(tasks: Option<Value>, tasks_max: u32, faults: &mut Fa
         }
     };
     if tasks.len() > tasks_max as usize {
-        faults.add("tasks", format!("The tasks may not be more than {tasks_max}."));
+        faults.add("tasks", format!("The tasks may not have more than {tasks_max} items."));
         return Vec::new();
     }
     let is_name = |name: &str| {

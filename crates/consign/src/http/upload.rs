@@ -152,7 +152,9 @@ async fn fields(parts: &mut Incoming, task: &Task, state: &AppState) -> ApiResul
 }
 
 async fn keep(state: &AppState, task: &Task, token: Token, head: Head, parts: Incoming) -> ApiResult<File> {
-    let name = crate::files::name::safe(head.filename.as_deref().unwrap_or("file"));
+    let payload = include::payload(state, task.id).await?.unwrap_or_default();
+    let wanted = payload.get("filename").and_then(|name| name.as_str()).filter(|name| !name.is_empty());
+    let name = crate::files::name::safe(wanted.or(head.filename.as_deref()).unwrap_or("file"));
     let content_type = crate::files::name::content_type(&name);
     let blob = BlobKey::new(task.id, token, 1);
     let limit = state.config.limits.file_bytes_max.as_u64();

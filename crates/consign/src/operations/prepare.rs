@@ -44,7 +44,7 @@ pub(super) fn prepare<O: Operation>(args: &mut RawArgs, schema: &Schema) -> Resu
         let mut further = Faults::default();
         if let Err(report) = typed.validate() {
             for (path, error) in report.iter() {
-                further.add(path.to_string(), format!("The {path} is invalid: {error}."));
+                further.add(path.to_string(), out_of_bounds(&path.to_string(), &error.to_string()));
             }
         }
         O::check(&typed, &mut further);
@@ -55,6 +55,17 @@ pub(super) fn prepare<O: Operation>(args: &mut RawArgs, schema: &Schema) -> Resu
         }
     }
     if faults.is_empty() { Ok(warnings) } else { Err(faults) }
+}
+
+/// Says which bound a value breaks; the validator's words where it has better ones.
+fn out_of_bounds(path: &str, told: &str) -> String {
+    if told == "length is lower than 1" {
+        return format!("The {path} field is required.");
+    }
+    match told.strip_prefix("length is greater than ") {
+        Some(most) => format!("The {path} may not be greater than {most} characters."),
+        None => format!("The {path} is invalid: {told}."),
+    }
 }
 
 /// Reads arguments that were checked when the task was made.

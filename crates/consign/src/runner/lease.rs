@@ -15,6 +15,8 @@ use crate::store::Heartbeat;
 
 /// Time between heartbeats.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// Time between looks at the progress of tasks: what moved is written at once, with the heartbeat that is due anyway.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// A session that was not seen for so long is dead.
 pub const SESSION_DEAD_AFTER: Duration = Duration::from_secs(10);
 /// A process that was not answered for so long stops its own work: [`SESSION_DEAD_AFTER`] less the time to stop.
@@ -22,13 +24,21 @@ const FENCE_AFTER: Duration = Duration::from_secs(8);
 
 /// Sends heartbeats until it is cancelled.
 pub(super) async fn run(runner: Runner) {
-    let mut ticks = interval(HEARTBEAT_EVERY);
+    let mut ticks = interval(PROGRESS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_beat: Option<Instant> = None;
+    let mut told = Vec::new();
     loop {
         ticks.tick().await;
         let sent = Instant::now();
-        let tools = runner.tools();
         let progress = runner.progress();
+        let is_due = last_beat.is_none_or(|last| sent.duration_since(last) >= HEARTBEAT_EVERY);
+        if !is_due && !progress.iter().any(|task| task.percent > 0 && !told.contains(task)) {
+            continue;
+        }
+        last_beat = Some(sent);
+        told.clone_from(&progress);
+        let tools = runner.tools();
         let beat = tools.store.heartbeat(runner.session(), &progress, tools.clock.now());
         match timeout(HEARTBEAT_EVERY, beat).await {
             Ok(Ok(Heartbeat::Alive)) => runner.note_beat(sent),

@@ -23,7 +23,7 @@ mod first_key;
 mod key_file;
 mod listen;
 pub mod network;
-mod tls;
+pub mod tls;
 
 pub use first_key::FirstKey;
 

@@ -11,7 +11,10 @@ use super::Error;
 use crate::config::Tls;
 
 /// Reads certificate and key; none when TLS is not set up.
-pub(super) fn acceptor(settings: &Tls) -> Result<Option<TlsAcceptor>, Error> {
+///
+/// # Errors
+/// [`Error::Setting`] when one of them cannot be used.
+pub fn acceptor(settings: &Tls) -> Result<Option<TlsAcceptor>, Error> {
     let (Some(cert), Some(key)) = (&settings.cert, &settings.key) else { return Ok(None) };
     let unreadable = |what: &str, path: &std::path::Path, error: &dyn std::fmt::Display| {
         Error::Setting(format!("tls.{what}: {} cannot be used: {error}", path.display()))

@@ -73,7 +73,7 @@ pub enum Cancellation {
 }
 
 /// Progress of a running task.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskProgress {
     /// The task.
     pub id: TaskId,

@@ -3,8 +3,9 @@
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use url::Url;
 
-use crate::error::{Code, TaskError};
+use crate::error::{Code, Faults, TaskError};
 use crate::operations::{Context, Feed, Operation, Outcome};
 
 /// The operation `import/upload`; its manual stands on [`Args`], where OpenAPI and the manual find it.
@@ -27,12 +28,24 @@ pub(super) struct Args {
     /// Address that the browser is sent to after the upload, instead of the answer `201 Created`.
     #[garde(length(max = 8192))]
     redirect: Option<String>,
+    /// Name of the file. By default the one that the client posts.
+    #[garde(length(max = 255))]
+    filename: Option<String>,
 }
 
 impl Operation for ImportUpload {
     const NAME: &'static str = "import/upload";
     const FEED: Feed = Feed::Client;
     type Args = Args;
+
+    fn check(args: &Args, faults: &mut Faults) {
+        let is_web = |text: &String| {
+            Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        };
+        if args.redirect.as_ref().is_some_and(|redirect| !redirect.is_empty() && !is_web(redirect)) {
+            faults.add("redirect", "The redirect format is invalid.");
+        }
+    }
 
     async fn run(_args: Args, _task: Context) -> Result<Outcome, TaskError> {
         Err(TaskError::new(Code::Internal, "A file that the client sends cannot be fetched."))

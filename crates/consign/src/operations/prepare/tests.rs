@@ -142,7 +142,7 @@ fn bounds_are_kept() {
     let found = faults(json!({ "bucket": "toolong", "secret_access_key": "s", "port": 70_000 }));
     assert_eq!(
         found,
-        ["bucket: The bucket is invalid: length is greater than 5.", "port: The port must be between 1 and 65535.",]
+        ["bucket: The bucket may not be greater than 5 characters.", "port: The port must be between 1 and 65535.",]
     );
     for wrong in [json!(["a"]), json!(123), json!(true), json!({})] {
         let found = faults(json!({ "bucket": wrong, "secret_access_key": "s", "port": 0 }));

@@ -157,9 +157,9 @@ impl Stage {
             case("export/s3", Ends::Error("ACCESS_DENIED"), with_token(format!("http://{web}/echo-code/403"))),
             case("export/s3", Ends::Error("REMOTE_UNAVAILABLE"), with_token(format!("http://{web}/echo/500"))),
             case("export/s3", Ends::Error("HOST_NOT_ALLOWED"), with_token("http://10.0.0.1".to_owned())),
-            case("export/s3", Ends::Error("REMOTE_REFUSED"), with_token(format!("http://ann:{wrong}@{web}/?{query}"))),
-            case("export/s3", Ends::Error("REMOTE_REFUSED"), with_token(format!("ann:{wrong}@{web}/?{query}"))),
-            case("export/s3", Ends::Error("REMOTE_REFUSED"), with_token(format!("storage.example/?{query}"))),
+            case("export/s3", Ends::Error("INVALID_DATA"), with_token(format!("http://ann:{wrong}@{web}/?{query}"))),
+            case("export/s3", Ends::Error("INVALID_DATA"), with_token(format!("ann:{wrong}@{web}/?{query}"))),
+            case("export/s3", Ends::Error("INVALID_DATA"), with_token(format!("storage.example/?{query}"))),
             case("export/s3", Ends::Cancelled, with_token(format!("http://{web}/silent"))),
             case("export/s3", Ends::Invalid, faulty),
         ]
@@ -188,7 +188,7 @@ impl Stage {
                 Ends::Error("HOST_NOT_ALLOWED"),
                 to("10.0.0.1:22".parse().unwrap(), "password", &self.wrong.text),
             ),
-            case("export/sftp", Ends::Error("REMOTE_REFUSED"), elsewhere),
+            case("export/sftp", Ends::Error("INVALID_DATA"), elsewhere),
             case("export/sftp", Ends::Cancelled, to(self.silent, "password", &self.wrong.text)),
             case("export/sftp", Ends::Invalid, faulty),
         ]

@@ -12,6 +12,9 @@ use crate::http::{AppState, page};
 use crate::model::WireStatus;
 use crate::store::JobFilter;
 
+/// What stands before a key's id where a link names the key instead of its token.
+const KEY_REFERENCE: &str = "key:";
+
 /// Answers with a page.
 ///
 /// # Errors
@@ -37,14 +40,22 @@ pub async fn handler(State(state): State<AppState>, By(caller): By, view: View, 
     };
     let mut can_match = true;
     if let Some(token) = query.get("filter[access_token]") {
-        let found = state.store.key_by_hash(&auth::hash(token)).await?;
-        filter.key_id = found.filter(|(key, _)| key.user_id == caller.id()).map(|(key, _)| key.id);
+        filter.key_id = if let Some(id) = token.strip_prefix(KEY_REFERENCE) {
+            // From a link of ours. Whose key it is does not matter: only this user's own jobs are listed.
+            id.parse().ok()
+        } else {
+            let found = state.store.key_by_hash(&auth::hash(token)).await?;
+            found.filter(|(key, _)| key.user_id == caller.id()).map(|(key, _)| key.id)
+        };
         can_match = filter.key_id.is_some();
     }
     let (jobs, has_more) = if can_match { state.store.list_jobs(&filter, page).await? } else { (Vec::new(), false) };
     let jobs: Vec<JobBody> = jobs.iter().map(|job| view.job(job, with_tasks)).collect();
-    // A token must not come back in the links of the page.
-    let shown = query.without("filter[access_token]");
+    // A token must not come back in the links of the page; the name of its key does as well.
+    let shown = match filter.key_id {
+        Some(id) => query.with("filter[access_token]", format!("{KEY_REFERENCE}{id}")),
+        None => query.without("filter[access_token]"),
+    };
     let path = format!("{}/v2/jobs", view.public_url());
     Ok::<_, ApiError>(json(StatusCode::OK, &page::envelope(path, &shown, page, has_more, jobs)))
 }
