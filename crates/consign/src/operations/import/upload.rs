@@ -3,9 +3,8 @@
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use url::Url;
 
-use crate::error::{Code, Faults, TaskError};
+use crate::error::{Code, TaskError};
 use crate::operations::{Context, Feed, Operation, Outcome};
 
 /// The operation `import/upload`; its manual stands on [`Args`], where OpenAPI and the manual find it.
@@ -25,7 +24,8 @@ pub(super) struct ImportUpload;
 #[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ImportUploadArgs")]
 pub(super) struct Args {
-    /// Address that the browser is sent to after the upload, instead of the answer `201 Created`.
+    /// Web address that the browser is sent to after the upload, instead of the answer `201 Created`. What is no `http`
+    /// or `https` address is ignored.
     #[garde(length(max = 8192))]
     redirect: Option<String>,
     /// Name of the file. By default the one that the client posts.
@@ -37,15 +37,6 @@ impl Operation for ImportUpload {
     const NAME: &'static str = "import/upload";
     const FEED: Feed = Feed::Client;
     type Args = Args;
-
-    fn check(args: &Args, faults: &mut Faults) {
-        let is_web = |text: &String| {
-            Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        };
-        if args.redirect.as_ref().is_some_and(|redirect| !redirect.is_empty() && !is_web(redirect)) {
-            faults.add("redirect", "The redirect format is invalid.");
-        }
-    }
 
     async fn run(_args: Args, _task: Context) -> Result<Outcome, TaskError> {
         Err(TaskError::new(Code::Internal, "A file that the client sends cannot be fetched."))

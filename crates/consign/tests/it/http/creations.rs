@@ -132,7 +132,7 @@ async fn the_number_of_tasks_is_bounded() {
         .collect::<serde_json::Map<_, _>>()
         .into();
     let errors = app.post("/v2/jobs", json!({"tasks": tasks})).await.fails(422, "INVALID_DATA");
-    assert_eq!(errors["errors"]["tasks"][0], "The tasks may not be more than 2.");
+    assert_eq!(errors["errors"]["tasks"][0], "The tasks may not have more than 2 items.");
 }
 
 #[tokio::test]
@@ -166,5 +166,6 @@ async fn an_idempotency_key_makes_one_job_of_many_requests() {
     assert!(racing.iter().all(|reply| reply.status == 201 && reply.body == racing[0].body));
     assert_eq!(racing.iter().filter(|reply| reply.header("idempotent-replayed").is_empty()).count(), 1);
     assert_eq!(app.get("/v2/jobs").await.json()["data"].as_array().unwrap().len(), 3);
-    send(body, "").await.fails(422, "INVALID_DATA");
+    assert_ne!(send(body, "").await.body, first.body, "an empty key is none");
+    send(body, &"k".repeat(256)).await.fails(422, "INVALID_DATA");
 }

@@ -229,6 +229,15 @@ async fn a_redirect_after_an_upload_is_a_web_address_or_none() {
 }
 
 #[tokio::test]
+async fn the_name_given_at_creation_wins_over_the_posted_one() {
+    let app = App::new().await;
+    let form = form(&app, json!({ "filename": "over.bin" })).await;
+    assert_eq!(form.post(&app, form.body("a.txt", CONTENT)).await.status, 201);
+    let task = app.get(&format!("/v2/tasks/{}", form.task)).await.json();
+    assert_eq!(task["data"]["result"]["files"][0]["filename"], "over.bin");
+}
+
+#[tokio::test]
 async fn a_form_of_endless_fields_is_refused() {
     let app = App::new().await;
     let form = form(&app, json!({})).await;
