@@ -92,6 +92,10 @@ async fn jobs_are_listed_without_tasks_unless_asked_for() {
     assert!(ids(&app, "/v2/jobs?filter[tag]=other").await.is_empty());
     assert!(ids(&app, "/v2/jobs?filter[status]=finished").await.is_empty());
     assert_eq!(ids(&app, &format!("/v2/jobs?filter[access_token]={}", app.key)).await, [job.as_str()]);
+    let page = app.get(&format!("/v2/jobs?filter[access_token]={}", app.key)).await;
+    assert!(!page.text().contains(&app.key), "the token comes back in the links");
+    let first = page.json()["links"]["first"].as_str().unwrap().split_once("/v2/").unwrap().1.to_owned();
+    assert_eq!(ids(&app, &format!("/v2/{first}")).await, [job.as_str()], "the links keep the filter");
     let unknown = app.get("/v2/jobs?filter[access_token]=nonsense").await;
     assert!(unknown.json()["data"].as_array().unwrap().is_empty() && !unknown.text().contains("nonsense"));
 }
