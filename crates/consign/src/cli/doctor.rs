@@ -15,7 +15,8 @@ const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 
 /// Check this installation: settings, database, file store, secret key, egress rules. Works while the server runs.
 ///
-/// Prints one line a check and what to do about those that fail. Exit code 0 when all passed, 1 when one failed.
+/// Prints one line a check and what to do about those that fail. Exit code 0 when all passed, 1 when one failed, 2 when
+/// the settings themselves are wrong.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
@@ -55,16 +56,7 @@ impl Doctor {
             print::line(reference::default_file().trim_end());
             return Ok(ExitCode::SUCCESS);
         }
-        let config = match Config::load(self.settings.config.as_deref()) {
-            Ok(config) => config,
-            Err(faults) => {
-                let mut report = Report::default();
-                for fault in &faults.0 {
-                    report.bad("settings", fault);
-                }
-                return Ok(ExitCode::from(EXIT_FAILED));
-            }
-        };
+        let config = self.settings.load()?;
         print::line(format!("Consign {}\n\nSettings in force (secrets are not shown):", env!("CARGO_PKG_VERSION")));
         let shown = toml::to_string(&serde_json::to_value(&config).map(without_nulls)?)?;
         for line in shown.lines() {
