@@ -17,8 +17,9 @@ port=${SSHD_PORT:-$(free_port)} port_kbd=${SSHD_PORT_KBD:-$(free_port)} port_pla
 if [ -x /usr/sbin/sshd ]; then
     sshd=/usr/sbin/sshd
 else
-    sshd=$CACHE/deb/root/usr/sbin/sshd
-    LD_LIBRARY_PATH=$(libraries "$CACHE/deb/root")
+    unpacked=$CACHE/deb/root
+    sshd=$unpacked/usr/sbin/sshd
+    LD_LIBRARY_PATH=$(libraries "$unpacked")
     export LD_LIBRARY_PATH
 fi
 [ -x "$sshd" ] || die "OpenSSH server is not installed: run scripts/testbed/setup.sh"
