@@ -162,10 +162,11 @@ async fn a_full_disk_is_the_archives_error() {
     let input = bench.input("b.jpg", b"").await;
     let (steps, waiting) = channel(8);
     let full = Arc::new(Handle::options().write(true).open("/dev/full").unwrap());
-    let writing = tokio::task::spawn_blocking(move || write(full, waiting));
     let options = options(&input, modified(0));
     assert!(steps.send(Step::File { name: "a".to_owned(), options }).await.is_ok());
     assert!(steps.send(Step::Piece(vec![0; 2 * WRITE_BYTES].into())).await.is_ok());
+    // All steps wait before the writer starts: it may end at the first, and then takes no second.
+    let writing = tokio::task::spawn_blocking(move || write(full, waiting));
     let error = writing.await.unwrap().unwrap_err();
     assert!(matches!(files::Error::from(error), files::Error::Full(_)));
 }
