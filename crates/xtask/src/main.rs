@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask generate`, `cargo xtask generate --check`.
+//! The project's own chores: `cargo xtask generate [--check]`, `cargo xtask conformance FILE [--check]`.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod conformance;
 mod generate;
 
 /// The project's own chores.
@@ -25,11 +26,20 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write docs/generated/conformance.md from what a whole run of the tests recorded.
+    Conformance {
+        /// The record: conformance.jsonl in the folder of the run.
+        record: PathBuf,
+        /// Write nothing; fail when it is stale. Versions of servers and clients are not compared.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().chore {
         Chore::Generate { check } => generate::run(&root(), check),
+        Chore::Conformance { record, check } => conformance::run(&root(), &record, check),
     }
 }
 
