@@ -269,6 +269,8 @@ fn by_status(status: StatusCode, asked: Asked<'_>, said: &ErrorBody, is_coded: b
     };
     let sentence = if said.message.is_some() {
         words(format!("{host} refused the request"), said)
+    } else if kind == Kind::Unavailable {
+        format!("{host} failed")
     } else if is_coded {
         format!("{host} refused the request")
     } else {

@@ -98,6 +98,12 @@ impl Connector for AzureBlob {
     fn capability(&self) -> Capability {
         Capability {
             resumes: true,
+            aborts: false,
+            names_are_keys: true,
+            keeps_dot_segments: false,
+            has_containers: true,
+            checks_single_put: true,
+            can_throttle: true,
             keeps_content_type: true,
             verifies_by: "md5",
             name_bytes_max: address::NAME_CHARS_MAX,

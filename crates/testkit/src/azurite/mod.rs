@@ -29,19 +29,22 @@ pub struct Azurite {
     pub account: String,
     /// Key of the account, in base64.
     pub key: String,
+    /// The server's version: `3.37.0`.
+    pub version: String,
     port: u16,
 }
 
 #[derive(Debug, Deserialize)]
 struct State {
     port: u16,
+    version: String,
     account: String,
     key: String,
 }
 
 impl Azurite {
-    fn of(State { port, account, key }: State) -> Self {
-        Self { endpoint: format!("http://127.0.0.1:{port}/{account}"), account, key, port }
+    fn of(State { port, version, account, key }: State) -> Self {
+        Self { endpoint: format!("http://127.0.0.1:{port}/{account}"), account, key, version, port }
     }
 
     /// The server's address, for a proxy in front of it.
