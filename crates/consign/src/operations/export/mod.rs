@@ -2,6 +2,7 @@
 
 use super::Entry;
 
+mod azure_blob;
 mod deliver;
 pub mod naming;
 mod s3;
@@ -12,5 +13,9 @@ mod zip;
 pub use naming::Naming;
 
 /// All exports.
-pub(super) const ALL: &[Entry] =
-    &[Entry::of::<url::ExportUrl>(), Entry::to::<s3::ExportS3>(), Entry::to::<sftp::ExportSftp>()];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<url::ExportUrl>(),
+    Entry::to::<s3::ExportS3>(),
+    Entry::to::<azure_blob::ExportAzureBlob>(),
+    Entry::to::<sftp::ExportSftp>(),
+];

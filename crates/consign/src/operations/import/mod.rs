@@ -2,6 +2,7 @@
 
 use super::Entry;
 
+mod azure_blob;
 mod base64;
 mod fetch;
 mod raw;
@@ -16,4 +17,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<base64::ImportBase64>(),
     Entry::of::<raw::ImportRaw>(),
     Entry::from::<s3::ImportS3>(),
+    Entry::from::<azure_blob::ImportAzureBlob>(),
 ];

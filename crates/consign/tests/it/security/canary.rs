@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::http::Method;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use consign::operations;
 use practice::{Practice, Settings};
 use serde_json::{Value, json};
@@ -74,7 +76,7 @@ impl Stage {
     }
 
     fn cases(&self) -> Vec<Case> {
-        [self.imports(), self.exports_to_s3(), self.exports_to_sftp(), self.misplaced()].concat()
+        [self.imports(), self.exports_to_s3(), self.exports_to_sftp(), self.azure(), self.misplaced()].concat()
     }
 
     fn imports(&self) -> Vec<Case> {
@@ -192,6 +194,46 @@ impl Stage {
             case("export/sftp", Ends::Cancelled, to(self.silent, "password", &self.wrong.text)),
             case("export/sftp", Ends::Invalid, faulty),
         ]
+    }
+
+    fn azure(&self) -> Vec<Case> {
+        let (web, wrong, query) = (self.web, self.wrong.in_url(), &self.query.text);
+        let of = |endpoint: String, field: &str, secret: &str| {
+            json!({"endpoint": endpoint, "storage_account": "acct", "container": "box", "blob_prefix": "a/",
+                field: secret})
+        };
+        let key = STANDARD.encode(&self.password.text);
+        let token = format!("?sv=2021-12-02&sp=rlcw&sig={}", self.token.in_url());
+        let with_key = |path: &str| of(format!("http://{web}{path}"), "storage_access_key", &key);
+        let with_token = |path: &str| of(format!("http://{web}{path}"), "sas_token", &token);
+        let both = |endpoint: String| of(endpoint, "sas_token", &token);
+        let mut faulty = with_key("/blobs");
+        faulty["sas_token"] = json!({"a": self.wrong.text});
+        let mut malformed = with_key("/blobs");
+        malformed["storage_access_key"] = json!(self.wrong.text);
+        let mut no_token = with_token("/blobs");
+        no_token["sas_token"] = json!(self.wrong.text);
+        ["import/azure/blob", "export/azure/blob"]
+            .into_iter()
+            .flat_map(|operation| {
+                [
+                    (Ends::Finished, with_key("/blobs")),
+                    (Ends::Finished, with_token("/blobs")),
+                    (Ends::Error("REMOTE_REFUSED"), with_token("/echo/400")),
+                    (Ends::Error("ACCESS_DENIED"), with_token("/echo/403")),
+                    (Ends::Error("ACCESS_DENIED"), with_key("/echo/403")),
+                    (Ends::Error("REMOTE_UNAVAILABLE"), with_token("/echo/500")),
+                    (Ends::Error("HOST_NOT_ALLOWED"), both("http://10.0.0.1".to_owned())),
+                    (Ends::Error("INVALID_DATA"), both(format!("http://ann:{wrong}@{web}/"))),
+                    (Ends::Error("INVALID_DATA"), both(format!("http://{web}/?{query}"))),
+                    (Ends::Error("INVALID_CREDENTIALS"), malformed.clone()),
+                    (Ends::Error("INVALID_CREDENTIALS"), no_token.clone()),
+                    (Ends::Cancelled, with_token("/silent")),
+                    (Ends::Invalid, faulty.clone()),
+                ]
+                .map(|(ends, args)| case(operation, ends, args))
+            })
+            .collect()
     }
 
     /// Credentials in places where they have no business.

@@ -186,6 +186,11 @@ fn s3(endpoint: &str) -> Value {
         "secret_access_key": "s"})
 }
 
+fn azure(endpoint: &str) -> Value {
+    json!({"endpoint": endpoint, "storage_account": "acct", "container": "box", "sas_token": "sv=1&sig=s",
+        "blob_prefix": "a"})
+}
+
 fn sftp(host: &str, port: u16) -> Value {
     json!({"host": host, "port": port, "username": "u", "password": "p"})
 }
@@ -207,7 +212,9 @@ async fn no_spelling_leads_an_operation_into_the_servers_network() {
         for scheme in ["http", "HTTPS"] {
             add("import/url", json!({"url": format!("{scheme}://{host}:{port}/")}), is_address);
             add("export/s3", s3(&format!("{scheme}://{host}:{port}/base")), is_address);
+            add("export/azure/blob", azure(&format!("{scheme}://{host}:{port}/acct")), is_address);
         }
+        add("import/azure/blob", azure(&format!("{host}:{port}")), is_address);
         add("import/url", json!({"url": format!("http://{host}/")}), is_address);
         add("import/url", json!({"url": format!("http://public.example@{host}:{port}/")}), is_address);
         add("export/s3", s3(&format!("{host}:{port}")), is_address);
@@ -266,6 +273,8 @@ async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
         ("import/url", json!({"url": format!("http://rebound.example:{port}/")})),
         ("export/s3", s3(&format!("http://rebound.example:{port}"))),
         ("export/s3", s3(&format!("rebound.example:{port}"))),
+        ("export/azure/blob", azure(&format!("http://rebound.example:{port}"))),
+        ("import/azure/blob", azure(&format!("rebound.example:{port}"))),
         ("export/sftp", sftp("rebound.example", port)),
     ] {
         let resolver = Scripted::answering(&[&[public], &[inside]]);

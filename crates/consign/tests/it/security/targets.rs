@@ -24,6 +24,7 @@ pub(super) struct Wanted {
 /// - `/hop` leads there with the password in the address, `/plain` gives a file to everybody
 /// - `/echo/{status}` refuses with all that it was told, as an S3 error whose texts are full of it
 /// - `/echo-code/{status}` does so in the error's code and request id
+/// - `/blobs/…` is a container of blobs that takes everything and holds one
 /// - `/silent` never answers
 pub(super) async fn web(wanted: Wanted) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -39,6 +40,7 @@ pub(super) async fn web(wanted: Wanted) -> SocketAddr {
                 (StatusCode::FOUND, [(header::LOCATION, place)])
             }),
         )
+        .route("/blobs/{*name}", any(blobs))
         .route("/silent", any(std::future::pending::<StatusCode>))
         .route("/silent/{*rest}", any(std::future::pending::<StatusCode>))
         .route("/echo/{status}", any(echo))
@@ -68,6 +70,19 @@ fn guarded(wanted: &Wanted, headers: &HeaderMap) -> Response {
         "a guarded file".into_response()
     } else {
         StatusCode::UNAUTHORIZED.into_response()
+    }
+}
+
+async fn blobs(request: Request) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    if request.method() == "PUT" {
+        StatusCode::CREATED.into_response()
+    } else if query.contains("comp=list") {
+        "<EnumerationResults><Blobs><Blob><Name>a/a.txt</Name><Properties><Content-Length>6</Content-Length></Properties>\
+         </Blob></Blobs></EnumerationResults>"
+            .into_response()
+    } else {
+        "a file".into_response()
     }
 }
 
