@@ -19,12 +19,14 @@ use crate::operations::export::Naming;
 use crate::operations::export::naming::TEST_FILE;
 use crate::operations::permissions::Permissions;
 
+/// The unit of the times below; tests are not patient.
+const SECOND: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(1) };
 /// The time for one step.
-const STEP_TIMEOUT: Duration = Duration::from_secs(25);
+const STEP_TIMEOUT: Duration = SECOND.saturating_mul(25);
 /// The time for all steps but tidying up.
-const STEPS_TIMEOUT: Duration = Duration::from_secs(45);
+const STEPS_TIMEOUT: Duration = SECOND.saturating_mul(45);
 /// The time for tidying up; together with [`STEPS_TIMEOUT`] a minute.
-pub(super) const CLEANING_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const CLEANING_TIMEOUT: Duration = SECOND.saturating_mul(15);
 /// What the test file holds.
 const CONTENT: &str = "Consign tests this destination. This file may be deleted.\n";
 /// Objects that a listing may yield: more are as good, for then it is allowed.
