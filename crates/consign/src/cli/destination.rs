@@ -104,13 +104,19 @@ fn as_json(task: Option<&str>, report: &Report) -> Result<Value, serde_json::Err
 }
 
 fn show(report: &Report) {
-    for step in &report.steps {
-        let message = step.message.as_deref().unwrap_or("not tried");
+    let (untried, tried): (Vec<&Step>, Vec<&Step>) =
+        report.steps.iter().partition(|step| step.status == Status::Skipped);
+    for step in tried {
+        let message = step.message.as_deref().unwrap_or_default();
         let code = step.code.map(|code| format!("{code}: ")).unwrap_or_default();
         print::line(format!("  {:<5} {:<14} {code}{message}", mark(step), step.step.wire()));
         if let Some(loses) = step.loses {
             print::line(format!("  {:<20} {loses}", ""));
         }
+    }
+    if !untried.is_empty() {
+        let names: Vec<&str> = untried.iter().map(|step| step.step.wire()).collect();
+        print::line(format!("  -     {:<14} {}", "not tried", names.join(", ")));
     }
     for warning in &report.warnings {
         print::line(format!("  note  {:<14} {warning}", "arguments"));

@@ -35,8 +35,8 @@ const LISTED_MAX: usize = 100;
 const NO_UPLOAD: &str = "consign-test";
 /// What connectors say that they are doing before they send anything.
 const CONNECTING: &str = "connecting";
-const ARGUMENTS_OK: &str = "They can be used.";
-const CREDENTIALS_OK: &str = "They are accepted.";
+const ARGUMENTS_OK: &str = "The arguments can be used.";
+const CREDENTIALS_OK: &str = "The credentials are accepted.";
 
 /// What the steps found.
 #[derive(Debug, Default)]
@@ -157,7 +157,7 @@ impl<'a> Probe<'a> {
             Step::ok(Name::Arguments, ARGUMENTS_OK),
             Step::ok(Name::Connect, format!("{host} answers{key}.")),
             Step::ok(Name::Credentials, CREDENTIALS_OK),
-            Step::ok(Name::Write, format!("{} arrived, proved by its {}.{note}", receipt.location, receipt.verified)),
+            Step::ok(Name::Write, format!("{} arrived, proved by {}.{note}", receipt.location, receipt.verified)),
         ]);
     }
 
@@ -197,9 +197,9 @@ impl<'a> Probe<'a> {
             self.note(Name::Abort, aborted.map(|()| "An upload that fails can be cleared away."));
         }
         let looked = self.bounded("looking at the test file", self.look()).await;
-        self.note(Name::Stat, looked.map(|()| "It has the right size."));
+        self.note(Name::Stat, looked.map(|()| "The test file has the right size."));
         let read = self.bounded("reading the test file", self.read()).await;
-        self.note(Name::Read, read.map(|()| "Every byte came back."));
+        self.note(Name::Read, read.map(|()| "Every byte of the test file came back."));
         let listed = self.bounded("listing the folder", self.list()).await;
         self.note(Name::List, listed.map(|()| "The folder can be listed."));
     }
