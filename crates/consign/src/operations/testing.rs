@@ -191,6 +191,7 @@ impl Connector for MemoryConnector {
             resumes: false,
             aborts: true,
             names_are_keys: true,
+            keeps_dot_segments: true,
             has_containers: false,
             checks_single_put: false,
             can_throttle: false,
