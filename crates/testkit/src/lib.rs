@@ -1,6 +1,7 @@
 //! Starts the real servers that the tests deliver to, on loopback, and breaks the connections to them on demand.
 //!
 //! - [`sshd()`] and [`ceph()`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
+//! - [`gcs()`]: a stand-in for Google Cloud Storage (an emulator behind a gate of ours), likewise
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
@@ -21,6 +22,7 @@
 pub mod bytes;
 mod ceph;
 pub mod egress;
+mod gcs;
 pub mod http_faults;
 mod place;
 pub mod proxy;
@@ -33,6 +35,7 @@ use std::fmt;
 pub use anyhow::Result;
 
 pub use crate::ceph::{Account, Ceph, ceph};
+pub use crate::gcs::{Gcs, gcs};
 pub use crate::sshd::{Key, Sshd, sshd};
 
 /// Something that the machine does not have and a test cannot do without.
