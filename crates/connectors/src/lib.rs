@@ -16,6 +16,7 @@ use async_trait::async_trait;
 pub mod contract;
 pub mod egress;
 pub mod error;
+pub mod gcs;
 pub mod http;
 pub mod memory;
 pub mod network;
