@@ -127,7 +127,7 @@ class Gate(BaseHTTPRequestHandler):
     def serve(self):
         url = urlsplit(self.path)
         self.query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
-        self.upload_id = None
+        self.upload_id, self.began = None, time.time()  # a token must hold when its request comes, not until its end
         body, is_whole = self.take_body()
         if not is_whole:
             self.close_connection = True
@@ -186,7 +186,7 @@ class Gate(BaseHTTPRequestHandler):
             raise Refusal(401, "required", "Login Required.")
         with lock:
             email, end = tokens.get(said.removeprefix("Bearer "), (None, 0))
-        if end < time.time():
+        if end < self.began:
             raise Refusal(401, "authError", "Invalid Credentials")
         return email
 

@@ -92,11 +92,13 @@ impl Gcs {
         let response = retry::request(self.service.limits.tries, |_| self.service.open(&call)).await?;
         let length = header(response.headers(), CONTENT_LENGTH.as_str()).and_then(|text| text.parse::<u64>().ok());
         let is_whole = response.status() == StatusCode::OK && range.start == 0;
-        let is_right = response.status() == StatusCode::PARTIAL_CONTENT || is_whole;
+        let total = total_of(response.headers(), &range).filter(|_| response.status() == StatusCode::PARTIAL_CONTENT);
+        let is_right = total.is_some() || is_whole;
         if !is_right || length != Some(range.end - range.start) {
             return Err(Error::new(Kind::Protocol, READ, "the service answered with another range than asked for"));
         }
-        let expected = if is_whole || is_all(response.headers(), &range) { crc32c(response.headers()) } else { None };
+        let is_all = is_whole || (range.start == 0 && total == Some(range.end));
+        let expected = if is_all { crc32c(response.headers()) } else { None };
         let stream = response.into_body().stream();
         Ok(match expected {
             Some(expected) => verified(stream, expected),
@@ -170,10 +172,10 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Whether a range is the whole object, as the answer has it.
-fn is_all(headers: &HeaderMap, range: &Range<u64>) -> bool {
-    let total = header(headers, CONTENT_RANGE.as_str()).and_then(|text| text.rsplit_once('/')?.1.parse().ok());
-    range.start == 0 && total == Some(range.end)
+/// The length of the whole object, in an answer that holds exactly this range of it.
+fn total_of(headers: &HeaderMap, range: &Range<u64>) -> Option<u64> {
+    let text = header(headers, CONTENT_RANGE.as_str())?;
+    text.strip_prefix(&format!("bytes {}-{}/", range.start, range.end - 1))?.parse().ok()
 }
 
 /// The checksum of the whole object, which stands in the head of an answer with a part of it, too.
