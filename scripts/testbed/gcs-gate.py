@@ -15,6 +15,7 @@ The emulator holds buckets and objects. Ours, as Google documents it, because th
 import base64
 import hashlib
 import http.client
+import importlib.metadata
 import json
 import logging
 import re
@@ -380,6 +381,7 @@ pkcs8, pkcs1 = serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.Tr
 state = {
     "port": PORT,
     "port_emulator": EMULATOR_PORT,
+    "version": importlib.metadata.version("gcp-storage-emulator"),
     "client_email": "exporter" + DOMAIN,
     "private_key": pem(KEY, pkcs8),
     "private_key_pkcs1": pem(KEY, pkcs1),

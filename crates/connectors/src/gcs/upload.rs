@@ -1,8 +1,8 @@
 //! The way in: one request for what fits into a chunk, a session that takes chunk after chunk for the rest.
 //!
-//! A session is in the journal before the service is asked for it, its address before its first byte is sent. How much
-//! of it arrived only the service knows, and says when asked, so no chunk needs to be written down: an interrupted
-//! upload goes on where the service says, or is cancelled, by whoever reads the journal.
+//! A session is in the journal before the service is asked for it, its address before its first byte is sent. An
+//! interrupted upload goes on, or is cancelled, by whoever reads the journal. Where it goes on only the service knows, and
+//! says when asked; the one part that the journal has of it grows with what was acknowledged, and tells people.
 //!
 //! The checksum of the whole goes out with the metadata, before the bytes: the service refuses others.
 //!
@@ -26,7 +26,7 @@ use super::service::{Reply, Service, Session};
 use super::{CREATE, Gcs, OBJECT_BYTES_MAX, SEND, STATUS, STORE, checked};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::retry;
-use crate::transfer::{OpenUpload, Progress, Put, Receipt};
+use crate::transfer::{OpenUpload, Part, Progress, Put, Receipt};
 
 /// A chunk is a multiple of this, apart from the last.
 const CHUNK_BYTES_STEP: u64 = 256 * 1024;
@@ -206,6 +206,9 @@ impl Gcs {
                 State::Complete(resource) => break resource,
                 State::Gone => return Ok(None),
             };
+            if kept > counted.bytes {
+                put.journal.part(&put.name, 1, &Part { size: kept, etag: String::new(), checksum: None }).await?;
+            }
             counted.set(kept);
             let sent = self.send_chunk(put, session, kept, chunk_bytes).await;
             let error = match sent {

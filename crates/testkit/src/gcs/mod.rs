@@ -31,6 +31,8 @@ pub struct Gcs {
     pub token_uri: String,
     /// Base URL of the emulator itself, which asks nobody for a token.
     pub emulator: String,
+    /// The emulator's version: `2026.7.19`.
+    pub version: String,
     /// A service account with every right on objects.
     pub client_email: String,
     /// The private key of all service accounts, in PKCS#8.
@@ -45,6 +47,7 @@ pub struct Gcs {
 struct State {
     port: u16,
     port_emulator: u16,
+    version: String,
     client_email: String,
     private_key: String,
     private_key_pkcs1: String,
@@ -58,6 +61,7 @@ impl Gcs {
             token_uri: format!("{endpoint}/token"),
             endpoint,
             emulator: format!("http://127.0.0.1:{}", state.port_emulator),
+            version: state.version,
             client_email: state.client_email,
             private_key: state.private_key,
             private_key_pkcs1: state.private_key_pkcs1,
@@ -137,6 +141,14 @@ else:
         self.lose_sessions(name).await
     }
 
+    /// The service account as the JSON of a key file, with this gate's token URL.
+    pub fn key_file(&self) -> Value {
+        json!({
+            "type": "service_account", "project_id": "test-project", "private_key_id": "k", "client_id": "1",
+            "client_email": self.client_email, "private_key": self.private_key, "token_uri": self.token_uri,
+        })
+    }
+
     /// Runs a short Python script with google-cloud-storage and gives what it left in `result` as JSON.
     ///
     /// The script finds `client` (behind the gate, allowed everything), `gated()` (a client at the gate, with the service
@@ -145,12 +157,8 @@ else:
     /// # Errors
     /// When the script raises: the error shows the traceback.
     pub async fn python(&self, script: &str) -> Result<Value> {
-        let account = json!({
-            "type": "service_account", "project_id": "test-project", "private_key_id": "k", "client_id": "1",
-            "client_email": self.client_email, "private_key": self.private_key, "token_uri": self.token_uri,
-        });
         let mut command = tool::command("python")?;
-        command.arg("-c").arg(PRELUDE).arg(script).env("ACCOUNT", account.to_string());
+        command.arg("-c").arg(PRELUDE).arg(script).env("ACCOUNT", self.key_file().to_string());
         command.env("ENDPOINT", &self.endpoint).env("EMULATOR", &self.emulator);
         serde_json::from_slice(&tool::output("python", command).await?).context("result of the script")
     }
