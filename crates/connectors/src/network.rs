@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::egress::Guard;
+use crate::gcs;
 use crate::http::Client;
 use crate::transfer::Limits;
 
@@ -21,6 +22,8 @@ pub struct Network {
     pub limits: Limits,
     /// Bounds of transfers with one host.
     pub hosts: HostSlots,
+    /// Access tokens of Google service accounts.
+    pub google_tokens: gcs::Tokens,
 }
 
 /// Bounds how many transfers of a process use one host at once, so that one slow destination cannot take everything,

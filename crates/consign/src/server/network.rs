@@ -29,7 +29,8 @@ pub fn open(config: &Config) -> Result<Network, Error> {
     let tls =
         http::tls_config(&trusted(config)?).map_err(|error| Error::Setting(format!("egress.ca_file: {error}")))?;
     let hosts = HostSlots::new(config.limits.transfers_per_host_max as usize);
-    Ok(Network { http: http::Client::new(guard.clone(), tls, &limits), guard, limits, hosts })
+    let http = http::Client::new(guard.clone(), tls, &limits);
+    Ok(Network { guard, http, limits, hosts, google_tokens: connectors::gcs::Tokens::default() })
 }
 
 fn trusted(config: &Config) -> Result<Vec<CertificateDer<'static>>, Error> {

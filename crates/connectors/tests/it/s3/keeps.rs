@@ -64,9 +64,9 @@ impl Fixture for Bed {
         }
         match who {
             Who::Owner => {}
-            Who::UnknownKey => config.access_key_id = "NOSUCHKEYATALL".to_owned(),
+            Who::UnknownKey => "NOSUCHKEYATALL".clone_into(&mut config.access_key_id),
             Who::WrongSecret => config.secret_access_key = "wrong-secret".into(),
-            Who::MissingContainer => config.bucket = "no-such-bucket-here".to_owned(),
+            Who::MissingContainer => "no-such-bucket-here".clone_into(&mut config.bucket),
             Who::Reader => {
                 let one = Excluded::by_server("it has one account only");
                 let reader = self.reader.as_ref().ok_or(one)?;

@@ -26,7 +26,7 @@ impl Bed {
     async fn of(config: Config, prefix: String, read_only: Option<SocketAddr>) -> Option<Self> {
         let addr = SocketAddr::new(config.host.parse().unwrap(), config.port);
         let key = config.private_key.clone().unwrap();
-        let client = openssh::Sftp::new(addr, &config.username, key.expose()).await;
+        let client = openssh::Sftp::log_in(addr, &config.username, key.expose()).await;
         Some(Self { config, prefix, read_only, witness: OpenSsh(or_skip(client)?) })
     }
 

@@ -3,6 +3,7 @@
 use super::Entry;
 
 mod deliver;
+mod gcs;
 pub mod naming;
 mod s3;
 mod sftp;
@@ -12,5 +13,9 @@ mod zip;
 pub use naming::Naming;
 
 /// All exports.
-pub(super) const ALL: &[Entry] =
-    &[Entry::of::<url::ExportUrl>(), Entry::to::<s3::ExportS3>(), Entry::to::<sftp::ExportSftp>()];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<url::ExportUrl>(),
+    Entry::to::<s3::ExportS3>(),
+    Entry::to::<gcs::ExportGcs>(),
+    Entry::to::<sftp::ExportSftp>(),
+];

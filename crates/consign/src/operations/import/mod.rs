@@ -4,6 +4,7 @@ use super::Entry;
 
 mod base64;
 mod fetch;
+mod gcs;
 mod raw;
 mod s3;
 mod upload;
@@ -16,4 +17,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<base64::ImportBase64>(),
     Entry::of::<raw::ImportRaw>(),
     Entry::from::<s3::ImportS3>(),
+    Entry::from::<gcs::ImportGcs>(),
 ];

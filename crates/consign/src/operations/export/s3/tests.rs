@@ -108,6 +108,7 @@ fn network() -> Network {
         guard,
         limits,
         hosts: HostSlots::new(4),
+        google_tokens: connectors::gcs::Tokens::default(),
     }
 }
 
