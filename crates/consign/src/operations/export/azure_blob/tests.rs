@@ -1,14 +1,10 @@
 //! Arguments as clients send them, and a delivery to a real server and back.
 
-use connectors::egress::Guard;
-use connectors::http::{Client, tls_config};
-use connectors::{HostSlots, Limits};
 use serde_json::{Value, json};
 use testkit::{Azurite, or_skip};
 
-use super::*;
 use crate::error::Code;
-use crate::operations::testing::Bench;
+use crate::operations::testing::{Bench, network};
 use crate::operations::{self, Context, RawArgs};
 
 /// Arguments that say everything that is required, and `more`.
@@ -52,18 +48,6 @@ fn secrets_are_hidden_and_marked() {
         assert_eq!((&shown["storage_access_key"], &shown["sas_token"]), (&json!("***"), &json!("***")));
         assert_eq!(shown["storage_account"], "acct");
         assert_eq!(entry.schema().as_value()["required"], json!(["storage_account", "container"]));
-    }
-}
-
-/// The guarded network, with a way to this machine.
-fn network() -> Network {
-    let limits = Limits::default();
-    let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    Network {
-        http: Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits),
-        guard,
-        limits,
-        hosts: HostSlots::new(4),
     }
 }
 
