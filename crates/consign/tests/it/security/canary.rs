@@ -369,6 +369,36 @@ async fn end(program: &mut Program, it: &Accepted) -> Option<String> {
     again.body["data"]["id"].as_str().map(str::to_owned)
 }
 
+/// Tries the destination of a case, over the API and on the command line.
+async fn try_destination(program: &mut Program, folder: &std::path::Path, case: &Case) {
+    if !operations::find(case.operation).unwrap().has_destination() {
+        return;
+    }
+    let mut task = case.args.clone();
+    task["operation"] = json!(case.operation);
+    if case.ends == Ends::Cancelled {
+        // It hangs; the client goes away.
+        let test = program.post("/v2/destinations/test", &task);
+        assert!(tokio::time::timeout(Duration::from_secs(1), test).await.is_err(), "{case:?}");
+        return;
+    }
+    let reply = program.post("/v2/destinations/test", &task).await;
+    match case.ends {
+        Ends::Invalid => assert_eq!(reply.status, 422, "{case:?}: {reply:?}"),
+        Ends::Finished => assert_eq!(reply.body["data"]["ok"], json!(true), "{case:?}: {reply:?}"),
+        Ends::Error(code) => {
+            assert_eq!((reply.status, &reply.body["data"]["ok"]), (200, &json!(false)), "{case:?}: {reply:?}");
+            let mut steps = reply.body["data"]["steps"].as_array().unwrap().iter();
+            assert!(steps.any(|step| step["code"] == code), "{case:?}: {reply:?}");
+        }
+        Ends::Uploaded | Ends::Cancelled => unreachable!("no such case has a destination"),
+    }
+    let file = folder.join("task.json");
+    std::fs::write(&file, task.to_string()).unwrap();
+    program.run(&["doctor", "--destination", file.to_str().unwrap()], &[]).await;
+    program.run(&["doctor", "--json", "--destination", file.to_str().unwrap()], &[]).await;
+}
+
 /// What is not about one task: replays, lists, pages, wrong bodies, the command line.
 async fn look_around(program: &mut Program, stage: &Stage, cases: &[Case], webhook: &Needle) {
     let job = job_of(cases.iter().find(|case| case.operation == "export/s3").unwrap(), webhook).to_string();
@@ -445,6 +475,9 @@ async fn no_credential_comes_to_light() {
     }
     for task in &repeated {
         program.get(&format!("/v2/tasks/{task}/wait?include=payload,retries,depends_on_tasks,job")).await;
+    }
+    for case in &cases {
+        try_destination(&mut program, folder.path(), case).await;
     }
     look_around(&mut program, &stage, &cases, &webhook).await;
     program.read_disk("with all tasks in it").await;
