@@ -21,7 +21,7 @@ const LONG: [(&str, &str); 2] = [
 /// Which modules of the program a module may name. `model`, `error`, `clock`, `id` and `secret` are for everybody.
 const MAY_NAME: [(&str, &[&str]); 16] = [
     ("auth", &["store"]),
-    ("cli", &["auth", "config", "files", "server", "store", "telemetry"]),
+    ("cli", &["auth", "config", "files", "operations", "server", "store", "telemetry"]),
     ("clock", &[]),
     ("config", &[]),
     ("error", &[]),
@@ -33,7 +33,7 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("operations", &["files"]),
     ("runner", &["config", "files", "operations", "store", "telemetry"]),
     ("secret", &[]),
-    ("server", &["auth", "config", "files", "http", "runner", "store", "telemetry"]),
+    ("server", &["auth", "config", "files", "http", "operations", "runner", "store", "telemetry"]),
     ("store", &[]),
     ("telemetry", &["config", "store"]),
 ];
