@@ -6,6 +6,7 @@ mod base64;
 mod fetch;
 mod raw;
 mod s3;
+mod sftp;
 mod upload;
 mod url;
 
@@ -16,4 +17,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<base64::ImportBase64>(),
     Entry::of::<raw::ImportRaw>(),
     Entry::from::<s3::ImportS3>(),
+    Entry::from::<sftp::ImportSftp>(),
 ];
