@@ -233,7 +233,7 @@ fn denied(Asked { action, container, credentials, .. }: Asked<'_>) -> String {
         super::STAT | super::READ | super::LIST_BLOCKS => "`r`",
         super::LIST => "`l`",
         super::DELETE => "`d`",
-        _ => "`c` and `w`",
+        _ => "`w`",
     };
     match credentials {
         Credentials::Sas(sas) => match &sas.permissions {

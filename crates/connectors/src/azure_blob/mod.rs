@@ -50,7 +50,7 @@ pub struct Config {
     pub account: String,
     /// Key of the account, in base64. Either this or `sas`.
     pub key: Option<Secret>,
-    /// Shared access signature, with or without its question mark. One that may create and write is enough to store.
+    /// Shared access signature, with or without its question mark. One that may write is enough to store.
     pub sas: Option<Secret>,
     /// Name of the container.
     pub container: String,
