@@ -17,6 +17,7 @@ pub mod azure_blob;
 pub mod contract;
 pub mod egress;
 pub mod error;
+pub mod gcs;
 pub mod http;
 pub mod memory;
 pub mod network;

@@ -26,7 +26,7 @@ says whether the protocol or the server stands in the way. A ○ was shown in an
 ";
 
 /// The recorded cells, each server's by row. Only the test of the contract names the witness: the servers here have none.
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct Matrix {
     cells: BTreeMap<Server, BTreeMap<Row, Cell>>,
     witnesses: BTreeMap<Server, String>,

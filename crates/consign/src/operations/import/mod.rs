@@ -5,6 +5,7 @@ use super::Entry;
 mod azure_blob;
 mod base64;
 mod fetch;
+mod gcs;
 mod raw;
 mod s3;
 mod upload;
@@ -18,4 +19,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<raw::ImportRaw>(),
     Entry::from::<s3::ImportS3>(),
     Entry::from::<azure_blob::ImportAzureBlob>(),
+    Entry::from::<gcs::ImportGcs>(),
 ];

@@ -14,7 +14,6 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
-use crate::clock::Timestamp;
 use crate::operations::export::Naming;
 use crate::operations::permissions::{Grant, Permissions, Right};
 
@@ -271,9 +270,7 @@ async fn a_trial_that_is_broken_off_leaves_nothing() {
 }
 
 fn trials() -> Trials {
-    let (limits, guard) = (Limits::default(), Guard::new([]));
-    let client = http::Client::new(guard.clone(), http::tls_config(&[]).unwrap(), &limits);
-    Trials::new(Network { guard, http: client, limits, hosts: HostSlots::new(4) })
+    Trials::new(Network::new(Guard::new([]), http::tls_config(&[]).unwrap(), Limits::default(), 4))
 }
 
 #[test]

@@ -1,14 +1,10 @@
 //! Arguments as clients send them, and a delivery to a real server and back.
 
-use connectors::egress::Guard;
-use connectors::http::{Client, tls_config};
-use connectors::{HostSlots, Limits};
 use serde_json::{Value, json};
 use testkit::{Azurite, or_skip};
 
-use super::*;
 use crate::error::Code;
-use crate::operations::testing::Bench;
+use crate::operations::testing::{Bench, network};
 use crate::operations::{self, Context, RawArgs};
 
 /// Arguments that say everything that is required, and `more`.
@@ -63,18 +59,6 @@ fn the_least_token_may_create_and_write() {
     assert_eq!((found.of(Name::List), found.of(Name::Abort)), (vec!["list (l)".to_owned()], Vec::new()));
     assert!(found.needed.grant.contains(r"--account-name acct --name 'it'\''s' --permissions w "), "{found:?}");
     assert!(found.extras.unwrap().grant.contains("--permissions rwdl "));
-}
-
-/// The guarded network, with a way to this machine.
-fn network() -> Network {
-    let limits = Limits::default();
-    let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    Network {
-        http: Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits),
-        guard,
-        limits,
-        hosts: HostSlots::new(4),
-    }
 }
 
 fn of_azurite(azurite: &Azurite, container: &str, more: Value) -> RawArgs {
