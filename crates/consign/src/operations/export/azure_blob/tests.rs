@@ -5,6 +5,7 @@ use testkit::{Azurite, or_skip};
 
 use crate::error::Code;
 use crate::operations::testing::{Bench, network};
+use crate::operations::trial::Name;
 use crate::operations::{self, Context, RawArgs};
 
 /// Arguments that say everything that is required, and `more`.
