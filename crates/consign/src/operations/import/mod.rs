@@ -8,6 +8,7 @@ mod fetch;
 mod gcs;
 mod raw;
 mod s3;
+mod sftp;
 mod upload;
 mod url;
 
@@ -20,4 +21,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::from::<s3::ImportS3>(),
     Entry::from::<azure_blob::ImportAzureBlob>(),
     Entry::from::<gcs::ImportGcs>(),
+    Entry::from::<sftp::ImportSftp>(),
 ];
