@@ -115,11 +115,7 @@ fn bad_arguments_are_named() {
         (Config { account: "a.b/".to_owned(), ..good.clone() }, Kind::InvalidRequest, "`storage_account`"),
         (Config { container: String::new(), ..good.clone() }, Kind::InvalidRequest, "`container`"),
         (Config { endpoint: Some("x y".to_owned()), ..good.clone() }, Kind::InvalidRequest, "`endpoint`"),
-        (
-            Config { metadata: [("a-b".to_owned(), "v".to_owned())].into(), ..good.clone() },
-            Kind::InvalidRequest,
-            "`metadata`",
-        ),
+        (Config { metadata: [("a-b".to_owned(), "v".to_owned())].into(), ..good }, Kind::InvalidRequest, "`metadata`"),
     ] {
         let error = refusal(&config);
         assert!(error.kind == kind && error.detail.contains(word), "{word}: {error:?}");
