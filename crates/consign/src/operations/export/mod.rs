@@ -6,11 +6,16 @@ mod deliver;
 pub mod naming;
 mod s3;
 mod sftp;
+mod upload;
 mod url;
 mod zip;
 
 pub use naming::Naming;
 
 /// All exports.
-pub(super) const ALL: &[Entry] =
-    &[Entry::of::<url::ExportUrl>(), Entry::to::<s3::ExportS3>(), Entry::to::<sftp::ExportSftp>()];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<url::ExportUrl>(),
+    Entry::of::<upload::ExportUpload>(),
+    Entry::to::<s3::ExportS3>(),
+    Entry::to::<sftp::ExportSftp>(),
+];
