@@ -1,11 +1,15 @@
 //! Starts the real servers that the tests deliver to, on loopback, and breaks the connections to them on demand.
 //!
 //! - [`sshd()`] and [`ceph()`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
+//! - [`gcs()`]: a stand-in for Google Cloud Storage (an emulator behind a gate of ours), likewise
+//! - [`azurite()`]: a server of the Azure Blob protocol, likewise
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
 //! - [`bytes`]: large data that is made from a seed and known by its hashes
-//! - [`tool`]: client programs by other hands, as independent witnesses
+//! - [`tls`]: TLS in front of any server, for names of one's choice
+//! - [`tool`], [`witness`], [`openssh`]: client programs by other hands, as independent witnesses
+//! - [`conformance`]: writes down what was shown, for `docs/generated/conformance.md`
 //!
 //! A test asks for a server and leaves when the machine has none (in CI that is a failure instead):
 //!
@@ -18,21 +22,29 @@
 //! The servers come from `scripts/testbed`; `scripts/testbed/setup.sh` installs them.
 #![forbid(unsafe_code)]
 
+mod azurite;
 pub mod bytes;
 mod ceph;
+pub mod conformance;
 pub mod egress;
+mod gcs;
 pub mod http_faults;
+pub mod openssh;
 mod place;
 pub mod proxy;
 mod server;
 mod sshd;
+pub mod tls;
 pub mod tool;
+pub mod witness;
 
 use std::fmt;
 
 pub use anyhow::Result;
 
+pub use crate::azurite::{Azurite, azurite};
 pub use crate::ceph::{Account, Ceph, ceph};
+pub use crate::gcs::{Gcs, gcs};
 pub use crate::sshd::{Key, Sshd, sshd};
 
 /// Something that the machine does not have and a test cannot do without.

@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
+mod azure;
+mod conformance;
+mod gcs;
 mod s3;
 mod scripted;
 mod sftp;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -44,7 +47,7 @@ struct Loopback;
 
 #[async_trait]
 impl Resolver for Loopback {
-    async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(vec![Ipv4Addr::LOCALHOST.into()])
+    async fn resolve(&self, _: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![(Ipv4Addr::LOCALHOST, port).into()])
     }
 }

@@ -48,6 +48,8 @@ impl Request {
 pub enum Action {
     /// Forward it, and its answer.
     Pass,
+    /// The same, with a header line more: for what a server wants to be told and a client under test does not say.
+    PassWith(&'static str),
     /// Take the request, do not forward it, and answer.
     Answer {
         /// Usually 503 or 429.
@@ -253,6 +255,7 @@ async fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
             | Action::CutAnswer(_)
             | Action::StallAnswer(_)
             | Action::FlipAnswer(_) => exchange(&mut client, &mut target, &head, &underway, action).await?,
+            Action::PassWith(line) => exchange(&mut client, &mut target, &head.with(line), &underway, action).await?,
             Action::Answer { status, retry_after_secs } => {
                 underway.answered(status);
                 answer(&mut client, &head, status, retry_after_secs).await?

@@ -2,12 +2,16 @@
 
 mod answers;
 mod arguments;
+mod endpoints;
 mod faults;
+mod keeps;
 
-use connectors::contract::{self, Fixture};
 use connectors::s3::{Config, S3};
 use connectors::{Limits, Secret};
-use practice::{Practice, Settings};
+use practice::Practice;
+use serde_json::json;
+use testkit::conformance::{Server, Standing};
+use testkit::witness::{self, Witness};
 use testkit::{Account, Ceph, or_skip};
 
 use crate::{LIMITS, client};
@@ -49,37 +53,6 @@ for found in s3.list_multipart_uploads(Bucket={bucket:?}).get('Uploads', []):
     Some(ceph)
 }
 
-fn fixture(config: &Config) -> Fixture {
-    let wrong_secret = Config { secret_access_key: "wrong-secret".into(), ..config.clone() };
-    let missing = Config { bucket: "no-such-bucket-here".to_owned(), ..config.clone() };
-    Fixture {
-        connector: Box::new(s3(config)),
-        wrong_secret: Some(Box::new(s3(&wrong_secret))),
-        missing_container: Some(Box::new(s3(&missing))),
-        prefix: "contract/".to_owned(),
-        limits: LIMITS,
-        names_are_keys: true,
-        large_bytes: contract::large_bytes(),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ceph_keeps_the_contract() {
-    let Some(ceph) = ceph_with("s3-contract").await else { return };
-    let config = of_ceph(&ceph.account, &ceph.endpoint, "s3-contract");
-    contract::all(&fixture(&config)).await;
-    assert_eq!(s3(&config).open_uploads("").await.unwrap(), [], "uploads stay open");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn practice_keeps_the_contract() {
-    let folder = tempfile::tempdir().unwrap();
-    let practice = Practice::start(Settings::new(folder.path())).await.unwrap();
-    let config = of_practice(&practice, &practice.s3_endpoint());
-    contract::all(&fixture(&config)).await;
-    assert_eq!(s3(&config).open_uploads("").await.unwrap(), [], "uploads stay open");
-}
-
 fn of_practice(practice: &Practice, endpoint: &str) -> Config {
     Config {
         bucket: practice.bucket().to_owned(),
@@ -88,5 +61,32 @@ fn of_practice(practice: &Practice, endpoint: &str) -> Config {
         access_key_id: practice.access_key_id().to_owned(),
         secret_access_key: practice.secret_access_key().into(),
         ..Config::default()
+    }
+}
+
+/// boto3, as the owner of the bucket.
+async fn boto3(config: &Config) -> Option<Witness> {
+    let settings = json!({
+        "endpoint": config.endpoint, "region": config.region, "bucket": config.bucket,
+        "key": config.access_key_id, "secret": config.secret_access_key.expose(),
+    });
+    or_skip(Witness::start(witness::System::S3, &settings).await)
+}
+
+fn ceph_server(ceph: &Ceph) -> Server {
+    server("Ceph Object Gateway", &ceph.version, Standing::Real)
+}
+
+fn practice_server() -> Server {
+    server("consign practice", env!("CARGO_PKG_VERSION"), Standing::Practice)
+}
+
+fn server(name: &str, version: &str, standing: Standing) -> Server {
+    Server {
+        system: "s3".to_owned(),
+        name: name.to_owned(),
+        version: version.to_owned(),
+        standing,
+        witness: String::new(),
     }
 }

@@ -2,7 +2,9 @@
 
 use super::Entry;
 
+mod azure_blob;
 mod deliver;
+mod gcs;
 pub mod naming;
 mod s3;
 mod sftp;
@@ -17,5 +19,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<url::ExportUrl>(),
     Entry::of::<upload::ExportUpload>(),
     Entry::to::<s3::ExportS3>(),
+    Entry::to::<azure_blob::ExportAzureBlob>(),
+    Entry::to::<gcs::ExportGcs>(),
     Entry::to::<sftp::ExportSftp>(),
 ];

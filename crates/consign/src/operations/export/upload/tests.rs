@@ -1,8 +1,8 @@
 //! Addresses as clients give them, and uploads to signed addresses of a real server.
 
 use connectors::egress::Guard;
-use connectors::http::{Client, tls_config};
-use connectors::{HostSlots, Kind, Limits, Network};
+use connectors::http::tls_config;
+use connectors::{Kind, Limits, Network};
 use serde_json::{Value, json};
 use testkit::http_faults::{Action, HttpFaults};
 use testkit::proxy::Proxy;
@@ -65,8 +65,7 @@ fn files_are_counted_in_the_path_only_and_encodings_stay() {
 async fn run(bench: &Bench, args: Value, inputs: &[InputFile]) -> Result<Outcome, TaskError> {
     let limits = Limits { tries: 3, ..Limits::default() };
     let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    let http = Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits);
-    let network = Network { guard, http, limits, hosts: HostSlots::new(4) };
+    let network = Network::new(guard, tls_config(&[]).unwrap(), limits, 4);
     let context = Context { network, ..bench.context(inputs) };
     ExportUpload::run(serde_json::from_value(args).unwrap(), context).await
 }
@@ -191,7 +190,8 @@ async fn refusals_say_what_to_do() {
     }
     let faults = HttpFaults::start(ceph.addr()).await.unwrap();
     let url = signed_put(&ceph, &faults.endpoint(), bucket, "k").await;
-    for (status, kind) in [(413, Kind::TooLarge), (404, Kind::NotFound), (405, Kind::Unsupported), (507, Kind::NoSpace)] {
+    for (status, kind) in [(413, Kind::TooLarge), (404, Kind::NotFound), (405, Kind::Unsupported), (507, Kind::NoSpace)]
+    {
         let from = faults.requests().len();
         faults.rule(move |_| Action::Answer { status, retry_after_secs: None });
         let error = run(&bench, json!({ "url": url }), &inputs[0]).await.unwrap_err();

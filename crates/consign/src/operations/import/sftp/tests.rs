@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
+use connectors::Limits;
 use connectors::egress::Guard;
-use connectors::http::{Client, tls_config};
-use connectors::{HostSlots, Limits};
+use connectors::http::tls_config;
 use serde_json::{Value, json};
 use testkit::proxy::Proxy;
 use testkit::{Key, Sshd, or_skip};
@@ -42,8 +42,7 @@ fn creation_asks_for_presence_and_not_for_form() {
 /// Runs the operation with a context whose network leads to this machine.
 async fn run(bench: &Bench, args: Value, limits: Limits) -> Result<Outcome, crate::error::TaskError> {
     let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    let http = Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits);
-    let network = Network { guard, http, limits, hosts: HostSlots::new(4) };
+    let network = Network::new(guard, tls_config(&[]).unwrap(), limits, 4);
     let context = Context { network, ..bench.context(&[]) };
     Import::<ImportSftp>::run(Args::take(args).unwrap(), context).await
 }
