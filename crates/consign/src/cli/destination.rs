@@ -53,7 +53,7 @@ fn subjects(file: Value) -> anyhow::Result<Vec<(Option<String>, Subject)>> {
         return Ok(vec![(None, one(file).map_err(|faults| anyhow!("the task is not right:\n{}", list("", &faults)))?)]);
     };
     let is_export = |task: &Value| {
-        task["operation"].as_str().and_then(operations::find).is_some_and(|entry| entry.has_destination())
+        task["operation"].as_str().and_then(operations::find).is_some_and(operations::Entry::has_destination)
     };
     let mut subjects = Vec::new();
     let mut wrong = String::new();

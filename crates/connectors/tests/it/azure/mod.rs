@@ -65,7 +65,9 @@ async fn odd_names_arrive_byte_for_byte() {
     let container = "names";
     let Some(azurite) = azurite_with(container).await else { return };
     let connector = azure(&with_key(&azurite, &azurite.endpoint, container));
-    let mut names = ["/leading", "//two", "a//b", "f/", "...", "a./b", " edge ", "%2F%41+ ?#&=", "日本/🦀"].map(str::to_owned).to_vec();
+    let mut names = ["/leading", "//two", "a//b", "f/", "...", "a./b", " edge ", "%2F%41+ ?#&=", "日本/🦀"]
+        .map(str::to_owned)
+        .to_vec();
     names.push("ü".repeat(250));
     for name in &names {
         let source = Arc::new(MemorySource::new(name.as_bytes().to_vec()));

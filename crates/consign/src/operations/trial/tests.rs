@@ -14,7 +14,6 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
-use crate::clock::Timestamp;
 use crate::operations::export::Naming;
 use crate::operations::permissions::{Grant, Permissions, Right};
 
@@ -286,7 +285,7 @@ fn trials_are_bounded_by_user_and_altogether() {
     drop(first);
     let all: Vec<Turn> =
         (0..AT_ONCE_MAX).map(|number| trials.admit(UserId(i32::try_from(number).unwrap())).unwrap()).collect();
-    trials.clone().admit(UserId(99)).unwrap_err();
+    trials.admit(UserId(99)).unwrap_err();
     drop(all);
     assert!(trials.turns.lock().unwrap().is_empty());
 }

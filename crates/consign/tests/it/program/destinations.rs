@@ -53,7 +53,7 @@ fn s3(ceph: &Ceph, account: &testkit::Account, bucket: &str) -> Value {
         "access_key_id": account.access_key_id, "secret_access_key": account.secret_access_key})
 }
 
-fn with(mut task: Value, more: Value) -> Value {
+fn with(mut task: Value, more: &Value) -> Value {
     task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     task
 }
@@ -81,7 +81,7 @@ fn report(program: &Program, task: &Value) -> Value {
     fs::write(&path, task.to_string()).unwrap();
     let output = program.run(&["doctor", "--json", "--destination", path.to_str().unwrap()]);
     let all: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
-    assert_eq!(output.status.code(), Some(if all["ok"] == true { 0 } else { 1 }));
+    assert_eq!(output.status.code(), Some(i32::from(all["ok"] != true)));
     all["destinations"][0].clone()
 }
 
@@ -101,7 +101,7 @@ async fn a_bucket_of_ones_own_passes_every_step() {
     let program = Program::new(&[]);
     let all = json!({"key_prefix": "2026/", "acl": "public-read", "tagging": {"a": "b"}, "metadata": {"c": "d"},
         "server_side_encryption": "AES256"});
-    let task = with(s3(&ceph, &ceph.account, "doctor-own"), all);
+    let task = with(s3(&ceph, &ceph.account, "doctor-own"), &all);
     let (code, text) = shown(&program, &task);
     println!("{text}");
     assert_eq!(code, 0, "{text}");
@@ -120,7 +120,7 @@ async fn the_printed_policies_give_what_is_missing() {
     let program = Program::new(&[]);
     for name in [json!({"key_prefix": "in/"}), json!({"key": "in/report-%d.pdf"})] {
         bucket("doctor-least").await.unwrap();
-        let task = with(s3(&ceph, &ceph.other, "doctor-least"), name);
+        let task = with(s3(&ceph, &ceph.other, "doctor-least"), &name);
         let nothing = report(&program, &task);
         assert_eq!(ended(&nothing, "ok"), NEEDED[..3], "{nothing:#}");
         assert_eq!(ended(&nothing, "refused"), ["write"]);
@@ -179,7 +179,7 @@ async fn what_is_wrong_with_a_bucket_is_said_where_it_shows() {
         (json!({"endpoint": "http://10.0.0.1"}), "connect", "HOST_NOT_ALLOWED"),
         (json!({"endpoint": "http://ann:password@127.0.0.1"}), "arguments", "INVALID_DATA"),
     ] {
-        let task = with(own(), wrong.clone());
+        let task = with(own(), &wrong);
         let found = report(&program, &task);
         assert_eq!(ended(&found, "refused"), [at], "{wrong}: {found:#}");
         assert_eq!(step(&found, at)["code"], code, "{wrong}: {found:#}");
@@ -211,13 +211,13 @@ async fn a_folder_behind_ssh_is_tried_the_same_way() {
     assert_eq!(code, 1);
     assert!(text.contains("FAIL  write          ACCESS_DENIED") && text.contains("sudo chown"), "{text}");
 
-    let mut wrong = with(task, json!({"password": "a-wrong-password"}));
+    let mut wrong = with(task, &json!({"password": "a-wrong-password"}));
     wrong.as_object_mut().unwrap().remove("private_key");
     let (code, text) = shown(&program, &wrong);
     println!("{text}");
     assert_eq!(code, 1);
     assert!(text.contains("FAIL  credentials    INVALID_CREDENTIALS"), "{text}");
-    let pinned = with(sftp(&sshd, "x"), json!({"host_key": format!("SHA256:{}", "A".repeat(43))}));
+    let pinned = with(sftp(&sshd, "x"), &json!({"host_key": format!("SHA256:{}", "A".repeat(43))}));
     assert_eq!(step(&report(&program, &pinned), "connect")["code"], "HOST_KEY_MISMATCH");
 }
 
@@ -226,16 +226,17 @@ async fn a_job_is_tried_export_by_export() {
     let Some(sshd) = or_skip(testkit::sshd().await) else { return };
     let program = Program::new(&[]);
     let folder = sshd.folder("doctor-job").unwrap();
-    let good = with(sftp(&sshd, folder.to_str().unwrap()), json!({"input": "in"}));
-    let bad = with(good.clone(), json!({"path": sshd.denied()}));
-    let job = |tasks: Value| with(json!({"tasks": {"in": {"operation": "import/upload"}}}), json!({"tasks": tasks}));
-    let (code, text) = shown(&program, &job(json!({"in": {"operation": "import/upload"}, "one": good, "two": bad})));
+    let good = with(sftp(&sshd, folder.to_str().unwrap()), &json!({"input": "in"}));
+    let bad = with(good.clone(), &json!({"path": sshd.denied().to_str().unwrap()}));
+    let job =
+        |one: &Value, two: &Value| json!({"tasks": {"in": {"operation": "import/upload"}, "one": one, "two": two}});
+    let (code, text) = shown(&program, &job(&good, &bad));
     assert_eq!(code, 1, "{text}");
     let (one, two) = text.split_once("the task `two`").unwrap();
     assert!(one.contains("the task `one`") && one.contains("would work"), "{text}");
     assert!(two.contains("would not work"), "{text}");
 
-    let mut unnamed = good.clone();
+    let mut unnamed = good;
     unnamed.as_object_mut().unwrap().remove("operation");
     let (code, text) = shown(&program, &unnamed);
     assert_eq!(code, 0, "the arguments say which operation it is: {text}");
