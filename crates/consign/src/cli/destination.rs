@@ -104,8 +104,7 @@ fn as_json(task: Option<&str>, report: &Report) -> Result<Value, serde_json::Err
 }
 
 fn show(report: &Report) {
-    let (untried, tried): (Vec<&Step>, Vec<&Step>) =
-        report.steps.iter().partition(|step| step.status == Status::Skipped);
+    let (untried, tried): (Vec<&Step>, Vec<&Step>) = report.steps.iter().partition(|step| step.message.is_none());
     for step in tried {
         let message = step.message.as_deref().unwrap_or_default();
         let code = step.code.map(|code| format!("{code}: ")).unwrap_or_default();
