@@ -1,6 +1,7 @@
 //! Starts the real servers that the tests deliver to, on loopback, and breaks the connections to them on demand.
 //!
 //! - [`sshd()`] and [`ceph()`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
+//! - [`gcs()`]: a stand-in for Google Cloud Storage (an emulator behind a gate of ours), likewise
 //! - [`azurite()`]: a server of the Azure Blob protocol, likewise
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
@@ -26,6 +27,7 @@ pub mod bytes;
 mod ceph;
 pub mod conformance;
 pub mod egress;
+mod gcs;
 pub mod http_faults;
 pub mod openssh;
 mod place;
@@ -42,6 +44,7 @@ pub use anyhow::Result;
 
 pub use crate::azurite::{Azurite, azurite};
 pub use crate::ceph::{Account, Ceph, ceph};
+pub use crate::gcs::{Gcs, gcs};
 pub use crate::sshd::{Key, Sshd, sshd};
 
 /// Something that the machine does not have and a test cannot do without.

@@ -104,13 +104,11 @@ impl Sftp {
     /// # Errors
     /// The program's.
     pub async fn left_over(&self, prefix: &str) -> Result<Vec<String>> {
-        let listed = self.run(&format!("ls -1a {}", quoted(prefix))).await?;
-        if let Some(listed) = &listed
-            && !listed.lines().any(|name| name == ".." || name.ends_with("/.."))
-        {
-            bail!("{prefix} cannot be listed: {listed}");
+        let listed = self.run(&format!("ls -1a {}", quoted(prefix))).await?.unwrap_or_default();
+        if let Some(complaint) = listed.lines().find(|line| !line.starts_with(prefix)) {
+            bail!("{prefix} cannot be listed: {complaint}");
         }
-        Ok(listed.unwrap_or_default().lines().filter(|name| name.contains(TEMPORARY)).map(str::to_owned).collect())
+        Ok(listed.lines().filter(|name| name.contains(TEMPORARY)).map(str::to_owned).collect())
     }
 
     /// Runs one command; nothing when what it names is not there.

@@ -25,8 +25,12 @@ is marked *stand-in*, an emulator or a part of ours takes the place of something
 says whether the protocol or the server stands in the way. A ○ was shown in another way, which its note names.
 ";
 
-/// The recorded cells, each server's by row.
-type Matrix = BTreeMap<Server, BTreeMap<Row, Cell>>;
+/// The recorded cells, each server's by row. Only the test of the contract names the witness: the servers here have none.
+#[derive(Default, Debug)]
+struct Matrix {
+    cells: BTreeMap<Server, BTreeMap<Row, Cell>>,
+    witnesses: BTreeMap<Server, String>,
+}
 
 /// Writes the matrix, or only tells whether it is stale.
 pub(crate) fn run(root: &Path, record: &Path, check: bool) -> anyhow::Result<ExitCode> {
@@ -48,13 +52,17 @@ pub(crate) fn run(root: &Path, record: &Path, check: bool) -> anyhow::Result<Exi
 }
 
 fn read(record: &str) -> anyhow::Result<Matrix> {
-    let mut matrix = Matrix::new();
+    let mut matrix = Matrix::default();
     for line in record.lines() {
-        let Line { server, row, cell } = serde_json::from_str(line).with_context(|| line.to_owned())?;
-        let before = matrix.entry(server).or_default().insert(row.clone(), cell.clone());
+        let Line { mut server, row, cell } = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let witness = std::mem::take(&mut server.witness);
+        if !witness.is_empty() {
+            matrix.witnesses.insert(server.clone(), witness);
+        }
+        let before = matrix.cells.entry(server).or_default().insert(row, cell.clone());
         ensure!(before.is_none_or(|before| before == cell), "two tests say different things of one cell: {line}");
     }
-    for (server, rows) in &matrix {
+    for (server, rows) in &matrix.cells {
         let missing: Vec<&str> = CASES
             .iter()
             .map(|case| case.name)
@@ -119,23 +127,24 @@ fn title(server: &Server) -> String {
 
 fn servers(text: &mut String, matrix: &Matrix) -> anyhow::Result<()> {
     text.push_str("\n## Servers\n\n| system | server | version | standing | read back by |\n|---|---|---|---|---|\n");
-    for server in matrix.keys() {
-        let (witness, version) = server.witness.rsplit_once(' ').unwrap_or((&server.witness, ""));
-        writeln!(
-            text,
-            "| {} | {} | `{}` | {} | {witness} `{version}` |",
-            server.system,
-            server.name,
-            server.version,
-            standing(server.standing),
-        )?;
+    for server in matrix.cells.keys() {
+        let witness = matrix.witnesses.get(server).map_or(String::new(), |witness| versions_apart(witness));
+        let Server { system, name, version, .. } = server;
+        writeln!(text, "| {system} | {name} | `{version}` | {} | {witness} |", standing(server.standing))?;
     }
     Ok(())
 }
 
+/// `boto3 1.44` as it is shown: what begins with a digit stands between backticks.
+fn versions_apart(witness: &str) -> String {
+    let is_version = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+    let words = witness.split(' ').map(|word| if is_version(word) { format!("`{word}`") } else { word.to_owned() });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 fn contract(text: &mut String, matrix: &Matrix, notes: &mut Notes) -> anyhow::Result<()> {
     let asked = |rows: &BTreeMap<Row, Cell>| rows.keys().any(|row| matches!(row, Row::Case(_)));
-    let columns: Vec<_> = matrix.iter().filter(|(_, rows)| asked(rows)).collect();
+    let columns: Vec<_> = matrix.cells.iter().filter(|(_, rows)| asked(rows)).collect();
     text.push_str("\n## The contract of connectors\n\n| case |");
     for (server, _) in &columns {
         write!(text, " {} |", title(server))?;
@@ -161,9 +170,9 @@ fn shown(cell: &Cell, notes: &mut Notes) -> String {
 }
 
 fn arguments(text: &mut String, matrix: &Matrix, notes: &mut Notes) -> anyhow::Result<()> {
-    let systems: BTreeSet<&str> = matrix.keys().map(|server| server.system.as_str()).collect();
+    let systems: BTreeSet<&str> = matrix.cells.keys().map(|server| server.system.as_str()).collect();
     for system in systems {
-        let of_system = || matrix.iter().filter(|(server, _)| server.system == system);
+        let of_system = || matrix.cells.iter().filter(|(server, _)| server.system == system);
         let names: BTreeSet<&str> = of_system()
             .flat_map(|(_, rows)| rows.keys())
             .filter_map(|row| match row {
@@ -197,7 +206,7 @@ fn best<'a>(
 ) -> String {
     let row = Row::Argument { name: name.to_owned(), form };
     let cells = servers.filter_map(|(server, rows)| rows.get(&row).map(|cell| (cell, server)));
-    let Some((cell, server)) = cells.min_by_key(|(cell, server)| ((*cell).clone(), server.standing)) else {
+    let Some((cell, server)) = cells.min_by_key(|(cell, server)| (server.standing, (*cell).clone())) else {
         return String::new();
     };
     match (cell, server.standing) {

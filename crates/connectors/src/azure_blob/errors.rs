@@ -160,7 +160,7 @@ fn of_traffic(code: &str, Asked { host, .. }: Asked<'_>, said: &ErrorBody) -> Op
             (Kind::Unavailable, words(format!("{host} failed"), said))
         }
         "InvalidBlockList" | "InvalidBlockId" => {
-            (Kind::Unavailable, "the service no longer has all blocks of the upload".to_owned())
+            (Kind::NotFound, "the service no longer has all blocks of the upload".to_owned())
         }
         "Md5Mismatch" | "Crc64Mismatch" | "InvalidMd5" | "IncompleteBody" => {
             (Kind::IntegrityMismatch, "the bytes did not arrive as they were sent".to_owned())

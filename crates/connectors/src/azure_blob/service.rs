@@ -21,7 +21,7 @@ const VERSION_HEADER: HeaderName = HeaderName::from_static("x-ms-version");
 /// MD5 of a body.
 pub(super) const MD5_HEADER: HeaderName = HeaderName::from_static("content-md5");
 
-/// An answer in XML: a list of 150,000 blocks with ids of 44 characters is 17 MiB.
+/// An answer in XML: a list of 150,000 blocks with ids of 64 characters is 19 MiB.
 const ANSWER_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// What is read of an error's body.
 const ERROR_BYTES_MAX: usize = 64 * 1024;

@@ -35,8 +35,8 @@ const BLOCKS_WANTED_MAX: u64 = 45_000;
 pub(super) const BLOB_BYTES_MAX: u64 = 50_000 * BLOCK_BYTES_MAX;
 /// How often an upload is begun for one blob: once more when its blocks are lost.
 const UPLOADS_MAX: u32 = 2;
-/// Bytes of the blob's SHA-256 in an id. With the size of a block and its number it makes 32 bytes; 64 are allowed.
-const ID_HASH_BYTES: usize = 20;
+/// Bytes of the blob's SHA-256 in an id. With the size of a block and its number it has 48 letters; 64 are allowed.
+const ID_HASH_BYTES: usize = 16;
 
 /// What the journal calls an upload: Azure has no name for one.
 const HANDLE: &str = "blocks";
@@ -96,12 +96,11 @@ impl Plan {
         self.block_bytes.min(self.size_bytes - self.offset(number))
     }
 
-    /// The id of a block: all ids of a blob have the same length, as the service insists.
+    /// The id of a block: all ids of a blob have the same length, as the service insists. They are texts, because
+    /// other programs that list blocks expect that.
     fn id(&self, number: u32) -> String {
-        let mut id = self.sha256[..ID_HASH_BYTES].to_vec();
-        id.extend(self.block_bytes.to_be_bytes());
-        id.extend(number.to_be_bytes());
-        STANDARD.encode(id)
+        let hash = hex::encode(&self.sha256[..ID_HASH_BYTES]);
+        STANDARD.encode(format!("{hash}-{:08x}-{number:06}", self.block_bytes))
     }
 
     fn part(&self, number: u32) -> Part {
@@ -368,7 +367,7 @@ mod tests {
         assert_eq!((plan.numbers(), plan.length(1), plan.length(50_000)), (1..=50_000, MIB, MIB - 1));
         let ids: HashSet<String> = plan.numbers().map(|number| plan.id(number)).collect();
         assert_eq!(ids.len(), 50_000);
-        assert!(ids.iter().all(|id| id.len() == plan.id(1).len()));
+        assert!(ids.iter().all(|id| id.len() == 64));
         for other in [Plan { block_bytes: MIB + 1, ..plan }, Plan { sha256: [8; 32], ..plan }] {
             assert!(!ids.contains(&other.id(1)));
         }

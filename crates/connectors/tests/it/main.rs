@@ -4,6 +4,7 @@
 
 mod azure;
 mod conformance;
+mod gcs;
 mod s3;
 mod scripted;
 mod sftp;

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
 endpoint, account, key = os.environ["ENDPOINT"], os.environ["ACCOUNT"], os.environ["KEY"]
@@ -14,16 +14,13 @@ service = BlobServiceClient(endpoint, credential=key, api_version="2024-08-04", 
 
 
 def empty(container):
-    """Makes a container, or empties it."""
+    """Makes a container anew, so that not even uncommitted blocks are in it: nothing else removes those."""
     client = service.get_container_client(container)
     try:
-        client.create_container()
-    except ResourceExistsError:
-        for found in client.list_blobs(include=["uncommittedblobs"]):
-            try:
-                client.delete_blob(found.name)
-            except ResourceNotFoundError:  # nothing but uncommitted blocks, which nothing but a commit removes
-                pass
+        client.delete_container()
+    except ResourceNotFoundError:
+        pass
+    client.create_container()
 
 
 def view(container, name):

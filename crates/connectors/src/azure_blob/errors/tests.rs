@@ -41,7 +41,7 @@ fn kinds_follow_code_before_status() {
         (409, "BlobImmutableDueToPolicy", Kind::AccessDenied),
         (409, "InvalidBlobType", Kind::AccessDenied),
         (400, "Md5Mismatch", Kind::IntegrityMismatch),
-        (400, "InvalidBlockList", Kind::Unavailable),
+        (400, "InvalidBlockList", Kind::NotFound),
         (400, "InvalidResourceName", Kind::InvalidRequest),
         (400, "InvalidMetadata", Kind::InvalidRequest),
         (413, "RequestBodyTooLarge", Kind::TooLarge),

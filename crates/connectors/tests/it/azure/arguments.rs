@@ -7,13 +7,25 @@ use connectors::contract;
 use connectors::memory::MemorySource;
 use connectors::{Connector as _, Kind, Secret};
 use serde_json::json;
+use testkit::Azurite;
+use testkit::conformance::{self, Cell, Form};
 use testkit::http_faults::HttpFaults;
 
-use super::{LIMITS, MIB, azure, azurite_with, view, with_key, with_sas};
+use super::{LIMITS, MIB, azure, azurite_with, keeps, view, with_key, with_sas};
 use crate::client;
 
 /// Sizes of an upload in one go and of one in blocks, and how many blocks they make.
 const SIZES: [(usize, usize); 2] = [(1000, 0), (2 * MIB + 1000, 3)];
+
+/// Writes down for the matrix that arguments were read back for a blob with so many blocks.
+async fn note(azurite: &Azurite, blocks: usize, arguments: &[&str]) {
+    let version = azurite.sdk("import azure.storage.blob as sdk; result = sdk.__version__").await.unwrap();
+    let server = keeps::server(azurite, &format!("azure-storage-blob {}", version.as_str().unwrap()));
+    let form = if blocks == 0 { Form::Single } else { Form::Parts };
+    for name in arguments {
+        conformance::argument(&server, name, form, Cell::Shown);
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_argument_arrives() {
@@ -41,6 +53,8 @@ async fn every_argument_arrives() {
             "blocks": blocks,
         });
         assert_eq!(seen, expected);
+        let arguments = ["storage_account", "storage_access_key", "container", "blob", "metadata", "endpoint"];
+        note(&azurite, blocks, &arguments).await;
     }
 }
 
@@ -74,12 +88,13 @@ async fn a_token_that_may_only_write_is_enough() {
     let token = config.sas.as_ref().unwrap().expose();
     let with_mark = Config { sas: Some(Secret::new(format!("?{token}"))), account: String::new(), ..config.clone() };
     for (at, config) in [&config, &with_mark].into_iter().enumerate() {
-        for (size, _) in SIZES {
+        for (size, blocks) in SIZES {
             let name = format!("{at}/{size}");
             let source = Arc::new(MemorySource::new(contract::bytes(size, 3)));
             let receipt = contract::put(&azure(config), &name, &source).await.unwrap();
             assert!(!format!("{receipt:?}").contains("sig="), "{receipt:?}");
             assert_eq!(view(&azurite, container, &name).await["bytes"], hex::encode(source.bytes()));
+            note(&azurite, blocks, &["sas_token"]).await;
         }
         let error = azure(config).stat(&format!("{at}/1000")).await.unwrap_err();
         assert_eq!(error.kind, Kind::AccessDenied, "{error:?}");

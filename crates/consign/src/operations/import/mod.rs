@@ -2,10 +2,13 @@
 
 use super::Entry;
 
+mod azure_blob;
 mod base64;
 mod fetch;
+mod gcs;
 mod raw;
 mod s3;
+mod sftp;
 mod upload;
 mod url;
 
@@ -16,4 +19,7 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<base64::ImportBase64>(),
     Entry::of::<raw::ImportRaw>(),
     Entry::from::<s3::ImportS3>(),
+    Entry::from::<azure_blob::ImportAzureBlob>(),
+    Entry::from::<gcs::ImportGcs>(),
+    Entry::from::<sftp::ImportSftp>(),
 ];

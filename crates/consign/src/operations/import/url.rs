@@ -74,8 +74,7 @@ impl Operation for ImportUrl {
         let Download { file_name, content_type, size, stream, .. } =
             Web::new(http, &limits).get(&args.url, &headers).await?;
         let name = args.filename.or(file_name).unwrap_or_else(|| NAMELESS.to_owned());
-        let told = content_type.filter(|told| !says_nothing(told));
-        let file = task.save(1, &name, told.as_deref(), size, stream).await?;
+        let file = task.save(1, &name, content_type.as_deref(), size, stream).await?;
         Ok(Outcome { files: vec![file] })
     }
 }
@@ -85,12 +84,6 @@ fn header(name: &str, value: &Secret) -> Option<(HeaderName, HeaderValue)> {
     let mut value = HeaderValue::from_bytes(value.expose().trim().as_bytes()).ok()?;
     value.set_sensitive(true);
     Some((name, value))
-}
-
-/// Tells whether a media type only says that the server knows none: then the file's name knows better.
-fn says_nothing(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    ["", "application/octet-stream", "binary/octet-stream"].iter().any(|vague| essence.eq_ignore_ascii_case(vague))
 }
 
 #[cfg(test)]
@@ -149,13 +142,5 @@ mod tests {
         assert_eq!(schema.as_value()["properties"]["headers"]["additionalProperties"]["writeOnly"], true);
         assert_eq!(schema.as_value()["properties"]["url"]["format"], "uri");
         assert_eq!(schema.as_value()["required"], json!(["url"]));
-    }
-
-    #[test]
-    fn a_vague_media_type_is_ignored() {
-        assert!(
-            says_nothing("application/octet-stream") && says_nothing("Binary/Octet-Stream; x=y") && says_nothing("")
-        );
-        assert!(!says_nothing("text/html; charset=utf-8"));
     }
 }

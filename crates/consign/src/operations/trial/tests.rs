@@ -282,9 +282,7 @@ async fn a_trial_that_is_broken_off_leaves_nothing() {
 }
 
 fn trials() -> Trials {
-    let (limits, guard) = (Limits::default(), Guard::new([]));
-    let client = http::Client::new(guard.clone(), http::tls_config(&[]).unwrap(), &limits);
-    Trials::new(Network { guard, http: client, limits, hosts: HostSlots::new(4) })
+    Trials::new(Network::new(Guard::new([]), http::tls_config(&[]).unwrap(), Limits::default(), 4))
 }
 
 #[test]

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{self, HeaderMap, Method, Request, StatusCode};
 use connectors::egress::Guard;
 use connectors::http::tls_config;
-use connectors::{HostSlots, Limits, Network, Progress};
+use connectors::{Limits, Network, Progress};
 use consign::auth;
 use consign::clock::{Clock, Timestamp};
 use consign::config::{Config, Period};
@@ -182,9 +182,7 @@ impl App {
 
 /// Trials over a network that leads to public addresses only.
 fn trials() -> Trials {
-    let (limits, guard) = (Limits::default(), Guard::new([]));
-    let client = connectors::http::Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits);
-    Trials::new(Network { guard, http: client, limits, hosts: HostSlots::new(4) })
+    Trials::new(Network::new(Guard::new([]), tls_config(&[]).unwrap(), Limits::default(), 4))
 }
 
 /// Makes a key for a user.
