@@ -1,6 +1,7 @@
 //! Starts the real servers that the tests deliver to, on loopback, and breaks the connections to them on demand.
 //!
 //! - [`sshd()`] and [`ceph()`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
+//! - [`openstack()`]: Keystone and Swift (its S3 API included), likewise
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
@@ -22,6 +23,7 @@ pub mod bytes;
 mod ceph;
 pub mod egress;
 pub mod http_faults;
+mod openstack;
 mod place;
 pub mod proxy;
 mod server;
@@ -33,6 +35,7 @@ use std::fmt;
 pub use anyhow::Result;
 
 pub use crate::ceph::{Account, Ceph, ceph};
+pub use crate::openstack::{OpenStack, User, openstack};
 pub use crate::sshd::{Key, Sshd, sshd};
 
 /// Something that the machine does not have and a test cannot do without.
