@@ -1,10 +1,11 @@
-"""Fills Keystone: catalogue, users, credentials; says in a file what a client needs. Only the standard library.
+"""Fills Keystone: catalogue, users, credentials; says in a file what a client needs.
 
 usage: openstack-seed.py KEYSTONE/v3 SWIFT FILE
 
 Users of the project `demo`: `demo` (it is the default project), `nodefault` (has none), `reader` (may only read); and
 `projectless`, who has no project.
 """
+import importlib.metadata
 import json
 import secrets
 import sys
@@ -98,6 +99,7 @@ application = application[1]["application_credential"]
 
 with open(file, "w") as out:
     json.dump({
+        "version": f"Swift {importlib.metadata.version('swift')}, Keystone {importlib.metadata.version('keystone')}",
         "project_id": demo,
         "passwords": passwords,
         "application_credential_id": application["id"],

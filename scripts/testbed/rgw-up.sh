@@ -115,7 +115,7 @@ wait_port "$dir" rgw "$port"
 
 cat >"$dir/state.tmp" <<STATE
 {
-  "port": $port, "region": "default",
+  "port": $port, "region": "default", "version": "$(radosgw --version | cut -d' ' -f3)",
   "access_key_id": "CONSIGNTEST", "secret_access_key": "$secret",
   "other_access_key_id": "CONSIGNOTHER", "other_secret_access_key": "$other_secret"
 }

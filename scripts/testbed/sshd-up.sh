@@ -1,9 +1,10 @@
 #!/bin/bash
-# Starts an OpenSSH server for SFTP on three ports of loopback; what a client needs is then in DIR/state.json.
+# Starts an OpenSSH server for SFTP on four ports of loopback; what a client needs is then in DIR/state.json.
 #
 #   SSHD_PORT                  password and keys
 #   SSHD_PORT_KBD              keyboard-interactive only
 #   SSHD_PORT_NO_POSIX_RENAME  password and keys; the server refuses posix-rename@openssh.com
+#   SSHD_PORT_READ_ONLY        password and keys; the server refuses every change
 #
 # As root it makes a system user with a random password for this run. As anybody else it serves the user
 # that runs it, with keys only: passwords cannot be checked without root.
@@ -13,6 +14,7 @@ dir=$RUN/sshd
 mkdir -p "$dir/keys"
 undo_on_failure "$dir" sshd
 port=${SSHD_PORT:-$(free_port)} port_kbd=${SSHD_PORT_KBD:-$(free_port)} port_plain=${SSHD_PORT_NO_POSIX_RENAME:-$(free_port)}
+port_read_only=${SSHD_PORT_READ_ONLY:-$(free_port)}
 
 if [ -x /usr/sbin/sshd ]; then
     sshd=/usr/sbin/sshd
@@ -69,6 +71,7 @@ cat >"$dir/sshd_config" <<CONFIG
 ListenAddress 127.0.0.1:$port
 ListenAddress 127.0.0.1:$port_kbd
 ListenAddress 127.0.0.1:$port_plain
+ListenAddress 127.0.0.1:$port_read_only
 HostKey $dir/keys/host_ed25519
 HostKey $dir/keys/host_rsa
 HostKey $dir/keys/host_ecdsa
@@ -98,6 +101,8 @@ Match LocalPort $port_kbd
     ForceCommand internal-sftp -d $files/home
 Match LocalPort $port_plain
     ForceCommand internal-sftp -d $files/home -P posix-rename
+Match LocalPort $port_read_only
+    ForceCommand internal-sftp -d $files/home -R
 Match LocalPort $port
     ForceCommand internal-sftp -d $files/home
 CONFIG
@@ -105,12 +110,15 @@ CONFIG
 "$sshd" -t -f "$dir/sshd_config" 2>/dev/null || sed -i /PerSourcePenalties/d "$dir/sshd_config"
 "$sshd" -t -f "$dir/sshd_config"
 start "$dir" sshd "$sshd" -D -e -f "$dir/sshd_config"
-for p in $port $port_kbd $port_plain; do wait_port "$dir" sshd "$p"; done
+for p in $port $port_kbd $port_plain $port_read_only; do wait_port "$dir" sshd "$p"; done
 
+# The server says what it is in its first line: SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7
+version=$(exec 3<>"/dev/tcp/127.0.0.1/$port" && head -n 1 <&3 | tr -d '\r' | sed 's/^SSH-2.0-OpenSSH_\([^ ]*\).*/\1/')
 fingerprint() { ssh-keygen -l -f "$dir/keys/$1.pub" | cut -d' ' -f2; }
 cat >"$dir/state.tmp" <<STATE
 {
   "port": $port, "port_keyboard_interactive": $port_kbd, "port_no_posix_rename": $port_plain,
+  "port_read_only": $port_read_only, "version": "$version",
   "user": "$user", "password": "$password", "uid": $(id -u "$user"), "gid": $(id -g "$user"),
   "home": "$files/home", "denied": "$files/denied", "key_passphrase": "key-passphrase",
   "fingerprints": ["$(fingerprint host_ed25519)", "$(fingerprint host_rsa)", "$(fingerprint host_ecdsa)"]

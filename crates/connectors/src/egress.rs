@@ -29,11 +29,12 @@ const ADDRESSES_TRIED_MAX: usize = 4;
 /// Turns host names into addresses. Replaced in tests, never by a setting.
 #[async_trait]
 pub trait Resolver: fmt::Debug + Send + Sync {
-    /// Resolves `host`, which is a name in lower-case ASCII and never an address.
+    /// Resolves `host`, which is a name in lower-case ASCII and never an address, to where `port` of it is. Only a
+    /// test answers with another port; what is judged and dialled is what is answered.
     ///
     /// # Errors
     /// The system's, when the name has no address.
-    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
 }
 
 /// The resolver of the operating system.
@@ -42,8 +43,8 @@ pub struct SystemResolver;
 
 #[async_trait]
 impl Resolver for SystemResolver {
-    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host((host, port)).await?.collect())
     }
 }
 
@@ -98,27 +99,27 @@ impl Guard {
     pub async fn check(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>> {
         let host = read_host(host)?;
         let (found, named) = match &host {
-            Host::Ipv4(address) => (vec![IpAddr::V4(*address)], false),
-            Host::Ipv6(address) => (vec![IpAddr::V6(*address)], false),
+            Host::Ipv4(address) => (vec![SocketAddr::new((*address).into(), port)], false),
+            Host::Ipv6(address) => (vec![SocketAddr::new((*address).into(), port)], false),
             Host::Domain(name) => {
-                (self.resolve(name).await?, self.rules.iter().any(|rule| rule.allows_name(name, port)))
+                (self.resolve(name, port).await?, self.rules.iter().any(|rule| rule.allows_name(name, port)))
             }
         };
         let allowed: Vec<SocketAddr> = found
             .into_iter()
-            .map(unmapped)
-            .filter(|address| {
-                named || is_public(*address) || self.rules.iter().any(|rule| rule.allows_address(*address, port))
+            .map(|found| SocketAddr::new(unmapped(found.ip()), found.port()))
+            .filter(|found| {
+                let allows = |rule: &Rule| rule.allows_address(found.ip(), found.port());
+                named || is_public(found.ip()) || self.rules.iter().any(allows)
             })
-            .map(|address| SocketAddr::new(address, port))
             .take(ADDRESSES_TRIED_MAX)
             .collect();
         if allowed.is_empty() { Err(refusal(&host, port)) } else { Ok(allowed) }
     }
 
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>> {
         let not_found = || Error::new(Kind::HostNotFound, "resolving the host name", format!("{host} has no address"));
-        match timeout(RESOLVE_TIMEOUT, self.resolver.resolve(host)).await {
+        match timeout(RESOLVE_TIMEOUT, self.resolver.resolve(host, port)).await {
             Ok(Ok(addresses)) if addresses.is_empty() => Err(not_found()),
             Ok(Ok(addresses)) => Ok(addresses),
             Ok(Err(error)) => Err(not_found().because(error)),

@@ -94,6 +94,8 @@ pub struct MemoryJournal {
 #[derive(Debug, Default)]
 struct State {
     open: BTreeMap<String, OpenUpload>,
+    /// All that were ever opened under a handle.
+    opened: Vec<OpenUpload>,
     opened_total: u64,
     closed_total: u64,
 }
@@ -102,6 +104,11 @@ impl MemoryJournal {
     /// What is open under `target`.
     pub fn open(&self, target: &str) -> Option<OpenUpload> {
         self.state().open.get(target).cloned()
+    }
+
+    /// All that was ever open, as it was when it was opened, complete or not.
+    pub fn all(&self) -> Vec<OpenUpload> {
+        self.state().opened.clone()
     }
 
     /// How many uploads were opened and how many of them were closed.
@@ -119,6 +126,9 @@ impl MemoryJournal {
 impl Journal for MemoryJournal {
     async fn opened(&self, open: &OpenUpload) -> Result<()> {
         let mut state = self.state();
+        if !open.handle.is_empty() {
+            state.opened.push(open.clone());
+        }
         let before = state.open.insert(open.target.clone(), open.clone());
         // The answer to an upload that was written down when it was asked for is no further one.
         if before.is_none_or(|before| !before.handle.is_empty()) {

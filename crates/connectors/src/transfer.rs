@@ -12,11 +12,21 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::source::Source;
 
-/// What a storage can do.
+/// What a storage can do, and its protocol can express.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability {
     /// An interrupted upload goes on at its last acknowledged part.
     pub resumes: bool,
+    /// What an unfinished upload left can be cleared away; else it expires at the storage by itself.
+    pub aborts: bool,
+    /// Names are opaque keys: `a//b`, `/a` and `a/../b` are names like any other. False for a file system.
+    pub names_are_keys: bool,
+    /// Objects lie in a container that must be there; else `put` makes what is missing.
+    pub has_containers: bool,
+    /// A byte that changes on its way is noticed in an object that is sent in one go, too.
+    pub checks_single_put: bool,
+    /// The protocol has an answer that asks to come back later.
+    pub can_throttle: bool,
     /// The storage keeps a content type.
     pub keeps_content_type: bool,
     /// The strongest proof that an upload arrived whole, as the receipt names it.

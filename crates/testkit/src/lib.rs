@@ -6,7 +6,9 @@
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
 //! - [`bytes`]: large data that is made from a seed and known by its hashes
-//! - [`tool`]: client programs by other hands, as independent witnesses
+//! - [`tls`]: TLS in front of any server, for names of one's choice
+//! - [`tool`], [`witness`], [`openssh`]: client programs by other hands, as independent witnesses
+//! - [`conformance`]: writes down what was shown, for `docs/generated/conformance.md`
 //!
 //! A test asks for a server and leaves when the machine has none (in CI that is a failure instead):
 //!
@@ -21,14 +23,18 @@
 
 pub mod bytes;
 mod ceph;
+pub mod conformance;
 pub mod egress;
 pub mod http_faults;
+pub mod openssh;
 mod openstack;
 mod place;
 pub mod proxy;
 mod server;
 mod sshd;
+pub mod tls;
 pub mod tool;
+pub mod witness;
 
 use std::fmt;
 

@@ -22,6 +22,11 @@ pub(crate) fn run() -> PathBuf {
     folder("CONSIGN_TEST_RUN").unwrap_or_else(|| cache().join("run"))
 }
 
+/// The folder of this run, if it was named: then somebody reads what the tests write there.
+pub(crate) fn given_run() -> Option<PathBuf> {
+    folder("CONSIGN_TEST_RUN")
+}
+
 /// The scripts that start and stop servers.
 pub(crate) fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/testbed")
@@ -34,7 +39,7 @@ pub(crate) fn in_ci() -> bool {
 
 /// Notes a skipped test for the summary of `scripts/test`, when that runs.
 pub(crate) fn note_skipped(line: &str) {
-    if let Some(run) = folder("CONSIGN_TEST_RUN")
+    if let Some(run) = given_run()
         && let Ok(mut file) = OpenOptions::new().create(true).append(true).open(run.join("skipped"))
     {
         // Best effort: the line was printed already.

@@ -42,6 +42,7 @@ struct Plan {
     connections: u64,
     cut_at: Option<u64>,
     stall_at: Option<u64>,
+    stall_received_at: Option<u64>,
     flip_at: Option<u64>,
     delay: Duration,
 }
@@ -110,6 +111,12 @@ impl Proxy {
         plan.stall_at = Some(plan.sent_bytes + bytes);
     }
 
+    /// The same, when `bytes` more have been received from the target.
+    pub fn stall_after_receiving(&self, bytes: u64) {
+        let mut plan = self.shared.plan();
+        plan.stall_received_at = Some(plan.received_bytes + bytes);
+    }
+
     /// Flips a bit of the byte that comes `bytes` after those sent so far.
     pub fn flip_bit_at(&self, bytes: u64) {
         let mut plan = self.shared.plan();
@@ -140,7 +147,8 @@ impl Proxy {
     /// Removes all faults but a refusal, and lets go what was stalled.
     pub fn heal(&self) {
         let mut plan = self.shared.plan();
-        (plan.cut_at, plan.stall_at, plan.flip_at, plan.delay) = (None, None, None, Duration::ZERO);
+        (plan.cut_at, plan.flip_at, plan.delay) = (None, None, Duration::ZERO);
+        (plan.stall_at, plan.stall_received_at) = (None, None);
         self.shared.stalled.send_replace(false);
     }
 
@@ -170,6 +178,16 @@ impl Shared {
     async fn passable(&self) {
         // The sender lives in `self`, so this cannot fail.
         self.stalled.subscribe().wait_for(|stalled| !stalled).await.ok();
+    }
+
+    /// Counts received bytes, and stalls when their turn has come.
+    fn received(&self, bytes: u64) {
+        let mut plan = self.plan();
+        plan.received_bytes += bytes;
+        let received = plan.received_bytes;
+        if plan.stall_received_at.take_if(|at| *at <= received).is_some() {
+            self.stalled.send_replace(true);
+        }
     }
 
     /// Counts how many bytes of `data` may be sent now, and alters one when its turn has come. True: then cut.
@@ -277,7 +295,7 @@ async fn receive(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Share
         if count == 0 {
             return to.shutdown().await;
         }
-        shared.plan().received_bytes += count as u64;
+        shared.received(count as u64);
         to.write_all(&buffer[..count]).await?;
     }
 }

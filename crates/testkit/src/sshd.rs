@@ -33,6 +33,8 @@ struct State {
     port: u16,
     port_keyboard_interactive: u16,
     port_no_posix_rename: u16,
+    port_read_only: u16,
+    version: String,
     user: String,
     password: String,
     uid: u32,
@@ -103,6 +105,16 @@ impl Sshd {
     /// Takes passwords and keys, and refuses `posix-rename@openssh.com`.
     pub fn addr_no_posix_rename(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.state.port_no_posix_rename).into()
+    }
+
+    /// Takes passwords and keys, and refuses every change.
+    pub fn addr_read_only(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.state.port_read_only).into()
+    }
+
+    /// The server's version: `9.2p1`.
+    pub fn version(&self) -> &str {
+        &self.state.version
     }
 
     /// The user that may log in.

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask generate`, `cargo xtask generate --check`.
+//! The project's own chores: `cargo xtask generate`, `cargo xtask generate --check`, `cargo xtask bench`.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod generate;
 
 /// The project's own chores.
@@ -25,11 +26,14 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Measure Consign beside rclone: S3 and SFTP, both ways, with a release build.
+    Bench(bench::Bench),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().chore {
         Chore::Generate { check } => generate::run(&root(), check),
+        Chore::Bench(bench) => bench::run(&root(), &bench),
     }
 }
 

@@ -25,10 +25,11 @@ impl Scripted {
 
 #[async_trait]
 impl Resolver for Scripted {
-    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         assert!(host.parse::<IpAddr>().is_err(), "the address {host} was given to the resolver");
         let mut answers = self.0.lock().unwrap();
-        if answers.len() > 1 { Ok(answers.pop_front().unwrap()) } else { Ok(answers.front().cloned().unwrap()) }
+        let next = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers.front().cloned().unwrap() };
+        Ok(next.into_iter().map(|address| SocketAddr::new(address, port)).collect())
     }
 }
 
@@ -171,6 +172,26 @@ async fn a_rule_opens_what_it_names_and_its_port_only() {
         ("10.1.1.1", 445),
     ] {
         assert!(guard.check(host, port).await.is_err(), "{host}:{port} passed");
+    }
+}
+
+/// Leads a name to another port than the one that was asked for.
+#[derive(Debug)]
+struct Diverting(SocketAddr);
+
+#[async_trait]
+impl Resolver for Diverting {
+    async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![self.0])
+    }
+}
+
+#[tokio::test]
+async fn the_port_that_is_judged_is_the_one_that_is_dialled() {
+    let place: SocketAddr = "10.1.2.3:9000".parse().unwrap();
+    for (allowed, expected) in [("10.0.0.0/8:443", None), ("10.0.0.0/8:9000", Some(place))] {
+        let guard = Guard::with_resolver([rule(allowed)], Arc::new(Diverting(place)));
+        assert_eq!(guard.check("storage.example", 443).await.ok(), expected.map(|place| vec![place]), "{allowed}");
     }
 }
 

@@ -134,6 +134,11 @@ impl Connector for S3 {
     fn capability(&self) -> Capability {
         Capability {
             resumes: true,
+            aborts: true,
+            names_are_keys: true,
+            has_containers: true,
+            checks_single_put: true,
+            can_throttle: true,
             keeps_content_type: true,
             verifies_by: "crc32c",
             name_bytes_max: 1024,

@@ -153,6 +153,11 @@ impl Connector for Sftp {
     fn capability(&self) -> Capability {
         Capability {
             resumes: true,
+            aborts: true,
+            names_are_keys: false,
+            has_containers: false,
+            checks_single_put: true,
+            can_throttle: false,
             keeps_content_type: false,
             verifies_by: "size",
             name_bytes_max: NAME_BYTES_MAX,

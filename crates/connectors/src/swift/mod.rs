@@ -121,6 +121,11 @@ impl Connector for Swift {
     fn capability(&self) -> Capability {
         Capability {
             resumes: true,
+            aborts: true,
+            names_are_keys: true,
+            has_containers: true,
+            checks_single_put: true,
+            can_throttle: true,
             keeps_content_type: true,
             verifies_by: "md5",
             name_bytes_max: 1024,

@@ -212,8 +212,8 @@ impl Swift {
     fn no_segment_container(&self, mut error: Error) -> Error {
         let (segments, container) = (self.service.segment_container(), self.service.container());
         let detail = format!(
-            "large objects need the container `{segments}` beside `{container}`, and these credentials may not make it; \
-             make it and let them write to it"
+            "large objects need the container `{segments}` beside `{container}`, and these credentials may not make it or write \
+             to it; make it and let them write to it"
         );
         (error.kind, error.detail) = (Kind::AccessDenied, detail);
         error
@@ -254,7 +254,11 @@ impl Swift {
             confirmed(SEND_SEGMENT, &reply, &cargo.md5())
         });
         sent.await.map_err(|error| {
-            if error.kind == Kind::ContainerNotFound { self.no_segment_container(error) } else { error }
+            if matches!(error.kind, Kind::ContainerNotFound | Kind::AccessDenied) {
+                self.no_segment_container(error)
+            } else {
+                error
+            }
         })?;
         let part = Part { size: cargo.size(), etag: cargo.md5(), checksum: None };
         put.journal.part(&put.name, number, &part).await?;

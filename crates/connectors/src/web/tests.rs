@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{io, net::IpAddr, sync::Arc};
+use std::{io, net::IpAddr, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -387,8 +387,8 @@ struct Current(Mutex<Option<IpAddr>>);
 
 #[async_trait]
 impl Resolver for Current {
-    async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(self.0.lock().unwrap().into_iter().collect())
+    async fn resolve(&self, _: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(self.0.lock().unwrap().map(|address| SocketAddr::new(address, port)).into_iter().collect())
     }
 }
 

@@ -9,23 +9,27 @@ use std::future::Future;
 use std::pin::Pin;
 
 use connectors::{Network, OpenUpload};
-use garde::Validate;
-use schemars::{JsonSchema, Schema};
-use serde::de::DeserializeOwned;
+use schemars::Schema;
 use serde_json::{Map, Value};
 
 use crate::error::{Faults, TaskError};
 use crate::model::File;
 
+mod account;
+pub mod arguments;
 pub mod context;
 pub mod export;
 pub mod import;
 pub mod manual;
 pub mod prepare;
+pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use arguments::Arguments;
 pub use context::{Context, InputFile};
+use storage::{Destination, Export, Import};
+pub use storage::{FromStorage, ToStorage};
 
 /// What an operation produced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +56,7 @@ pub trait Operation: Send + Sync + 'static {
     /// Where its files come from.
     const FEED: Feed;
     /// Its arguments, without `operation`, `input` and `ignore_error`.
-    type Args: DeserializeOwned + JsonSchema + Validate<Context = ()> + Send + Sync;
+    type Args: Arguments;
 
     /// Checks what spans fields; bounds of single fields are attributes.
     fn check(_args: &Self::Args, _faults: &mut Faults) {}
@@ -80,6 +84,7 @@ pub trait Operation: Send + Sync + 'static {
 pub type RawArgs = Map<String, Value>;
 
 type Running = Pin<Box<dyn Future<Output = Result<Outcome, TaskError>> + Send>>;
+type Locate = fn(RawArgs, &Network) -> Result<Destination, TaskError>;
 type Aborting = Pin<Box<dyn Future<Output = Result<(), TaskError>> + Send>>;
 
 /// An operation whose type is forgotten.
@@ -93,6 +98,7 @@ pub struct Entry {
     prepare: fn(&mut RawArgs, &Schema) -> Result<Vec<String>, Faults>,
     run: fn(RawArgs, Context) -> Running,
     abort: fn(RawArgs, OpenUpload, Network) -> Aborting,
+    destination: Option<Locate>,
 }
 
 impl Entry {
@@ -115,7 +121,24 @@ impl Entry {
                     Ok(O::abort(args, open, network).await?)
                 })
             },
+            destination: None,
         }
+    }
+
+    /// Forgets the type of an export to a storage.
+    pub const fn to<S: ToStorage>() -> Self {
+        Self {
+            destination: Some(|args, network| {
+                let args = prepare::read::<Export<S>>(args)?;
+                Ok(S::destination(&args, network)?)
+            }),
+            ..Self::of::<Export<S>>()
+        }
+    }
+
+    /// Forgets the type of an import from a storage.
+    pub const fn from<S: FromStorage>() -> Self {
+        Self::of::<Import<S>>()
     }
 
     /// JSON Schema of the arguments, with documentation; secrets are `writeOnly`.
@@ -146,6 +169,14 @@ impl Entry {
     /// The connector's.
     pub async fn abort(&self, args: RawArgs, open: OpenUpload, network: Network) -> Result<(), TaskError> {
         (self.abort)(args, open, network).await
+    }
+
+    /// Where an export to a storage puts files; `None` for other operations. Contacts nobody.
+    ///
+    /// # Errors
+    /// Credentials or addresses that cannot be read.
+    pub fn destination(&self, args: RawArgs, network: &Network) -> Option<Result<Destination, TaskError>> {
+        self.destination.map(|destination| destination(args, network))
     }
 
     /// Arguments as they may be shown: secrets, values in `headers`, and user info and query of URLs as `"***"`.

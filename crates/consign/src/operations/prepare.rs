@@ -1,12 +1,11 @@
 //! Arguments: from JSON to a checked, typed form; what is wrong with them, all at once; what of them may be shown.
 
-use garde::Validate as _;
 use schemars::Schema;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use self::shape::Shape;
-use super::{Operation, RawArgs};
+use super::{Arguments as _, Operation, RawArgs};
 use crate::error::{Code, Faults, TaskError};
 
 mod redact;
@@ -26,7 +25,7 @@ pub const OWN_MEMBERS: [&str; 3] = ["operation", "input", "ignore_error"];
 
 /// JSON Schema of an operation's arguments.
 pub(super) fn schema_of<O: Operation>() -> Schema {
-    schemars::schema_for!(O::Args)
+    O::Args::schema()
 }
 
 /// See [`super::Entry::prepare`].
@@ -42,10 +41,9 @@ pub(super) fn prepare<O: Operation>(args: &mut RawArgs, schema: &Schema) -> Resu
     }
     if let Some(typed) = typed::<O>(args, &shape, &mut faults) {
         let mut further = Faults::default();
-        if let Err(report) = typed.validate() {
-            for (path, error) in report.iter() {
-                further.add(path.to_string(), out_of_bounds(&path.to_string(), &error.to_string()));
-            }
+        for (path, told) in typed.out_of_bounds() {
+            let sentence = out_of_bounds(&path, &told);
+            further.add(path, sentence);
         }
         O::check(&typed, &mut further);
         for (field, sentences) in further.0 {
@@ -70,7 +68,7 @@ fn out_of_bounds(path: &str, told: &str) -> String {
 
 /// Reads arguments that were checked when the task was made.
 pub(super) fn read<O: Operation>(args: RawArgs) -> Result<O::Args, TaskError> {
-    serde_path_to_error::deserialize(Value::Object(args)).map_err(|error| {
+    O::Args::take(Value::Object(args)).map_err(|error| {
         TaskError::new(Code::InvalidData, "The task's arguments cannot be read by this version of the server.")
             .because(error.path().to_string())
     })
@@ -81,7 +79,7 @@ fn typed<O: Operation>(args: &mut RawArgs, shape: &Shape<'_>, faults: &mut Fault
     // Moved in and out: an argument may be a whole file.
     let mut trial = Value::Object(std::mem::take(args));
     let found = loop {
-        let error = match serde_path_to_error::deserialize::<_, O::Args>(&trial) {
+        let error = match O::Args::read(&trial) {
             Ok(typed) => break Some(typed),
             Err(error) => error,
         };

@@ -189,6 +189,11 @@ impl Connector for MemoryConnector {
     fn capability(&self) -> Capability {
         Capability {
             resumes: false,
+            aborts: true,
+            names_are_keys: true,
+            has_containers: false,
+            checks_single_put: false,
+            can_throttle: false,
             keeps_content_type: false,
             verifies_by: "size",
             name_bytes_max: 64,

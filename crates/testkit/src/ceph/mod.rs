@@ -27,6 +27,8 @@ pub struct Ceph {
     pub endpoint: String,
     /// Any region does; this is the server's own.
     pub region: String,
+    /// The server's version: `16.2.15`.
+    pub version: String,
     /// The user `test`, who owns the buckets that [`Ceph::create_bucket`] makes.
     pub account: Account,
     /// The user `other`, who has no right on them.
@@ -48,6 +50,7 @@ pub struct Account {
 struct State {
     port: u16,
     region: String,
+    version: String,
     access_key_id: String,
     secret_access_key: String,
     other_access_key_id: String,
@@ -61,6 +64,7 @@ impl Ceph {
         Self {
             endpoint: format!("http://127.0.0.1:{}", state.port),
             region: state.region,
+            version: state.version,
             account: account(state.access_key_id, state.secret_access_key),
             other: account(state.other_access_key_id, state.other_secret_access_key),
         }

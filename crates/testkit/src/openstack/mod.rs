@@ -34,6 +34,7 @@ struct State {
     keystone_port: u16,
     keystone_v2_port: u16,
     swift_port: u16,
+    version: String,
     project_id: String,
     passwords: Passwords,
     application_credential_id: String,
@@ -94,6 +95,11 @@ impl OpenStack {
     /// Swift's address, for a proxy in front of it; the address of its S3 API as well.
     pub fn swift_addr(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.state.swift_port).into()
+    }
+
+    /// What runs: `Swift 2.38.3, Keystone 30.0.0`.
+    pub fn version(&self) -> &str {
+        &self.state.version
     }
 
     /// Id of the project `demo`.

@@ -79,6 +79,19 @@ async fn stalls_until_healed() {
 }
 
 #[tokio::test]
+async fn stalls_what_comes_back_until_healed() {
+    let proxy = Proxy::start(echo_server().await).await.unwrap();
+    proxy.stall_after_receiving(70_000);
+    let data = pattern(3, 200_000);
+    let whole = talk(&proxy, &data);
+    tokio::pin!(whole);
+    assert!(tokio::time::timeout(SILENCE, &mut whole).await.is_err());
+    assert!((70_000..200_000).contains(&proxy.received_bytes()), "{}", proxy.received_bytes());
+    proxy.heal();
+    assert_eq!(whole.await, data);
+}
+
+#[tokio::test]
 async fn flips_one_bit_once() {
     let proxy = Proxy::start(echo_server().await).await.unwrap();
     proxy.flip_bit_at(50_000);

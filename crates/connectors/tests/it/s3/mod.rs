@@ -3,11 +3,11 @@
 mod answers;
 mod arguments;
 mod faults;
+mod keeps;
 
-use connectors::contract::{self, Fixture};
 use connectors::s3::{Config, S3};
 use connectors::{Limits, Secret};
-use practice::{Practice, Settings};
+use practice::Practice;
 use testkit::{Account, Ceph, or_skip};
 
 use crate::{LIMITS, client};
@@ -47,37 +47,6 @@ for found in s3.list_multipart_uploads(Bucket={bucket:?}).get('Uploads', []):
     );
     or_skip(ceph.s3api(&empty).await)?;
     Some(ceph)
-}
-
-fn fixture(config: &Config) -> Fixture {
-    let wrong_secret = Config { secret_access_key: "wrong-secret".into(), ..config.clone() };
-    let missing = Config { bucket: "no-such-bucket-here".to_owned(), ..config.clone() };
-    Fixture {
-        connector: Box::new(s3(config)),
-        wrong_secret: Some(Box::new(s3(&wrong_secret))),
-        missing_container: Some(Box::new(s3(&missing))),
-        prefix: "contract/".to_owned(),
-        limits: LIMITS,
-        names_are_keys: true,
-        large_bytes: contract::large_bytes(),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ceph_keeps_the_contract() {
-    let Some(ceph) = ceph_with("s3-contract").await else { return };
-    let config = of_ceph(&ceph.account, &ceph.endpoint, "s3-contract");
-    contract::all(&fixture(&config)).await;
-    assert_eq!(s3(&config).open_uploads("").await.unwrap(), [], "uploads stay open");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn practice_keeps_the_contract() {
-    let folder = tempfile::tempdir().unwrap();
-    let practice = Practice::start(Settings::new(folder.path())).await.unwrap();
-    let config = of_practice(&practice, &practice.s3_endpoint());
-    contract::all(&fixture(&config)).await;
-    assert_eq!(s3(&config).open_uploads("").await.unwrap(), [], "uploads stay open");
 }
 
 fn of_practice(practice: &Practice, endpoint: &str) -> Config {

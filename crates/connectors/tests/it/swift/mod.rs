@@ -3,11 +3,11 @@
 mod answers;
 mod faults;
 mod identity;
+mod keeps;
 mod objects;
 
-use connectors::contract::{self, Fixture};
+use connectors::Limits;
 use connectors::swift::{Config, Swift};
-use connectors::{Limits, Secret};
 use testkit::{OpenStack, User, or_skip};
 
 use crate::{LIMITS, client};
@@ -47,27 +47,4 @@ async fn with_container(name: &str) -> Option<OpenStack> {
 /// Names in the container for segments.
 async fn segments_of(openstack: &OpenStack, container: &str) -> Vec<String> {
     openstack.names_in(&format!("{container}_segments")).await.unwrap()
-}
-
-fn fixture(config: &Config) -> Fixture {
-    let wrong_secret = Config { password: Secret::new("wrong-secret"), ..config.clone() };
-    let missing = Config { container: "no-such-container-here".to_owned(), ..config.clone() };
-    Fixture {
-        connector: Box::new(swift(config)),
-        wrong_secret: Some(Box::new(swift(&wrong_secret))),
-        missing_container: Some(Box::new(swift(&missing))),
-        prefix: "contract/".to_owned(),
-        limits: SMALL,
-        names_are_keys: true,
-        large_bytes: contract::large_bytes(),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn swift_keeps_the_contract() {
-    let container = "contract";
-    let Some(openstack) = with_container(container).await else { return };
-    contract::all(&fixture(&of(&openstack, User::Demo, container))).await;
-    assert_eq!(segments_of(&openstack, container).await, Vec::<String>::new(), "segments stay");
-    assert_eq!(openstack.names_in("no-such-container-here_segments").await.unwrap(), Vec::<String>::new());
 }

@@ -13,4 +13,4 @@ pub use naming::Naming;
 
 /// All exports.
 pub(super) const ALL: &[Entry] =
-    &[Entry::of::<url::ExportUrl>(), Entry::of::<s3::ExportS3>(), Entry::of::<sftp::ExportSftp>()];
+    &[Entry::of::<url::ExportUrl>(), Entry::to::<s3::ExportS3>(), Entry::to::<sftp::ExportSftp>()];

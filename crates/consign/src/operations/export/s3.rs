@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use connectors::Network;
 use connectors::s3::{Config, S3};
-use connectors::{Connector as _, Network, OpenUpload};
 use garde::Validate;
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::naming::{self, Naming};
-use crate::error::{Faults, TaskError};
-use crate::operations::{Context, Feed, Operation, Outcome};
-use crate::secret::Secret;
+use crate::error::Faults;
+use crate::operations::account::given;
+use crate::operations::account::s3::Account;
+use crate::operations::arguments::With;
+use crate::operations::storage::{Destination, ToStorage};
 
 /// The canned ACLs of the contract.
 const ACLS: [&str; 6] = [
@@ -28,8 +30,10 @@ const ACLS: [&str; 6] = [
 /// The ways of encryption of the contract.
 const ENCRYPTIONS: [&str; 2] = ["AES256", "aws:kms"];
 
-/// The operation `export/s3`; its manual stands on [`Args`], where OpenAPI and the manual find it.
+/// The operation `export/s3`; its manual stands on [`Own`], where OpenAPI and the manual find it.
 pub(super) struct ExportS3;
+
+type Args = With<Account, Own>;
 
 /// Puts the input files into a bucket of Amazon S3, or of a service that speaks its protocol.
 ///
@@ -55,34 +59,13 @@ pub(super) struct ExportS3;
 /// Argument names: API reference of the service we are compatible with, page "Export to S3".
 #[derive(Deserialize, JsonSchema, Validate)]
 #[schemars(rename = "ExportS3Args")]
-pub(super) struct Args {
-    /// Name of the bucket.
-    #[garde(length(min = 1, max = 255))]
-    bucket: String,
-    /// Region of the bucket, such as `eu-west-1`. Services of one's own mostly take any.
-    #[garde(length(min = 1, max = 64))]
-    region: String,
-    /// Host or base URL of a service other than Amazon's, such as `https://s3.example.com`. Without a scheme, `https://`
-    /// is meant.
-    #[garde(length(max = 2048))]
-    endpoint: Option<String>,
+pub(super) struct Own {
     /// Key of the object, byte for byte. With several files, put `%d` into it or use `key_prefix`.
     #[garde(length(max = 1024))]
     key: Option<String>,
     /// Text in front of the files' own names; nothing is put between, so a folder ends with `/`.
     #[garde(length(max = 1024))]
     key_prefix: Option<String>,
-    /// Public half of the key pair.
-    #[garde(length(min = 1, max = 512))]
-    access_key_id: String,
-    /// Secret half of the key pair. Write only.
-    #[garde(skip)]
-    #[schemars(with = "String", extend("writeOnly" = true))]
-    secret_access_key: Secret,
-    /// Token of temporary credentials. Write only.
-    #[garde(skip)]
-    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
-    session_token: Option<Secret>,
     /// Canned ACL of the objects: `private` (the default), `public-read`, `public-read-write`, `authenticated-read`,
     /// `bucket-owner-read`, `bucket-owner-full-control`, or another that the service knows.
     #[garde(length(max = 64))]
@@ -111,29 +94,6 @@ pub(super) struct Args {
     tagging: BTreeMap<String, String>,
 }
 
-impl Args {
-    fn connector(&self, network: &Network) -> connectors::Result<S3> {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let config = Config {
-            bucket: self.bucket.clone(),
-            region: self.region.clone(),
-            endpoint: given(&self.endpoint),
-            access_key_id: self.access_key_id.clone(),
-            secret_access_key: self.secret_access_key.clone(),
-            session_token: self.session_token.clone().filter(|token| !token.expose().is_empty()),
-            acl: given(&self.acl).map(|acl| spelled(&acl, &ACLS)),
-            cache_control: given(&self.cache_control),
-            content_disposition: given(&self.content_disposition),
-            content_type: given(&self.content_type),
-            metadata: self.metadata.clone(),
-            tagging: self.tagging.clone(),
-            server_side_encryption: given(&self.server_side_encryption).map(|how| spelled(&how, &ENCRYPTIONS)),
-            ..Config::default()
-        };
-        S3::new(&config, network.http.clone(), network.limits)
-    }
-}
-
 /// A known value however a client spells it (`PublicRead`, `public_read`), any other as it is: the service may know it.
 fn spelled(text: &str, known: &[&str]) -> String {
     let bare = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
@@ -141,28 +101,25 @@ fn spelled(text: &str, known: &[&str]) -> String {
     meant.map_or_else(|| text.to_owned(), |known| (*known).to_owned())
 }
 
-impl Operation for ExportS3 {
+impl ToStorage for ExportS3 {
     const NAME: &'static str = "export/s3";
-    const FEED: Feed = Feed::Inputs;
     type Args = Args;
 
-    fn check(args: &Args, faults: &mut Faults) {
-        naming::check_either(faults, ("key", args.key.as_deref()), ("key_prefix", args.key_prefix.as_deref()));
-        if args.secret_access_key.expose().is_empty() {
-            faults.add("secret_access_key", "The secret_access_key field is required.");
-        }
+    fn check(Args { account, own }: &Args, faults: &mut Faults) {
+        account.check(faults);
+        naming::check_either(faults, ("key", own.key.as_deref()), ("key_prefix", own.key_prefix.as_deref()));
         for (field, text) in [
-            ("acl", &args.acl),
-            ("cache_control", &args.cache_control),
-            ("content_disposition", &args.content_disposition),
-            ("content_type", &args.content_type),
-            ("server_side_encryption", &args.server_side_encryption),
+            ("acl", &own.acl),
+            ("cache_control", &own.cache_control),
+            ("content_disposition", &own.content_disposition),
+            ("content_type", &own.content_type),
+            ("server_side_encryption", &own.server_side_encryption),
         ] {
             if !text.as_deref().is_none_or(|text| text.is_ascii() && HeaderValue::from_str(text).is_ok()) {
                 faults.add(field, "This becomes a header: it may hold printable ASCII characters only.");
             }
         }
-        for (key, text) in &args.metadata {
+        for (key, text) in &own.metadata {
             let is_key = !key.is_empty() && HeaderName::from_bytes(key.as_bytes()).is_ok();
             if !is_key || text.chars().any(|letter| letter.is_ascii_control()) {
                 faults.add(
@@ -173,13 +130,21 @@ impl Operation for ExportS3 {
         }
     }
 
-    async fn run(args: Args, task: Context) -> Result<Outcome, TaskError> {
-        let connector = args.connector(&task.network)?;
-        task.deliver(Arc::new(connector), &Naming::object(args.key, args.key_prefix)).await
-    }
-
-    async fn abort(args: Args, open: OpenUpload, network: Network) -> connectors::Result<()> {
-        args.connector(&network)?.abort(&open).await
+    fn destination(Args { account, own }: &Args, network: &Network) -> connectors::Result<Destination> {
+        let config = Config {
+            acl: given(own.acl.as_ref()).map(|acl| spelled(&acl, &ACLS)),
+            cache_control: given(own.cache_control.as_ref()),
+            content_disposition: given(own.content_disposition.as_ref()),
+            content_type: given(own.content_type.as_ref()),
+            metadata: own.metadata.clone(),
+            tagging: own.tagging.clone(),
+            server_side_encryption: given(own.server_side_encryption.as_ref()).map(|how| spelled(&how, &ENCRYPTIONS)),
+            ..account.config()
+        };
+        Ok(Destination {
+            connector: Arc::new(S3::new(&config, network.http.clone(), network.limits)?),
+            naming: Naming::object(own.key.clone(), own.key_prefix.clone()),
+        })
     }
 }
 

@@ -3,7 +3,9 @@
 use super::Entry;
 
 mod base64;
+mod fetch;
 mod raw;
+mod s3;
 mod upload;
 mod url;
 
@@ -13,4 +15,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<upload::ImportUpload>(),
     Entry::of::<base64::ImportBase64>(),
     Entry::of::<raw::ImportRaw>(),
+    Entry::from::<s3::ImportS3>(),
 ];

@@ -48,12 +48,14 @@ impl Scripted {
 
 #[async_trait]
 impl Resolver for Scripted {
-    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let with_port = |addresses: &[IpAddr]| addresses.iter().map(|&address| (address, port).into()).collect();
         if host == ALLOWED {
-            return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+            return Ok(with_port(&[Ipv4Addr::LOCALHOST.into()]));
         }
         let mut answers = self.0.lock().unwrap();
-        if answers.len() > 1 { Ok(answers.pop_front().unwrap()) } else { Ok(answers.front().cloned().unwrap()) }
+        let last = answers.front().cloned().unwrap();
+        Ok(with_port(&if answers.len() > 1 { answers.pop_front().unwrap() } else { last }))
     }
 }
 

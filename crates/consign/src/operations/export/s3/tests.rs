@@ -2,14 +2,15 @@
 
 use connectors::egress::Guard;
 use connectors::http::{Client, tls_config};
-use connectors::{HostSlots, Kind, Limits, Retry};
+use connectors::{HostSlots, Kind, Limits, OpenUpload, Retry};
 use serde_json::{Value, json};
 use testkit::{Ceph, or_skip};
 
 use super::*;
 use crate::error::Code;
+use crate::operations::storage::Export;
 use crate::operations::testing::Bench;
-use crate::operations::{self, RawArgs};
+use crate::operations::{self, Arguments as _, Context, Operation as _, RawArgs};
 
 /// Arguments that say everything that is required, and `more`.
 fn args(more: Value) -> RawArgs {
@@ -119,7 +120,7 @@ fn of_ceph(ceph: &Ceph, bucket: &str, more: &Value) -> Args {
         "secret_access_key": ceph.account.secret_access_key,
     });
     all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    serde_json::from_value(all).unwrap()
+    Args::take(all).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +135,7 @@ async fn files_arrive_and_a_second_run_leaves_the_same() {
     let more = json!({ "key_prefix": "//out/", "acl": "PublicRead", "metadata": { "job": "7" } });
     for _ in 0..2 {
         let context = Context { network: network(), ..bench.context(&inputs) };
-        let outcome = ExportS3::run(of_ceph(&ceph, bucket, &more), context).await.unwrap();
+        let outcome = Export::<ExportS3>::run(of_ceph(&ceph, bucket, &more), context).await.unwrap();
         let found: Vec<(&str, &str)> = outcome
             .files
             .iter()
@@ -169,11 +170,12 @@ async fn what_the_service_refuses_is_said_with_its_words_and_what_to_do() {
     let bench = Bench::new().await;
     let inputs = [bench.input("a.txt", b"one").await];
     let context = || Context { network: network(), ..bench.context(&inputs) };
-    let error = ExportS3::run(of_ceph(&ceph, "no-such-bucket-at-all", &json!({})), context()).await.unwrap_err();
+    let error =
+        Export::<ExportS3>::run(of_ceph(&ceph, "no-such-bucket-at-all", &json!({})), context()).await.unwrap_err();
     assert_eq!((error.code, error.retry), (Code::ContainerNotFound, Retry::Never));
     assert!(error.message.contains("`no-such-bucket-at-all` does not exist"), "{}", error.message);
     let private = bench.context(&inputs);
-    let error = ExportS3::run(of_ceph(&ceph, "x", &json!({})), private).await.unwrap_err();
+    let error = Export::<ExportS3>::run(of_ceph(&ceph, "x", &json!({})), private).await.unwrap_err();
     assert_eq!(error.code, Code::HostNotAllowed, "{}", error.message);
     let open = OpenUpload {
         target: "a.txt".to_owned(),
@@ -183,8 +185,8 @@ async fn what_the_service_refuses_is_said_with_its_words_and_what_to_do() {
         parts: BTreeMap::new(),
     };
     let wrong = of_ceph(&ceph, "export-s3", &json!({ "secret_access_key": "wrong" }));
-    let error = ExportS3::abort(wrong, open.clone(), network()).await.unwrap_err();
+    let error = Export::<ExportS3>::abort(wrong, open.clone(), network()).await.unwrap_err();
     assert!(matches!(error.kind, Kind::InvalidCredentials | Kind::AccessDenied), "{error:?}");
     ceph.create_bucket("export-s3").await.unwrap();
-    ExportS3::abort(of_ceph(&ceph, "export-s3", &json!({})), open, network()).await.unwrap();
+    Export::<ExportS3>::abort(of_ceph(&ceph, "export-s3", &json!({})), open, network()).await.unwrap();
 }

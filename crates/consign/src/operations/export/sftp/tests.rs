@@ -17,30 +17,18 @@ use crate::error::Code;
 use crate::files::Files;
 use crate::id::{TaskId, Token};
 use crate::model::File;
-use crate::operations::InputFile;
 use crate::operations::context::Bounds;
+use crate::operations::storage::Export;
+use crate::operations::{Arguments as _, Context, InputFile, Operation as _};
 
 fn args(args: Value) -> Args {
-    serde_json::from_value(args).unwrap()
+    Args::take(args).unwrap()
 }
 
 fn faults(given: Value) -> Vec<String> {
     let mut faults = Faults::default();
     ExportSftp::check(&args(given), &mut faults);
     faults.0.into_keys().collect()
-}
-
-#[test]
-fn ports_come_as_numbers_and_as_strings() {
-    let account = |port: Value| json!({ "host": "h", "username": "u", "password": "p", "port": port });
-    for (sent, expected) in [(json!(2022), 2022), (json!("2022"), 2022), (json!(" 22 "), 22), (Value::Null, 22)] {
-        assert_eq!(args(account(sent)).port, expected);
-    }
-    assert_eq!(args(json!({ "host": "h", "username": "u" })).port, 22);
-    for wrong in [json!("ssh"), json!(70_000), json!(-1), json!("")] {
-        assert!(serde_json::from_value::<Args>(account(wrong.clone())).is_err(), "{wrong}");
-    }
-    assert!(args(account(json!(0))).validate().is_err());
 }
 
 #[test]
@@ -56,12 +44,12 @@ fn creation_asks_for_presence_and_not_for_form() {
     assert_eq!(faults(with(json!({ "password": "", "private_key": null }))), ["password"]);
     assert_eq!(faults(with(json!({ "path": "dir" }))), ["password", "path"]);
     assert_eq!(faults(with(json!({ "path": "", "password": "p" }))), Vec::<String>::new());
-    args(with(json!({ "password": "p" }))).validate().unwrap();
+    assert_eq!(args(with(json!({ "password": "p" }))).out_of_bounds(), []);
 }
 
 #[test]
 fn the_schema_marks_what_is_secret() {
-    let schema = schemars::schema_for!(Args);
+    let schema = Args::schema();
     for secret in ["password", "private_key"] {
         assert_eq!(schema.as_value()["properties"][secret]["writeOnly"], true, "{secret}");
     }
@@ -131,7 +119,7 @@ async fn files_arrive_with_receipts_and_progress() {
     // Twice: a task that is run again leaves the same files.
     for _ in 0..2 {
         let Task { context, percents } = task(inputs(), Vec::new()).await;
-        let outcome = ExportSftp::run(account(&sshd, &json!({ "path": path })), context).await.unwrap();
+        let outcome = Export::<ExportSftp>::run(account(&sshd, &json!({ "path": path })), context).await.unwrap();
         let names: Vec<&str> = outcome.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["a b.txt", "ü.txt", "a b-2.txt"]);
         let receipt = outcome.files[2].receipt.as_ref().unwrap();
@@ -153,7 +141,8 @@ async fn an_exact_name_for_several_files_is_refused_before_a_byte_is_sent() {
     let inputs = || vec![input("a", b"one"), input("b", b"two")];
     let run = async |file: &str| {
         let file = folder.join(file).display().to_string();
-        ExportSftp::run(account(&sshd, &json!({ "file": file })), task(inputs(), Vec::new()).await.context).await
+        Export::<ExportSftp>::run(account(&sshd, &json!({ "file": file })), task(inputs(), Vec::new()).await.context)
+            .await
     };
     assert_eq!(run("x").await.unwrap_err().code, Code::NameConflict);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
@@ -183,11 +172,11 @@ async fn what_a_failed_attempt_left_is_resumed_or_cleared_away() {
         fs::set_permissions(&handle, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
     };
     leave();
-    ExportSftp::run(args(), context).await.unwrap();
+    Export::<ExportSftp>::run(args(), context).await.unwrap();
     assert_eq!((fs::read(&target).unwrap(), fs::exists(&handle).unwrap()), (b"content".to_vec(), false));
     leave();
     for _ in 0..2 {
-        ExportSftp::abort(args(), open.clone(), network.clone()).await.unwrap();
+        Export::<ExportSftp>::abort(args(), open.clone(), network.clone()).await.unwrap();
         assert!(!fs::exists(&handle).unwrap());
     }
     assert_eq!(fs::read(&target).unwrap(), b"content");
@@ -197,7 +186,7 @@ async fn what_a_failed_attempt_left_is_resumed_or_cleared_away() {
 async fn a_key_that_cannot_be_read_fails_the_task() {
     let Task { context, .. } = task(vec![input("a", b"one")], Vec::new()).await;
     let account = args(json!({ "host": "some-host", "username": "u", "private_key": "some-private-key" }));
-    let error = ExportSftp::run(account, context).await.unwrap_err();
+    let error = Export::<ExportSftp>::run(account, context).await.unwrap_err();
     assert_eq!(error.code, Code::from(Kind::InvalidCredentials));
     assert!(error.message.contains("private_key"), "{error}");
 }

@@ -1,12 +1,14 @@
 //! SFTP against OpenSSH.
 
+mod keeps;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connectors::contract::{self, Fixture};
+use connectors::contract;
 use connectors::egress::Guard;
 use connectors::memory::{MemoryJournal, MemorySource};
 use connectors::sftp::{Config, Sftp};
@@ -34,7 +36,12 @@ fn config(sshd: &Sshd, addr: SocketAddr) -> Config {
 }
 
 fn connector(config: Config) -> Sftp {
-    Sftp::new(config, Guard::new(["127.0.0.0/8".parse().unwrap()])).unwrap()
+    Sftp::new(config, guard()).unwrap()
+}
+
+/// Lets connections to this machine through.
+fn guard() -> Guard {
+    Guard::new(["127.0.0.0/8".parse().unwrap()])
 }
 
 fn source(length: usize, seed: u64) -> Arc<MemorySource> {
@@ -51,41 +58,6 @@ fn files(folder: &Path) -> Vec<String> {
 
 async fn login(config: Config) -> Result<(), Error> {
     connector(config).list("", 10_000).await.map(drop)
-}
-
-#[tokio::test]
-async fn sftp_keeps_the_contract() {
-    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
-    let folder = sshd.folder("contract").unwrap();
-    let wrong = Secret::new(sshd.key(Key::Unknown).unwrap());
-    let fixture = Fixture {
-        connector: Box::new(connector(config(&sshd, sshd.addr()))),
-        wrong_secret: Some(Box::new(connector(Config { private_key: Some(wrong), ..config(&sshd, sshd.addr()) }))),
-        missing_container: None,
-        prefix: format!("{}/", folder.display()),
-        limits: limits(),
-        names_are_keys: false,
-        large_bytes: 64 * MIB,
-    };
-    contract::all(&fixture).await;
-    assert_no_temporary_files(&folder);
-}
-
-#[tokio::test]
-async fn sftp_keeps_the_contract_without_posix_rename() {
-    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
-    let folder = sshd.folder("contract-plain").unwrap();
-    let fixture = Fixture {
-        connector: Box::new(connector(config(&sshd, sshd.addr_no_posix_rename()))),
-        wrong_secret: None,
-        missing_container: None,
-        prefix: format!("{}/", folder.display()),
-        limits: limits(),
-        names_are_keys: false,
-        large_bytes: 8 * MIB,
-    };
-    contract::all(&fixture).await;
-    assert_no_temporary_files(&folder);
 }
 
 fn assert_no_temporary_files(folder: &Path) {

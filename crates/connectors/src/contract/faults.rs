@@ -1,0 +1,216 @@
+//! Uploads over a path that breaks, lies, dawdles and refuses.
+
+use std::time::{Duration, Instant};
+
+use super::handy::{Attempt, Must as _, collect, delete, many_parts, nothing_left, owner, part, source};
+use super::resume::EXPIRES;
+use super::{Excluded, Fixture, Outcome, Who, Wire};
+use crate::Connector;
+use crate::error::Kind;
+use crate::transfer::Limits;
+
+/// What a protocol may send beside the bytes of the parts: requests, log-in, packet heads.
+const OVERHEAD_BYTES: u64 = 256 * 1024;
+/// The patience of the cases in which nothing moves.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// In which they must have ended: log-in and a busy machine included.
+const PATIENCE_MAX: Duration = Duration::from_secs(20);
+/// What a server asks for that is asked too much.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn through(fixture: &dyn Fixture, wire: &dyn Wire, limits: Limits) -> Result<Box<dyn Connector>, Excluded> {
+    fixture.connect(Who::Owner, limits, Some(wire.addr()))
+}
+
+fn once(fixture: &dyn Fixture) -> Limits {
+    Limits { tries: 1, ..fixture.limits() }
+}
+
+pub(super) async fn cut_at_half(fixture: &dyn Fixture) -> Outcome {
+    let wire = fixture.wire().await;
+    let connector = through(fixture, wire.as_ref(), once(fixture))?;
+    let size = 2 * many_parts(fixture);
+    let attempt = Attempt::of(format!("{}cut/object", fixture.prefix()), source(size, 41));
+    let name = attempt.name.as_str();
+    wire.cut_after(size as u64 / 2);
+    let error = attempt.put(connector.as_ref()).await.expect_err("the connection is cut");
+    assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
+    assert!(error.is_transient(), "{error:?}");
+    let seen = fixture.witness().read(name).await.must(name);
+    assert_eq!(seen, None, "half an object is visible");
+
+    // Another process goes on: all it has is the journal.
+    let connector = through(fixture, wire.as_ref(), fixture.limits())?;
+    let open = attempt.journal.open(name).expect("the journal knows what is open");
+    let acknowledged: u64 = open.parts.values().map(|part| part.size).sum();
+    let before = wire.sent_bytes();
+    attempt.put(connector.as_ref()).await.must(name);
+    let sent = wire.sent_bytes() - before;
+    attempt.is_whole(fixture, connector.as_ref()).await;
+    delete(connector.as_ref(), name).await;
+    if connector.capability().resumes {
+        let limits = fixture.limits();
+        assert!(acknowledged > 0, "nothing was written down of {} bytes", size / 2);
+        let missing = size as u64 - acknowledged;
+        let in_flight = limits.part_bytes * limits.parts_in_flight as u64;
+        // SSH adds a head and a checksum to each packet: two percent are plenty.
+        let allowed = (missing + in_flight.min(missing)) * 102 / 100 + OVERHEAD_BYTES;
+        assert!(sent <= allowed, "{sent} bytes were sent after the cut, {missing} were missing");
+        assert!(sent < size as u64, "{sent} bytes were sent after the cut: as many as in all");
+    }
+    Ok(())
+}
+
+pub(super) async fn cut_and_mended(fixture: &dyn Fixture) -> Outcome {
+    let wire = fixture.wire().await;
+    let connector = through(fixture, wire.as_ref(), fixture.limits())?;
+    for size in [part(fixture) - 1, many_parts(fixture)] {
+        let attempt = Attempt::of(format!("{}mended/{size}", fixture.prefix()), source(size, 43));
+        wire.cut_after(size as u64 / 2);
+        attempt.put(connector.as_ref()).await.must(&attempt.name);
+        attempt.is_whole(fixture, connector.as_ref()).await;
+        delete(connector.as_ref(), &attempt.name).await;
+    }
+    Ok(())
+}
+
+pub(super) async fn flipped_bit_in_a_small_object(fixture: &dyn Fixture) -> Outcome {
+    let is_checked = owner(fixture)?.capability().checks_single_put;
+    Excluded::unless(is_checked, "the protocol has no checksum for a single write")?;
+    let size = part(fixture) - 1;
+    flip(fixture, size, size / 2).await
+}
+
+pub(super) async fn flipped_bit_in_a_part(fixture: &dyn Fixture) -> Outcome {
+    let size = many_parts(fixture);
+    // In a first part, when nothing is known of the server yet, and in a late one.
+    flip(fixture, size, part(fixture) / 2).await?;
+    flip(fixture, size, size - part(fixture) / 2).await
+}
+
+async fn flip(fixture: &dyn Fixture, size: usize, at: usize) -> Outcome {
+    let wire = fixture.wire().await;
+    let connector = through(fixture, wire.as_ref(), fixture.limits())?;
+    let attempt = Attempt::of(format!("{}flipped/{size}-{at}", fixture.prefix()), source(size, 47));
+    wire.flip_bit_at(at as u64);
+    match attempt.put(connector.as_ref()).await {
+        // Noticed, and sent again.
+        Ok(_) => {
+            assert!(wire.sent_bytes() > at as u64, "no bit was flipped");
+            attempt.is_whole(fixture, connector.as_ref()).await;
+        }
+        // Noticed too late to send it again.
+        Err(error) => {
+            assert_eq!(error.kind, Kind::IntegrityMismatch, "{error:?}");
+            let seen = fixture.witness().read(&attempt.name).await.must(&attempt.name);
+            assert_eq!(seen, None, "an object with a wrong byte is visible");
+        }
+    }
+    delete(connector.as_ref(), &attempt.name).await;
+    Ok(())
+}
+
+pub(super) async fn unavailable(fixture: &dyn Fixture) -> Outcome {
+    refused_now_and_then(fixture, 503).await
+}
+
+pub(super) async fn throttled(fixture: &dyn Fixture) -> Outcome {
+    refused_now_and_then(fixture, 429).await
+}
+
+async fn refused_now_and_then(fixture: &dyn Fixture, status: u16) -> Outcome {
+    let can_throttle = owner(fixture)?.capability().can_throttle;
+    Excluded::unless(can_throttle, "the protocol has no answer that asks to come back later")?;
+    let wire = fixture.wire().await;
+    let connector = through(fixture, wire.as_ref(), fixture.limits())?;
+    let attempt = Attempt::of(format!("{}refused-{status}", fixture.prefix()), source(2 * many_parts(fixture), 53));
+    wire.answer_every(5, status, RETRY_AFTER);
+    let began = Instant::now();
+    attempt.put(connector.as_ref()).await.must(&attempt.name);
+    assert!(wire.answered() > 0, "nothing was refused");
+    assert!(began.elapsed() >= RETRY_AFTER, "Retry-After was not kept");
+    wire.heal();
+    attempt.is_whole(fixture, connector.as_ref()).await;
+    delete(connector.as_ref(), &attempt.name).await;
+    Ok(())
+}
+
+pub(super) async fn silence(fixture: &dyn Fixture) -> Outcome {
+    let limits = Limits { idle_timeout: PATIENCE, ..once(fixture) };
+    for size in [part(fixture) - 1, many_parts(fixture)] {
+        let wire = fixture.wire().await;
+        let connector = through(fixture, wire.as_ref(), limits)?;
+        let attempt = Attempt::of(format!("{}silent/{size}", fixture.prefix()), source(size, 59));
+        wire.stall_after(size as u64 / 2);
+        let began = Instant::now();
+        let error = attempt.put(connector.as_ref()).await.expect_err("nothing moves");
+        assert_eq!(error.kind, Kind::Timeout, "{error:?}");
+        assert!(error.is_transient(), "{error:?}");
+        assert!((PATIENCE..PATIENCE_MAX).contains(&began.elapsed()), "{:?}", began.elapsed());
+        wire.heal();
+        let connector = through(fixture, wire.as_ref(), fixture.limits())?;
+        attempt.put(connector.as_ref()).await.must(&attempt.name);
+        attempt.is_whole(fixture, connector.as_ref()).await;
+        delete(connector.as_ref(), &attempt.name).await;
+    }
+    Ok(())
+}
+
+pub(super) async fn silence_while_reading(fixture: &dyn Fixture) -> Outcome {
+    let wire = fixture.wire().await;
+    let limits = Limits { idle_timeout: PATIENCE, ..once(fixture) };
+    let connector = through(fixture, wire.as_ref(), limits)?;
+    let size = many_parts(fixture);
+    let attempt = Attempt::of(format!("{}unheard/object", fixture.prefix()), source(size, 61));
+    let name = attempt.name.as_str();
+    attempt.put(connector.as_ref()).await.must(name);
+    wire.stall_after_receiving(size as u64 / 2);
+    let began = Instant::now();
+    let error = collect(connector.as_ref(), name, 0..size as u64).await.expect_err("nothing comes");
+    assert_eq!(error.kind, Kind::Timeout, "{error:?}");
+    assert!((PATIENCE..PATIENCE_MAX).contains(&began.elapsed()), "{:?}", began.elapsed());
+    wire.heal();
+    let owner = owner(fixture)?;
+    attempt.is_whole(fixture, owner.as_ref()).await;
+    delete(owner.as_ref(), name).await;
+    Ok(())
+}
+
+pub(super) async fn cancelled(fixture: &dyn Fixture) -> Outcome {
+    let wire = fixture.wire().await;
+    let connector = through(fixture, wire.as_ref(), fixture.limits())?;
+    let size = many_parts(fixture);
+    for is_there_before in [false, true] {
+        let attempt = Attempt::of(format!("{}cancelled/object", fixture.prefix()), source(size, 67));
+        let name = attempt.name.as_str();
+        let old = Attempt::of(name, source(1000, 71));
+        if is_there_before {
+            old.put(connector.as_ref()).await.must(name);
+        }
+        let before = wire.sent_bytes();
+        wire.stall_after(size as u64 / 2);
+        let is_half_way = async {
+            while wire.sent_bytes() < before + size as u64 / 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            ended = attempt.put(connector.as_ref()) => assert!(ended.is_err(), "it ended before it was cancelled"),
+            () = is_half_way => {}
+        }
+        wire.heal();
+        let open = attempt.journal.open(name).expect("the journal knows what is open");
+        connector.abort(&open).await.must(name);
+        if is_there_before {
+            let seen = fixture.witness().read(name).await.must(name);
+            assert_eq!(seen, Some(old.expected(connector.as_ref())), "the old object is gone");
+            delete(connector.as_ref(), name).await;
+        } else {
+            let seen = fixture.witness().read(name).await.must(name);
+            assert_eq!(seen, None, "half an object is visible");
+        }
+        Excluded::unless(connector.capability().aborts, EXPIRES)?;
+        nothing_left(fixture, name, &attempt.journal).await;
+    }
+    Ok(())
+}

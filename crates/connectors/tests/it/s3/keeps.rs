@@ -1,0 +1,119 @@
+//! The contract, kept with the Ceph gateway and with our own practice server.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use connectors::contract::{Excluded, Fixture, Who, Wire, Witness};
+use connectors::s3::{Config, S3};
+use connectors::{Connector, Limits, Secret};
+use practice::{Practice, Settings};
+use serde_json::json;
+use testkit::conformance::{Server, Standing};
+use testkit::witness::{self, System};
+use testkit::{Account, Ceph, or_skip};
+
+use super::{ceph_with, of_ceph, of_practice};
+use crate::conformance::{Path, Sdk, check};
+use crate::{LIMITS, client};
+
+struct Bed {
+    /// As the owner.
+    config: Config,
+    addr: SocketAddr,
+    /// Somebody who may read.
+    reader: Option<Account>,
+    witness: Sdk,
+}
+
+impl Bed {
+    /// A bucket at the server at `addr`, with boto3 beside it.
+    async fn of(config: Config, addr: SocketAddr, reader: Option<Account>) -> Option<Self> {
+        let settings = json!({
+            "endpoint": config.endpoint, "region": config.region, "bucket": config.bucket,
+            "key": config.access_key_id, "secret": config.secret_access_key.expose(),
+        });
+        let witness = Sdk(or_skip(witness::Witness::start(System::S3, &settings).await)?);
+        Some(Self { config, addr, reader, witness })
+    }
+
+    fn server(&self, name: &str, version: &str, standing: Standing) -> Server {
+        Server {
+            system: "s3".to_owned(),
+            name: name.to_owned(),
+            version: version.to_owned(),
+            standing,
+            witness: self.witness.0.name().to_owned(),
+        }
+    }
+}
+
+#[async_trait]
+impl Fixture for Bed {
+    fn prefix(&self) -> &'static str {
+        "contract/"
+    }
+
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    fn connect(&self, who: Who, limits: Limits, via: Option<SocketAddr>) -> Result<Box<dyn Connector>, Excluded> {
+        let mut config = self.config.clone();
+        if let Some(addr) = via {
+            config.endpoint = Some(format!("http://{addr}"));
+        }
+        match who {
+            Who::Owner => {}
+            Who::UnknownKey => config.access_key_id = "NOSUCHKEYATALL".to_owned(),
+            Who::WrongSecret => config.secret_access_key = "wrong-secret".into(),
+            Who::MissingContainer => config.bucket = "no-such-bucket-here".to_owned(),
+            Who::Reader => {
+                let one = Excluded::by_server("it has one account only");
+                let reader = self.reader.as_ref().ok_or(one)?;
+                config.access_key_id.clone_from(&reader.access_key_id);
+                config.secret_access_key = Secret::new(&reader.secret_access_key);
+            }
+        }
+        Ok(Box::new(S3::new(&config, client(&limits).unwrap(), limits).unwrap()))
+    }
+
+    async fn wire(&self) -> Box<dyn Wire> {
+        Box::new(Path::to_http(self.addr).await)
+    }
+
+    fn witness(&self) -> &dyn Witness {
+        &self.witness
+    }
+}
+
+/// Lets the gateway's other user read in the bucket.
+async fn let_other_read(ceph: &Ceph, bucket: &str) {
+    let policy = format!(
+        "
+who = client('iam', 'other')
+statement = {{'Effect': 'Allow', 'Principal': {{'AWS': ['arn:aws:iam:::user/other']}},
+             'Action': ['s3:GetObject', 's3:ListBucket'],
+             'Resource': ['arn:aws:s3:::{bucket}', 'arn:aws:s3:::{bucket}/*']}}
+s3.put_bucket_policy(Bucket={bucket:?}, Policy=json.dumps({{'Version': '2012-10-17', 'Statement': [statement]}}))"
+    );
+    ceph.s3api(&policy).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ceph_keeps_the_contract() {
+    let bucket = "s3-contract";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let_other_read(&ceph, bucket).await;
+    let config = of_ceph(&ceph.account, &ceph.endpoint, bucket);
+    let Some(bed) = Bed::of(config, ceph.addr(), Some(ceph.other.clone())).await else { return };
+    check(&bed, &bed.server("Ceph Object Gateway", &ceph.version, Standing::Real)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn practice_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let practice = Practice::start(Settings::new(folder.path())).await.unwrap();
+    let config = of_practice(&practice, &practice.s3_endpoint());
+    let Some(bed) = Bed::of(config, practice.s3_addr(), None).await else { return };
+    check(&bed, &bed.server("consign practice", env!("CARGO_PKG_VERSION"), Standing::Practice)).await;
+}

@@ -1,0 +1,159 @@
+//! The server that is measured, as its users run it: a release build in a process of its own.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use connectors::Limits;
+use connectors::egress::Guard;
+use connectors::http::{Body, Client, tls_config};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use super::Cost;
+
+/// How long a task may take.
+const TASK_TIMEOUT: Duration = Duration::from_mins(10);
+/// How long the server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest answer of the API that is read.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Clock ticks in a second, as `/proc` counts CPU time (`USER_HZ`, 100 on every Linux).
+const TICKS_PER_SEC: f64 = 100.0;
+
+/// A running server.
+#[derive(Debug)]
+pub(super) struct Server {
+    program: PathBuf,
+    process: Child,
+    url: String,
+    key: String,
+    client: Client,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a chore runs programs")]
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.kill_on_drop(true);
+    command
+}
+
+impl Server {
+    /// Starts a server with an empty data directory in `folder`, which trusts the certificates of `ca_file`.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub(super) async fn start(program: &Path, folder: &Path, ca_file: &Path) -> Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let url = format!("http://127.0.0.1:{port}");
+        let data = folder.join("data");
+        let settings = [
+            ("CONSIGN_LISTEN", format!("127.0.0.1:{port}")),
+            ("CONSIGN_DATA_DIR", data.display().to_string()),
+            ("CONSIGN_EGRESS__ALLOW", "127.0.0.0/8".to_owned()),
+            ("CONSIGN_EGRESS__CA_FILE", ca_file.display().to_string()),
+            ("CONSIGN_LOG__LEVEL", "warn".to_owned()),
+        ];
+        let process = command(program).arg("serve").envs(settings.clone()).spawn()?;
+        let guard = Guard::new(["127.0.0.0/8".parse().context("a network")?]);
+        let limits = Limits { idle_timeout: TASK_TIMEOUT, ..Limits::default() };
+        let client = Client::new(guard, tls_config(&[])?, &limits);
+        let mut server = Self { program: program.to_owned(), process, url, key: String::new(), client };
+        server.ready().await?;
+        let key = command(program).args(["key", "create", "bench"]).envs(settings).output().await?;
+        ensure!(key.status.success(), "key create: {}", String::from_utf8_lossy(&key.stderr));
+        String::from_utf8(key.stdout)?.trim().clone_into(&mut server.key);
+        Ok(server)
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let until = Instant::now() + START_TIMEOUT;
+        while self.call("GET", "/readyz", None).await.is_err() {
+            ensure!(Instant::now() < until, "the server does not get ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header("authorization", format!("Bearer {}", self.key))
+            .header("content-type", "application/json")
+            .body(Body::from(bytes::Bytes::from(body)))?;
+        let answer = self.client.send(request, "calling the API").await?;
+        let status = answer.status();
+        let answer = answer.into_body().bytes(ANSWER_BYTES_MAX).await?;
+        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&answer));
+        Ok(serde_json::from_slice(&answer).unwrap_or_default())
+    }
+
+    /// Uploads a file, and gives the id of the task that holds it.
+    ///
+    /// # Errors
+    /// When the upload fails.
+    pub(super) async fn upload(&self, file: &Path) -> Result<String> {
+        let job = file.with_extension("json");
+        std::fs::write(&job, json!({ "tasks": { "file": { "operation": "import/upload" } } }).to_string())?;
+        let mut upload = std::ffi::OsString::from("file=");
+        upload.push(file);
+        let output = command(&self.program)
+            .arg("run")
+            .arg(&job)
+            .args(["--json", "--server", &self.url, "--key", &self.key, "--upload"])
+            .arg(upload)
+            .output()
+            .await?;
+        ensure!(output.status.success(), "upload: {}", String::from_utf8_lossy(&output.stderr));
+        let job: Value = serde_json::from_slice(&output.stdout)?;
+        let id = job["tasks"][0]["id"].as_str().or(job["data"]["tasks"][0]["id"].as_str());
+        Ok(id.context("the job names no task")?.to_owned())
+    }
+
+    /// Runs a task to its end, and tells what it cost. What an import took in is deleted.
+    ///
+    /// # Errors
+    /// When the task does not finish.
+    pub(super) async fn run(&self, (path, body): &(String, Value)) -> Result<Cost> {
+        let pid = self.process.id().context("the server has ended")?;
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5").context("resetting the peak")?;
+        let cpu = cpu_secs(pid)?;
+        let began = Instant::now();
+        let task = self.call("POST", path, Some(body)).await?;
+        let wall_secs = began.elapsed().as_secs_f64();
+        let cpu_secs = cpu_secs(pid)? - cpu;
+        let peak_bytes = peak_bytes(pid)?;
+        if task["data"]["status"] != "finished" {
+            bail!("{path}: {task:#}");
+        }
+        let id = task["data"]["id"].as_str().context("the task has no id")?;
+        self.call("DELETE", &format!("/v2/tasks/{id}"), None).await?;
+        Ok(Cost { wall_secs, cpu_secs, peak_bytes })
+    }
+
+    /// Stops the server.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub(super) async fn stop(mut self) -> Result<()> {
+        self.process.kill().await.context("stopping the server")
+    }
+}
+
+/// User and system time of a process (`proc_pid_stat(5)`, fields 14 and 15).
+fn cpu_secs(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).context("stat");
+    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SEC)
+}
+
+/// Largest resident set since it was reset (`VmHWM`).
+fn peak_bytes(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kib * 1024)
+}
