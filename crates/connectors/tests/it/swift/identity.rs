@@ -90,13 +90,13 @@ async fn version_2_is_spoken_where_there_is_no_3() {
         assert!(error.detail.contains("`RegionOne`, `RegionTwo`"), "{error:?}");
     }
     let (id, secret) = openstack.application_credential();
-    let error = refused(&Config {
+    let without_v3 = Config {
         auth_url: openstack.auth_url_v2(),
         application_credential_id: Some(id.to_owned()),
         application_credential_secret: Some(secret.into()),
         ..of(&openstack, User::Demo, container)
-    });
-    assert_eq!(error.await.kind, Kind::InvalidRequest);
+    };
+    assert_eq!(refused(&without_v3).await.kind, Kind::InvalidRequest);
 }
 
 #[tokio::test]

@@ -46,9 +46,9 @@ impl Fixture for Bed {
         }
         match who {
             Who::Owner => {}
-            Who::UnknownKey => config.username = "nobody".to_owned(),
+            Who::UnknownKey => "nobody".clone_into(&mut config.username),
             Who::WrongSecret => config.password = "wrong-secret".into(),
-            Who::MissingContainer => config.container = "no-such-container-here".to_owned(),
+            Who::MissingContainer => "no-such-container-here".clone_into(&mut config.container),
             Who::Reader => {
                 config = Config { region: config.region, ..of(&self.openstack, User::Reader, CONTAINER) };
             }
