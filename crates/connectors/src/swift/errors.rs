@@ -80,6 +80,10 @@ pub(super) fn of_keystone(
         408 => (Kind::Timeout, format!("{host} waited too long for the request")),
         413 | 429 | RATE_LIMITED => (Kind::Throttled, format!("{host} asks to slow down")),
         500.. => (Kind::Unavailable, format!("Keystone at {host} failed")),
+        _ if message.is_none() => {
+            let sentence = format!("{host} refused the log-in without saying why; check that `auth_url` is a Keystone");
+            (Kind::InvalidRequest, sentence)
+        }
         _ => (Kind::InvalidRequest, with(format!("{host} refused the log-in"), message)),
     };
     finish(Error::new(kind, action, sentence), status, title.as_deref(), headers)

@@ -18,7 +18,7 @@ use super::body::{Cargo, Tally};
 use super::service::{Call, Reply};
 use super::upload::{confirmed, lost, typed};
 use super::{COMPLETE, PREPARE, READ_MANIFEST, REMOVE_SEGMENTS, SEND_SEGMENT, STAT_CONTAINER, Swift};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Retry};
 use crate::retry;
 use crate::transfer::{OpenUpload, Part, Put, Receipt};
 
@@ -219,6 +219,17 @@ impl Swift {
         error
     }
 
+    /// The store looks at the segments with the rights of whoever sends the manifest.
+    fn unseen_segments(&self, mut error: Error) -> Error {
+        let segments = self.service.segment_container();
+        let detail = format!(
+            "these credentials may write to the container `{segments}` and not read from it, which large objects need; \
+             let them read from `{segments}`"
+        );
+        (error.kind, error.retry, error.detail) = (Kind::AccessDenied, Retry::Never, detail);
+        error
+    }
+
     /// Sends the segments that `open` does not have yet, some at once.
     async fn send_missing(&self, put: &Put, prefix: &str, open: &mut OpenUpload, tally: &mut Tally<'_>) -> Result<()> {
         let count = u32::try_from(put.source.size().div_ceil(open.part_bytes)).unwrap_or(u32::MAX);
@@ -298,7 +309,11 @@ impl Swift {
                 return confirmed(COMPLETE, &reply, &etag).map(|()| Ok(reply));
             }
             let refusal = self.service.error(&call, reply.status, &reply.headers, &reply.body);
-            missing_segments(&reply, parts).map(Err).ok_or(refusal)
+            match problems(&reply, parts) {
+                Problems::Missing(numbers) => Ok(Err(numbers)),
+                Problems::Unseen => Err(self.unseen_segments(refusal)),
+                Problems::Other => Err(refusal),
+            }
         });
         sent.await
     }
@@ -415,13 +430,25 @@ impl Swift {
     }
 }
 
-/// The segments that a refused manifest named in vain; nothing when it was refused for another reason.
-fn missing_segments(reply: &Reply, parts: &BTreeMap<u32, Part>) -> Option<BTreeSet<u32>> {
+/// Why a manifest was refused.
+enum Problems {
+    /// The store does not have these segments, or has others in their place.
+    Missing(BTreeSet<u32>),
+    /// The credentials may not look at the segments.
+    Unseen,
+    /// For another reason.
+    Other,
+}
+
+fn problems(reply: &Reply, parts: &BTreeMap<u32, Part>) -> Problems {
     if reply.status != StatusCode::BAD_REQUEST {
-        return None;
+        return Problems::Other;
     }
-    let refused: Refused = serde_json::from_slice(&reply.body).ok()?;
-    let numbers = refused.errors.iter().filter_map(|(path, _)| path.rsplit('/').next()?.parse().ok());
+    let Refused { errors } = serde_json::from_slice(&reply.body).unwrap_or_default();
+    if errors.iter().any(|(_, why)| why.starts_with("403") || why.starts_with("401")) {
+        return Problems::Unseen;
+    }
+    let numbers = errors.iter().filter_map(|(path, _)| path.rsplit('/').next()?.parse().ok());
     let missing: BTreeSet<u32> = numbers.filter(|number| parts.contains_key(number)).collect();
-    (!missing.is_empty()).then_some(missing)
+    if missing.is_empty() { Problems::Other } else { Problems::Missing(missing) }
 }

@@ -226,3 +226,35 @@ async fn a_deletion_that_fails_late_has_failed() {
         assert_eq!(swift(&server).delete("k").await.err().map(|error| error.kind), kind);
     }
 }
+
+/// Page after page until an empty one, with the last name as the marker.
+#[tokio::test]
+async fn a_listing_has_all_pages() {
+    let names: Vec<String> = (0..1005).map(|number| format!("f/{number:04} ü&\"\u{1}")).collect();
+    let known = names.clone();
+    let server = cloud(move |request| {
+        if !is(request, "GET", "/v1/AUTH_p/c") {
+            return None;
+        }
+        let query: Vec<(String, String)> =
+            url::form_urlencoded::parse(request.uri().query().unwrap().as_bytes()).into_owned().collect();
+        let of = |key: &str| query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        assert_eq!((of("prefix"), of("format")), (Some("f/ü"), Some("json")));
+        let limit = of("limit").unwrap().parse().unwrap();
+        let rest = known.iter().filter(|name| of("marker").is_none_or(|marker| name.as_str() > marker)).take(limit);
+        let page: Vec<_> = rest.map(|name| serde_json::json!({"name": name, "bytes": 1, "hash": "h"})).collect();
+        Some(answer(200, &[], &serde_json::to_string(&page).unwrap()))
+    })
+    .await;
+    let found = swift(&server).list("f/ü", 1005).await.unwrap();
+    assert_eq!(found.into_iter().map(|object| object.name).collect::<Vec<_>>(), names);
+    assert_eq!(swift(&server).list("f/ü", 1004).await.unwrap_err().kind, Kind::TooMany);
+}
+
+/// A store that always gives the same page must not be asked for ever.
+#[tokio::test]
+async fn a_listing_that_does_not_go_on_ends() {
+    let page = r#"[{"name": "a", "bytes": 1, "hash": "h"}]"#;
+    let server = cloud(move |request| is(request, "GET", "/v1/AUTH_p/c").then(|| answer(200, &[], page))).await;
+    assert_eq!(swift(&server).list("", 1000).await.unwrap_err().kind, Kind::Protocol);
+}
