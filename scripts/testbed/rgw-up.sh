@@ -21,7 +21,8 @@ random() { head -c "$1" /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 secret=$(random 20) other_secret=$(random 20)
 
 # `auth … none` wants `ms mon client mode = crc`: the gateway alone would insist on encryption and never get in.
-# Encryption at rest over plain HTTP (SSE `AES256`) wants both `rgw crypt` settings.
+# Encryption at rest over plain HTTP wants `rgw crypt require ssl = false`: `AES256` with the default key, `aws:kms` with
+# the keys of the backend for tests, which has to be told which one (`x-amz-server-side-encryption-aws-kms-key-id`).
 cat >"$dir/ceph.conf" <<CONFIG
 [global]
 fsid = $fsid
@@ -64,10 +65,11 @@ osd max object size = 268435456
 [client]
 ms mon client mode = crc
 rgw frontends = beast endpoint=127.0.0.1:$port
-rgw dns name = s3.localhost
 rgw s3 auth use sts = true
 rgw sts key = $(random 8)
 rgw crypt require ssl = false
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = testkey=$(head -c 32 /dev/urandom | base64)
 rgw crypt default encryption key = $(head -c 32 /dev/urandom | base64)
 rgw data = $dir/rgw
 CONFIG
@@ -109,6 +111,11 @@ start "$dir" osd ceph-osd -i 0 -f -c "$dir/ceph.conf"
         --access-key=CONSIGNTEST --secret-key="$secret" --caps='roles=*'
     bounded "$dir/admin" user create --uid=other --display-name=Other \
         --access-key=CONSIGNOTHER --secret-key="$other_secret"
+    # Hosts below which a bucket may stand in the name; any other name would be taken for a bucket as a whole.
+    hosts='"s3.localhost", "s3.eu-west-1.amazonaws.com", "s3.us-gov-west-1.amazonaws.com", "s3.cn-north-1.amazonaws.com.cn"'
+    bounded "$dir/admin" zonegroup get >"$dir/zonegroup.json"
+    sed -i "s/\"hostnames\": \[\]/\"hostnames\": [$hosts]/" "$dir/zonegroup.json"
+    bounded "$dir/admin" zonegroup set --infile "$dir/zonegroup.json"
 } >>"$dir/prepare.log" 2>&1
 start "$dir" rgw radosgw -n client.admin -f -c "$dir/ceph.conf"
 wait_port "$dir" rgw "$port"

@@ -33,12 +33,23 @@ make_key host_ecdsa -t ecdsa -b 256
 make_key ed25519 -t ed25519            # OpenSSH's own format
 make_key rsa -t rsa -b 2048
 make_key ecdsa -t ecdsa -b 256
+make_key ecdsa_p384 -t ecdsa -b 384
+make_key ecdsa_p521 -t ecdsa -b 521
 make_key rsa_pkcs1 -t rsa -b 2048 -m PEM   # -----BEGIN RSA PRIVATE KEY-----
 make_key rsa_pkcs8 -t rsa -b 2048 -m PKCS8 # -----BEGIN PRIVATE KEY-----
 make_key ecdsa_sec1 -t ecdsa -b 256 -m PEM # -----BEGIN EC PRIVATE KEY-----
 make_key ecdsa_pkcs8 -t ecdsa -b 256 -m PKCS8
 make_key ed25519_encrypted -t ed25519 -N key-passphrase
 make_key rsa_pkcs1_encrypted -t rsa -b 2048 -m PEM -N key-passphrase
+make_key rsa_pkcs8_encrypted -t rsa -b 2048 -m PKCS8 -N key-passphrase
+make_key ecdsa_sec1_encrypted -t ecdsa -b 256 -m PEM -N key-passphrase
+# ssh-keygen writes Ed25519 in its own format only: the same key, as other programs write it.
+"$CACHE/bin/python" - "$dir/keys/ed25519" >"$dir/keys/ed25519_pkcs8" <<'PYTHON'
+import sys
+from cryptography.hazmat.primitives import serialization as form
+key = form.load_ssh_private_key(open(sys.argv[1], "rb").read(), None)
+print(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()).decode(), end="")
+PYTHON
 make_key unknown -t ed25519 # no server accepts it
 if [ "$(id -u)" = 0 ]; then
     mkdir -p /run/sshd # sshd insists on this folder and on the user `sshd`

@@ -64,14 +64,14 @@ class S3:
 class Azure:
     def __init__(self, settings):
         from azure.core.exceptions import ResourceNotFoundError
-        from azure.storage.blob import BlobServiceClient, __version__
+        from azure.storage.blob import BlobServiceClient, LinearRetry, __version__
 
         self.name, self.missing = f"azure-storage-blob {__version__}", ResourceNotFoundError
         service = BlobServiceClient(
             settings["endpoint"],
             credential={"account_name": settings["account"], "account_key": settings["key"]},
             api_version="2024-08-04",  # the newest that Azurite is known to speak
-            retry_total=0,
+            retry_policy=LinearRetry(backoff=1),  # Node closes connections that were idle for 5 s, just as they are used
         )
         self.client = service.get_container_client(settings["container"])
 
@@ -112,7 +112,8 @@ class Gcs:
         blob = self.bucket.get_blob(name)
         if blob is None:
             return None
-        return seen([blob.download_as_bytes(checksum=None)], blob.content_type)
+        # By its name: the emulator's link to the bytes does not escape what stands in a name.
+        return seen([self.bucket.blob(name).download_as_bytes(checksum=None)], blob.content_type)
 
     def names(self, prefix):
         return [blob.name for blob in self.client.list_blobs(self.bucket, prefix=prefix)]

@@ -13,9 +13,11 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
+pub mod azure_blob;
 pub mod contract;
 pub mod egress;
 pub mod error;
+pub mod gcs;
 pub mod http;
 pub mod memory;
 pub mod network;

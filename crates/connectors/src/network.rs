@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::egress::Guard;
+use crate::gcs;
 use crate::http::Client;
 use crate::transfer::Limits;
 
@@ -21,6 +22,21 @@ pub struct Network {
     pub limits: Limits,
     /// Bounds of transfers with one host.
     pub hosts: HostSlots,
+    /// Access tokens of Google service accounts.
+    pub google_tokens: gcs::Tokens,
+}
+
+impl Network {
+    /// Makes a network behind a guard, with so many transfers to each host at once, and no tokens yet.
+    pub fn new(guard: Guard, tls: rustls::ClientConfig, limits: Limits, transfers_per_host: usize) -> Self {
+        Self {
+            http: Client::new(guard.clone(), tls, &limits),
+            guard,
+            limits,
+            hosts: HostSlots::new(transfers_per_host),
+            google_tokens: gcs::Tokens::default(),
+        }
+    }
 }
 
 /// Bounds how many transfers of a process use one host at once, so that one slow destination cannot take everything,

@@ -19,8 +19,10 @@ pub struct Capability {
     pub resumes: bool,
     /// What an unfinished upload left can be cleared away; else it expires at the storage by itself.
     pub aborts: bool,
-    /// Names are opaque keys: `a//b`, `/a` and `a/../b` are names like any other. False for a file system.
+    /// Names are opaque keys: `a//b`, `/a` and `f/` are names like any other. False for a file system.
     pub names_are_keys: bool,
+    /// Among the keys are `a/../b`, `./c` and `d\\e`.
+    pub keeps_dot_segments: bool,
     /// Objects lie in a container that must be there; else `put` makes what is missing.
     pub has_containers: bool,
     /// A byte that changes on its way is noticed in an object that is sent in one go, too.

@@ -24,7 +24,8 @@ pub struct Server {
     pub version: String,
     /// What it is worth as a proof.
     pub standing: Standing,
-    /// The client by another hand that read the objects back, with its version.
+    /// The client by another hand that read the objects back, with its version. The test of the contract names it; others
+    /// may leave it empty.
     pub witness: String,
 }
 

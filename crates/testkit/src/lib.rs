@@ -1,6 +1,8 @@
 //! Starts the real servers that the tests deliver to, on loopback, and breaks the connections to them on demand.
 //!
 //! - [`sshd()`] and [`ceph()`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
+//! - [`gcs()`]: a stand-in for Google Cloud Storage (an emulator behind a gate of ours), likewise
+//! - [`azurite()`]: a server of the Azure Blob protocol, likewise
 //! - [`openstack()`]: Keystone and Swift (its S3 API included), likewise
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
@@ -21,10 +23,12 @@
 //! The servers come from `scripts/testbed`; `scripts/testbed/setup.sh` installs them.
 #![forbid(unsafe_code)]
 
+mod azurite;
 pub mod bytes;
 mod ceph;
 pub mod conformance;
 pub mod egress;
+mod gcs;
 pub mod http_faults;
 pub mod openssh;
 mod openstack;
@@ -40,7 +44,9 @@ use std::fmt;
 
 pub use anyhow::Result;
 
+pub use crate::azurite::{Azurite, azurite};
 pub use crate::ceph::{Account, Ceph, ceph};
+pub use crate::gcs::{Gcs, gcs};
 pub use crate::openstack::{OpenStack, User, openstack};
 pub use crate::sshd::{Key, Sshd, sshd};
 

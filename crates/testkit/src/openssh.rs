@@ -5,41 +5,66 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::sync::Mutex;
 
 use crate::witness::Seen;
 use crate::{bytes, tool};
 
 /// What no file that was delivered has in its name.
 const TEMPORARY: &str = ".consign-";
+/// What the program says when it has ended a command.
+const END: &str = "--- end of the answer ---";
 
-/// The program with an account on one server. Each question is a session of its own.
+/// The program, logged in to one server. It ends when dropped.
 #[derive(Debug)]
 pub struct Sftp {
     name: String,
-    addr: SocketAddr,
-    user: String,
-    folder: TempDir,
+    pipes: Mutex<Pipes>,
+    _child: Child,
+    /// Where its private key lies.
+    _folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Pipes {
+    to: ChildStdin,
+    from: Lines<BufReader<ChildStdout>>,
 }
 
 impl Sftp {
-    /// Makes a client that logs in with a private key in OpenSSH's own format.
+    /// Logs in with a private key in OpenSSH's own format.
     ///
     /// # Errors
-    /// [`Missing`](crate::Missing) without `sftp` (in CI a plain error).
-    pub async fn new(addr: SocketAddr, user: &str, private_key: &str) -> Result<Self> {
-        tool::find("sftp")?;
+    /// [`Missing`](crate::Missing) without `sftp` (in CI a plain error); what it says to the account.
+    pub async fn log_in(addr: SocketAddr, user: &str, private_key: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let key = folder.path().join("key");
         fs::write(&key, private_key)?;
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
-        let mut asked = tool::command("ssh")?;
-        let told = asked.arg("-V").output().await?.stderr;
+        let told = tool::command("ssh")?.arg("-V").output().await?.stderr;
         let told = String::from_utf8_lossy(&told).into_owned();
         let version = told.split([' ', ',']).next().unwrap_or_default().replace('_', " ");
-        Ok(Self { name: format!("{version} sftp"), addr, user: user.to_owned(), folder })
+        let program = tool::find("sftp")?;
+        let mut command = tool::command("sh")?;
+        // Errors and answers in one pipe, in their order.
+        command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(program);
+        for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes"] {
+            command.args(["-o", option]);
+        }
+        command.args(["-o", "LogLevel=ERROR", "-q", "-b", "-", "-i"]).arg(&key);
+        command.args(["-P", &addr.port().to_string(), &format!("{user}@{}", addr.ip())]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (to, from) = (child.stdin.take().context("a pipe")?, child.stdout.take().context("a pipe")?);
+        let pipes = Mutex::new(Pipes { to, from: BufReader::new(from).lines() });
+        let client = Self { name: format!("{version} sftp"), pipes, _child: child, _folder: folder };
+        client.run("pwd").await?.context("the program knows no folder")?;
+        Ok(client)
     }
 
     /// What client it is, with its version: `OpenSSH 9.2p1 sftp`.
@@ -55,7 +80,7 @@ impl Sftp {
         let copy = tempfile::tempdir()?;
         let file = copy.path().join("file");
         match self.run(&format!("get {} {}", quoted(path), file.display())).await? {
-            Some(_) => Ok(Some(seen(&file)?)),
+            Some(answer) => Ok(Some(seen(&file).with_context(|| answer)?)),
             None => Ok(None),
         }
     }
@@ -80,30 +105,35 @@ impl Sftp {
     /// The program's.
     pub async fn left_over(&self, prefix: &str) -> Result<Vec<String>> {
         let listed = self.run(&format!("ls -1a {}", quoted(prefix))).await?.unwrap_or_default();
+        if let Some(complaint) = listed.lines().find(|line| !line.starts_with(prefix)) {
+            bail!("{prefix} cannot be listed: {complaint}");
+        }
         Ok(listed.lines().filter(|name| name.contains(TEMPORARY)).map(str::to_owned).collect())
     }
 
     /// Runs one command; nothing when what it names is not there.
     async fn run(&self, line: &str) -> Result<Option<String>> {
-        let batch = tempfile::NamedTempFile::new_in(self.folder.path())?;
-        fs::write(batch.path(), format!("{line}\n"))?;
-        let mut command = tool::command("sftp")?;
-        let known_hosts = "UserKnownHostsFile=/dev/null";
-        for option in ["StrictHostKeyChecking=no", known_hosts, "IdentitiesOnly=yes", "LogLevel=ERROR"] {
-            command.args(["-o", option]);
+        let mut pipes = self.pipes.lock().await;
+        // With a dash in front the program goes on after an error.
+        pipes.to.write_all(format!("-{line}\n!echo '{END}'\n").as_bytes()).await?;
+        pipes.to.flush().await?;
+        let mut answer = Vec::new();
+        loop {
+            let next = tokio::time::timeout(tool::TIMEOUT, pipes.from.next_line()).await;
+            let next = next.with_context(|| format!("sftp: {line}: no answer after {:?}", tool::TIMEOUT))??;
+            match next {
+                Some(line) if line == END => break,
+                // The program repeats each command behind its prompt.
+                Some(line) if line.starts_with("sftp> ") => {}
+                Some(line) => answer.push(line),
+                None => bail!("sftp has ended: {}", answer.join("\n")),
+            }
         }
-        command.arg("-b").arg(batch.path()).arg("-i").arg(self.folder.path().join("key"));
-        command.args(["-q", "-P", &self.addr.port().to_string(), &format!("{}@{}", self.user, self.addr.ip())]);
-        let ended = tokio::time::timeout(tool::TIMEOUT, command.output()).await.context("sftp does not end")??;
-        let (output, errors) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-        if ended.status.success() {
-            // The program repeats each command behind its prompt.
-            return Ok(Some(output.lines().filter(|line| !line.starts_with("sftp> ")).collect::<Vec<_>>().join("\n")));
-        }
-        if ["not found", "No such file"].iter().any(|words| errors.contains(words)) {
+        let is_missing = |line: &String| line.trim_end_matches('.').ends_with("\" not found");
+        if answer.iter().any(is_missing) {
             return Ok(None);
         }
-        bail!("sftp: {line}: {errors}")
+        Ok(Some(answer.join("\n")))
     }
 }
 

@@ -54,6 +54,10 @@ pub enum Key {
     Rsa,
     /// ECDSA on P-256 in OpenSSH's own format.
     Ecdsa,
+    /// ECDSA on P-384 in OpenSSH's own format.
+    EcdsaP384,
+    /// ECDSA on P-521 in OpenSSH's own format.
+    EcdsaP521,
     /// RSA in PKCS#1 (`BEGIN RSA PRIVATE KEY`).
     RsaPkcs1,
     /// RSA in PKCS#8 (`BEGIN PRIVATE KEY`).
@@ -62,30 +66,54 @@ pub enum Key {
     EcdsaSec1,
     /// ECDSA in PKCS#8.
     EcdsaPkcs8,
+    /// Ed25519 in PKCS#8: the key of [`Key::Ed25519`], in a form that OpenSSH's own programs mostly cannot read.
+    Ed25519Pkcs8,
     /// Ed25519 in OpenSSH's own format, encrypted with [`Sshd::key_passphrase`].
     Ed25519Encrypted,
     /// RSA in PKCS#1, encrypted with [`Sshd::key_passphrase`].
     RsaPkcs1Encrypted,
+    /// RSA in PKCS#8, encrypted with [`Sshd::key_passphrase`].
+    RsaPkcs8Encrypted,
+    /// ECDSA in SEC 1, encrypted with [`Sshd::key_passphrase`].
+    EcdsaSec1Encrypted,
     /// Ed25519; the server does not know it.
     Unknown,
 }
 
 impl Key {
-    /// The keys that need no passphrase and may log in.
-    pub const PLAIN: [Self; 7] =
-        [Self::Ed25519, Self::Rsa, Self::Ecdsa, Self::RsaPkcs1, Self::RsaPkcs8, Self::EcdsaSec1, Self::EcdsaPkcs8];
+    /// The keys that need no passphrase, may log in, and can be read by OpenSSH too.
+    pub const PLAIN: [Self; 9] = [
+        Self::Ed25519,
+        Self::Rsa,
+        Self::Ecdsa,
+        Self::EcdsaP384,
+        Self::EcdsaP521,
+        Self::RsaPkcs1,
+        Self::RsaPkcs8,
+        Self::EcdsaSec1,
+        Self::EcdsaPkcs8,
+    ];
+
+    /// The keys that need a passphrase.
+    pub const ENCRYPTED: [Self; 4] =
+        [Self::Ed25519Encrypted, Self::RsaPkcs1Encrypted, Self::RsaPkcs8Encrypted, Self::EcdsaSec1Encrypted];
 
     fn file(self) -> &'static str {
         match self {
             Self::Ed25519 => "ed25519",
             Self::Rsa => "rsa",
             Self::Ecdsa => "ecdsa",
+            Self::EcdsaP384 => "ecdsa_p384",
+            Self::EcdsaP521 => "ecdsa_p521",
             Self::RsaPkcs1 => "rsa_pkcs1",
             Self::RsaPkcs8 => "rsa_pkcs8",
             Self::EcdsaSec1 => "ecdsa_sec1",
             Self::EcdsaPkcs8 => "ecdsa_pkcs8",
+            Self::Ed25519Pkcs8 => "ed25519_pkcs8",
             Self::Ed25519Encrypted => "ed25519_encrypted",
             Self::RsaPkcs1Encrypted => "rsa_pkcs1_encrypted",
+            Self::RsaPkcs8Encrypted => "rsa_pkcs8_encrypted",
+            Self::EcdsaSec1Encrypted => "ecdsa_sec1_encrypted",
             Self::Unknown => "unknown",
         }
     }

@@ -80,7 +80,7 @@ impl Witness {
         let pipes = Mutex::new(Pipes { to, from: BufReader::new(from).lines() });
         let mut witness = Self { name: section.to_owned(), pipes, _child: child };
         let hello = witness.ask(settings).await?;
-        witness.name = hello.as_str().context("the name of the client")?.to_owned();
+        hello.as_str().context("the name of the client")?.clone_into(&mut witness.name);
         Ok(witness)
     }
 

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask generate`, `cargo xtask generate --check`, `cargo xtask bench`.
+//! The project's own chores: `cargo xtask generate [--check]`, `cargo xtask conformance FILE [--check]`, `cargo xtask bench`.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod conformance;
 mod generate;
 
 /// The project's own chores.
@@ -26,6 +27,14 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write docs/generated/conformance.md from what a whole run of the tests recorded.
+    Conformance {
+        /// The record: conformance.jsonl in the folder of the run.
+        record: PathBuf,
+        /// Write nothing; fail when it is stale. Versions of servers and clients are not compared.
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure Consign beside rclone: S3 and SFTP, both ways, with a release build.
     Bench(bench::Bench),
 }
@@ -33,6 +42,7 @@ enum Chore {
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().chore {
         Chore::Generate { check } => generate::run(&root(), check),
+        Chore::Conformance { record, check } => conformance::run(&root(), &record, check),
         Chore::Bench(bench) => bench::run(&root(), &bench),
     }
 }

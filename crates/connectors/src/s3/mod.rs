@@ -136,6 +136,7 @@ impl Connector for S3 {
             resumes: true,
             aborts: true,
             names_are_keys: true,
+            keeps_dot_segments: true,
             has_containers: true,
             checks_single_put: true,
             can_throttle: true,

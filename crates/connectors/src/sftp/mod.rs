@@ -155,6 +155,7 @@ impl Connector for Sftp {
             resumes: true,
             aborts: true,
             names_are_keys: false,
+            keeps_dot_segments: false,
             has_containers: false,
             checks_single_put: true,
             can_throttle: false,

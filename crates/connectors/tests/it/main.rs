@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
+mod azure;
 mod conformance;
+mod gcs;
 mod s3;
 mod scripted;
 mod sftp;

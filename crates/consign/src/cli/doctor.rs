@@ -1,12 +1,12 @@
 //! `consign doctor`: what works, what does not, what to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use connectors::egress::Guard;
 
-use super::{EXIT_FAILED, Failure, Settings, print};
+use super::{EXIT_FAILED, Failure, Settings, destination, print};
 use crate::config::{Config, reference};
 use crate::server::{self, Base};
 
@@ -17,13 +17,27 @@ const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 ///
 /// Prints one line a check and what to do about those that fail. Exit code 0 when all passed, 1 when one failed, 2 when
 /// the settings themselves are wrong.
+///
+/// With --destination it tries where a task delivers to instead: it writes a small file there under a name of its own
+/// (`consign-test-…`) with all arguments of the task, reads it back and deletes it, says what works, and which right is
+/// missing and how to give it. No server is needed. Exit code 0 when the export would work, 1 when not, 2 when the task
+/// cannot be read.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  consign doctor --destination task.json\n\nwith task.json, a task as it stands in a job, or the whole job:\n  {\"operation\": \"export/s3\", \"bucket\": \"reports\", \"region\": \"eu-central-1\",\n   \"access_key_id\": \"…\", \"secret_access_key\": \"…\", \"key_prefix\": \"2026/\"}"
+)]
 pub(super) struct Doctor {
     #[command(flatten)]
     settings: Settings,
     /// Print a settings file with every setting, its meaning and its default, and do nothing else
     #[arg(long)]
     default_config: bool,
+    /// Try the destination of this task, or of every export of this job, and do nothing else; `-` reads standard input
+    #[arg(long, value_name = "TASK.json", conflicts_with = "default_config")]
+    destination: Option<PathBuf>,
+    /// Print what was found as JSON on standard output
+    #[arg(long, requires = "destination")]
+    json: bool,
 }
 
 /// Prints checks and counts those that failed.
@@ -55,6 +69,9 @@ impl Doctor {
         if self.default_config {
             print::line(reference::default_file().trim_end());
             return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(path) = &self.destination {
+            return destination::run(&self.settings, path, self.json).await;
         }
         let config = self.settings.load()?;
         print::line(format!("Consign {}\n\nSettings in force (secrets are not shown):", env!("CARGO_PKG_VERSION")));

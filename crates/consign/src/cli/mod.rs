@@ -12,6 +12,7 @@ use crate::server;
 mod api;
 #[cfg(feature = "practice")]
 mod demo;
+mod destination;
 mod doctor;
 mod key;
 mod local;

@@ -55,7 +55,7 @@ fn parse_upload(text: &str) -> Result<(String, PathBuf), String> {
 
 impl Run {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let job = self.read().map_err(Failure::usage)?;
+        let job = read_json(&self.job).map_err(Failure::usage)?;
         self.check_uploads(&job).map_err(Failure::usage)?;
         self.check_output(&job).map_err(Failure::usage)?;
         if let Some(server) = &self.server {
@@ -73,15 +73,6 @@ impl Run {
         };
         local.stop().await?;
         outcome
-    }
-
-    fn read(&self) -> anyhow::Result<Value> {
-        let is_input = self.job == Path::new("-");
-        let shown = if is_input { "standard input".to_owned() } else { self.job.display().to_string() };
-        let text =
-            if is_input { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(&self.job) };
-        let text = text.with_context(|| format!("{shown} cannot be read"))?;
-        serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON"))
     }
 
     /// Every upload has its task, and every task its upload, before anything is started.
@@ -170,6 +161,15 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Reads a JSON file; `-` is standard input.
+pub(super) fn read_json(path: &Path) -> anyhow::Result<Value> {
+    let is_input = path == Path::new("-");
+    let shown = if is_input { "standard input".to_owned() } else { path.display().to_string() };
+    let text = if is_input { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    let text = text.with_context(|| format!("{shown} cannot be read"))?;
+    serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON"))
 }
 
 /// A name that no earlier file of this job has.

@@ -105,10 +105,12 @@ fn tag(route: &Route) -> &'static str {
     match route.takes {
         Takes::Args(_) => "operations",
         Takes::Form => "files",
-        Takes::Nothing | Takes::Job => ["jobs", "tasks", "operations", "users", "files"]
-            .into_iter()
-            .find(|name| route.path.split('/').any(|segment| segment == *name))
-            .unwrap_or("server"),
+        Takes::Nothing | Takes::Job | Takes::Destination => {
+            ["jobs", "tasks", "operations", "destinations", "users", "files"]
+                .into_iter()
+                .find(|name| route.path.split('/').any(|segment| segment == *name))
+                .unwrap_or("server")
+        }
     }
 }
 
@@ -142,6 +144,10 @@ fn request_body(takes: Takes) -> Option<Value> {
                 all.push(json!({"type": "object", "required": ["input"], "properties": {"input": input_schema()}}));
             }
             ("application/json", json!({"allOf": all}))
+        }
+        Takes::Destination => {
+            let any: Vec<Value> = operations::all().filter(|entry| entry.has_destination()).map(task_schema).collect();
+            ("application/json", json!({"oneOf": any}))
         }
         Takes::Form => {
             let fields = json!({"file": {"type": "string", "format": "binary", "description": "Comes last."}});
@@ -190,6 +196,12 @@ fn input_schema() -> Value {
         "description": "Names of tasks in this job, or ids of tasks.",
         "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
     })
+}
+
+/// An operation with its arguments, and nothing of its place in a job.
+fn task_schema(entry: &Entry) -> Value {
+    let own = json!({"type": "object", "required": ["operation"], "properties": {"operation": {"const": entry.name}}});
+    json!({"title": entry.name, "allOf": [{"$ref": format!("{SCHEMAS}{}", component(entry))}, own]})
 }
 
 /// An operation's name as a component's: those have no slash.

@@ -201,7 +201,7 @@ fn draft(args: Value, entry: Option<&'static Entry>, faults: &mut Faults) -> Opt
     args.shift_remove("name");
     let input = inputs(args.shift_remove("input"), faults);
     let ignore_error = switch(args.shift_remove("ignore_error"), "ignore_error", faults);
-    let entry = entry.or_else(|| operation(named, faults))?;
+    let entry = entry.or_else(|| operations::named(named, faults))?;
     let mut warnings = match entry.prepare(&mut args) {
         Ok(warnings) => warnings,
         Err(own) => {
@@ -224,36 +224,6 @@ fn draft(args: Value, entry: Option<&'static Entry>, faults: &mut Faults) -> Opt
         }
     };
     Some(Draft { entry, input, ignore_error, args, warnings })
-}
-
-/// Finds the operation that a job's task names; the Java SDK spells one differently.
-fn operation(named: Option<Value>, faults: &mut Faults) -> Option<&'static Entry> {
-    let name = match named {
-        None | Some(Value::Null) => {
-            faults.add("operation", "The operation field is required.");
-            return None;
-        }
-        Some(Value::String(name)) => name,
-        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-            faults.add("operation", "The operation must be a string.");
-            return None;
-        }
-    };
-    let found = operations::find(without_alias(&name));
-    if found.is_none() {
-        let near = operations::all()
-            .map(|entry| (strsim::jaro_winkler(entry.name, &name), entry.name))
-            .filter(|(nearness, _)| *nearness > 0.85)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        let hint = near.map(|(_, near)| format!(" Did you mean {near}?")).unwrap_or_default();
-        faults.add("operation", format!("The selected operation is invalid.{hint}"));
-    }
-    found
-}
-
-/// The name under which an operation is known here.
-pub fn without_alias(name: &str) -> &str {
-    if name == "import/azure-blob" { "import/azure/blob" } else { name }
 }
 
 /// A task that another one takes files from.

@@ -22,7 +22,14 @@ use super::v2::{self, jobs, tasks};
 use super::{access, body, docs, download, openapi, status, upload};
 use crate::error::{ApiError, Code};
 use crate::model::Scope;
+use crate::operations::trial::Report;
 use crate::operations::{self, Entry};
+
+/// What the manual says of the test of a destination.
+const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a job, writes a small file there under a name of its own \
+     (`consign-test-…`) with the task's arguments, reads it back and deletes it. The answer is 200 also when the \
+     destination refuses: `ok` says whether the export would work, `steps` what was found, `permissions` which rights it \
+     needs and how to give them. It takes a minute at the most, and ends when the client goes away.";
 
 /// All routes. Errors that follow from scope, path and body are documented by themselves; `fails` names the others.
 #[expect(clippy::too_many_lines, reason = "it is a table")]
@@ -84,6 +91,10 @@ pub(super) fn routes() -> Vec<Route> {
         Route::delete("/v2/tasks/{id}", tasks::delete::handler)
             .needs(Scope::TaskWrite)
             .says("Deletes a task", "Cancels it if need be; its files and links go with it."),
+        Route::post("/v2/destinations/test", v2::destinations::test::handler)
+            .creates(Takes::Destination)
+            .says("Tests a destination", DESTINATIONS_TEST)
+            .answers::<Data<Report>>(200),
         Route::get("/v2/users/me", v2::users_me::handler)
             .needs(Scope::UserRead)
             .says("Shows the user", "Whose key it is.")
@@ -172,6 +183,8 @@ pub(super) enum Takes {
     Job,
     /// The arguments of an operation.
     Args(&'static Entry),
+    /// An export to a storage.
+    Destination,
     /// A posted form.
     Form,
 }

@@ -7,6 +7,7 @@ use super::limits::Limiter;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::files::Files;
+use crate::operations::trial::Trials;
 use crate::secret::Vault;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -30,6 +31,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// Bounds creations by key.
     pub limiter: Arc<Limiter>,
+    /// Tries destinations.
+    pub trials: Trials,
     /// What describes this server: costly to make, the same for everybody, and asked for without a key.
     pub manual: Arc<Manual>,
 }
@@ -45,6 +48,7 @@ pub struct Manual {
 
 impl AppState {
     /// Puts the parts together.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         store: Arc<dyn Store>,
         files: Files,
@@ -53,10 +57,11 @@ impl AppState {
         config: Arc<Config>,
         public_url: &str,
         metrics: Arc<Metrics>,
+        trials: Trials,
     ) -> Self {
         let limiter = Arc::new(Limiter::new(config.limits.creations_per_minute_max));
         let public_url = Arc::from(public_url.trim_end_matches('/'));
-        Self { store, files, vault, clock, config, public_url, metrics, limiter, manual: Arc::default() }
+        Self { store, files, vault, clock, config, public_url, metrics, limiter, trials, manual: Arc::default() }
     }
 
     /// How answers are written to a client that is not known to need anything special.

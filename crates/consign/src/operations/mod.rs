@@ -21,13 +21,16 @@ pub mod context;
 pub mod export;
 pub mod import;
 pub mod manual;
+pub mod permissions;
 pub mod prepare;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trial;
 
 pub use arguments::Arguments;
 pub use context::{Context, InputFile};
+pub use permissions::Permissions;
 use storage::{Destination, Export, Import};
 pub use storage::{FromStorage, ToStorage};
 
@@ -84,8 +87,14 @@ pub trait Operation: Send + Sync + 'static {
 pub type RawArgs = Map<String, Value>;
 
 type Running = Pin<Box<dyn Future<Output = Result<Outcome, TaskError>> + Send>>;
-type Locate = fn(RawArgs, &Network) -> Result<Destination, TaskError>;
 type Aborting = Pin<Box<dyn Future<Output = Result<(), TaskError>> + Send>>;
+
+/// What only an export to a storage has.
+#[derive(Clone, Copy)]
+struct Delivers {
+    destination: fn(RawArgs, &Network) -> Result<Destination, TaskError>,
+    permissions: fn(RawArgs) -> Result<Option<Permissions>, TaskError>,
+}
 
 /// An operation whose type is forgotten.
 #[derive(Clone, Copy)]
@@ -98,7 +107,7 @@ pub struct Entry {
     prepare: fn(&mut RawArgs, &Schema) -> Result<Vec<String>, Faults>,
     run: fn(RawArgs, Context) -> Running,
     abort: fn(RawArgs, OpenUpload, Network) -> Aborting,
-    destination: Option<Locate>,
+    delivers: Option<Delivers>,
 }
 
 impl Entry {
@@ -121,16 +130,19 @@ impl Entry {
                     Ok(O::abort(args, open, network).await?)
                 })
             },
-            destination: None,
+            delivers: None,
         }
     }
 
     /// Forgets the type of an export to a storage.
     pub const fn to<S: ToStorage>() -> Self {
         Self {
-            destination: Some(|args, network| {
-                let args = prepare::read::<Export<S>>(args)?;
-                Ok(S::destination(&args, network)?)
+            delivers: Some(Delivers {
+                destination: |args, network| {
+                    let args = prepare::read::<Export<S>>(args)?;
+                    Ok(S::destination(&args, network)?)
+                },
+                permissions: |args| Ok(S::permissions(&prepare::read::<Export<S>>(args)?)),
             }),
             ..Self::of::<Export<S>>()
         }
@@ -176,7 +188,17 @@ impl Entry {
     /// # Errors
     /// Credentials or addresses that cannot be read.
     pub fn destination(&self, args: RawArgs, network: &Network) -> Option<Result<Destination, TaskError>> {
-        self.destination.map(|destination| destination(args, network))
+        self.delivers.map(|delivers| (delivers.destination)(args, network))
+    }
+
+    /// Whether it is an export to a storage.
+    pub fn has_destination(&self) -> bool {
+        self.delivers.is_some()
+    }
+
+    /// What an export must be allowed at its destination, where that is known.
+    pub fn permissions(&self, args: RawArgs) -> Option<Permissions> {
+        (self.delivers?.permissions)(args).ok()?
     }
 
     /// Arguments as they may be shown: secrets, values in `headers`, and user info and query of URLs as `"***"`.
@@ -199,4 +221,34 @@ pub fn all() -> impl Iterator<Item = &'static Entry> {
 /// Finds an operation by its name on the wire.
 pub fn find(name: &str) -> Option<&'static Entry> {
     all().find(|entry| entry.name == name)
+}
+
+/// Finds the operation that a job's task names; the Java SDK spells one differently.
+pub fn named(value: Option<Value>, faults: &mut Faults) -> Option<&'static Entry> {
+    let name = match value {
+        None | Some(Value::Null) => {
+            faults.add("operation", "The operation field is required.");
+            return None;
+        }
+        Some(Value::String(name)) => name,
+        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            faults.add("operation", "The operation must be a string.");
+            return None;
+        }
+    };
+    let found = find(without_alias(&name));
+    if found.is_none() {
+        let near = all()
+            .map(|entry| (strsim::jaro_winkler(entry.name, &name), entry.name))
+            .filter(|(nearness, _)| *nearness > 0.85)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let hint = near.map(|(_, near)| format!(" Did you mean {near}?")).unwrap_or_default();
+        faults.add("operation", format!("The selected operation is invalid.{hint}"));
+    }
+    found
+}
+
+/// The name under which an operation is known here.
+pub fn without_alias(name: &str) -> &str {
+    if name == "import/azure-blob" { "import/azure/blob" } else { name }
 }

@@ -8,6 +8,7 @@ use connectors::{Connector, Network, OpenUpload};
 
 use super::arguments::Arguments;
 use super::export::Naming;
+use super::permissions::Permissions;
 use super::{Context, Feed, Operation, Outcome};
 use crate::error::{Faults, TaskError};
 
@@ -80,6 +81,11 @@ pub trait ToStorage: Send + Sync + 'static {
     /// # Errors
     /// Credentials or addresses that cannot be read.
     fn destination(args: &Self::Args, network: &Network) -> connectors::Result<Destination>;
+
+    /// What these arguments must be allowed at the destination, and how to allow it.
+    fn permissions(_args: &Self::Args) -> Option<Permissions> {
+        None
+    }
 }
 
 /// An import from a storage.

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use connectors::egress::Guard;
 use connectors::memory::MemoryJournal;
 use connectors::{
-    ByteStream, Capability, Connector, Error, HostSlots, Kind, Limits, Network, Object, OpenUpload, Progress, Put,
-    Receipt, Result, http,
+    ByteStream, Capability, Connector, Error, Kind, Limits, Network, Object, OpenUpload, Progress, Put, Receipt,
+    Result, http,
 };
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
@@ -28,6 +28,12 @@ use crate::model::{BlobKey, File};
 
 /// The time of all tests: 2026-01-05 09:00:00 UTC.
 pub(crate) const NOW: Timestamp = Timestamp(1_767_603_600_000_000);
+
+/// The guarded network, with a way to this machine.
+pub(crate) fn network() -> Network {
+    let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
+    Network::new(guard, http::tls_config(&[]).unwrap(), Limits::default(), 4)
+}
 
 /// A place for one task to run in, several times if need be.
 pub(crate) struct Bench {
@@ -80,16 +86,13 @@ impl Bench {
 
     /// A new attempt of the task.
     pub(crate) fn context(&self, inputs: &[InputFile]) -> Context {
-        let limits = Limits::default();
-        let guard = Guard::new([]);
-        let client = http::Client::new(guard.clone(), http::tls_config(&[]).unwrap(), &limits);
         let reported = Arc::clone(&self.reported);
         Context {
             task_id: self.task_id,
             token: Token::random(),
             inputs: inputs.to_vec(),
             files: self.files.clone(),
-            network: Network { guard, http: client, limits, hosts: HostSlots::new(4) },
+            network: Network::new(Guard::new([]), http::tls_config(&[]).unwrap(), Limits::default(), 4),
             journal: Arc::new(MemoryJournal::default()),
             open: self.open.clone(),
             report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),
@@ -191,6 +194,7 @@ impl Connector for MemoryConnector {
             resumes: false,
             aborts: true,
             names_are_keys: true,
+            keeps_dot_segments: true,
             has_containers: false,
             checks_single_put: false,
             can_throttle: false,

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::files::Files;
 use crate::http::AppState;
+use crate::operations::trial::Trials;
 use crate::runner::{Runner, Tools};
 use crate::secret::Vault;
 use crate::store::Store;
@@ -161,6 +162,7 @@ pub struct Server {
     public_url: String,
     first_key: Option<FirstKey>,
     metrics: Arc<Metrics>,
+    trials: Trials,
     stop: CancellationToken,
     connections: TaskTracker,
 }
@@ -178,13 +180,15 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
+        let network = network::open(&config)?;
+        let trials = Trials::new(network.clone());
         let runner = match role {
             Role::Api => None,
             Role::All | Role::Runner => Some(
                 Runner::start(Tools {
                     store: Arc::clone(&base.store),
                     files: files.clone(),
-                    network: network::open(&config)?,
+                    network,
                     vault: Arc::clone(&base.vault),
                     clock: base.clock.clone(),
                     config: Arc::clone(&config),
@@ -203,6 +207,7 @@ impl Server {
             public_url: String::new(),
             first_key,
             metrics,
+            trials,
             stop,
             connections,
         };
@@ -228,6 +233,7 @@ impl Server {
             Arc::clone(&config),
             &self.public_url,
             Arc::clone(&self.metrics),
+            self.trials.clone(),
         );
         let serve = |listener, always_waits| {
             let router = crate::http::router(state.clone(), always_waits);
@@ -277,6 +283,7 @@ impl Server {
             if tokio::time::timeout(grace.min(Duration::from_secs(10)), self.connections.wait()).await.is_err() {
                 tracing::info!("closing connections that are still open");
             }
+            self.trials.settle().await;
         };
         let tasks = async {
             if let Some(runner) = &self.runner {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use connectors::egress::{Guard, Rule};
-use connectors::{HostSlots, Limits, Network, http};
+use connectors::{Limits, Network, http};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -28,8 +28,7 @@ pub fn open(config: &Config) -> Result<Network, Error> {
     };
     let tls =
         http::tls_config(&trusted(config)?).map_err(|error| Error::Setting(format!("egress.ca_file: {error}")))?;
-    let hosts = HostSlots::new(config.limits.transfers_per_host_max as usize);
-    Ok(Network { http: http::Client::new(guard.clone(), tls, &limits), guard, limits, hosts })
+    Ok(Network::new(guard, tls, limits, config.limits.transfers_per_host_max as usize))
 }
 
 fn trusted(config: &Config) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -13,8 +13,7 @@ const TEST_LINES_HARD: usize = 900;
 /// Names that say nothing of what a module holds.
 const BANNED: [&str; 5] = ["util", "utils", "common", "helpers", "misc"];
 /// Files that may be longer than `LINES_SOFT`, with the reason.
-const LONG: [(&str, &str); 3] = [
-    ("connectors/src/contract.rs", "one suite, to be read from top to bottom: the contract of all connectors"),
+const LONG: [(&str, &str); 2] = [
     ("connectors/src/s3/upload.rs", "one transfer from the first byte to the proof; its states share one struct"),
     ("connectors/src/sftp/session.rs", "one session from the handshake to the last packet"),
 ];
@@ -22,7 +21,7 @@ const LONG: [(&str, &str); 3] = [
 /// Which modules of the program a module may name. `model`, `error`, `clock`, `id` and `secret` are for everybody.
 const MAY_NAME: [(&str, &[&str]); 16] = [
     ("auth", &["store"]),
-    ("cli", &["auth", "config", "files", "server", "store", "telemetry"]),
+    ("cli", &["auth", "config", "files", "operations", "server", "store", "telemetry"]),
     ("clock", &[]),
     ("config", &[]),
     ("error", &[]),
@@ -34,7 +33,7 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("operations", &["files"]),
     ("runner", &["config", "files", "operations", "store", "telemetry"]),
     ("secret", &[]),
-    ("server", &["auth", "config", "files", "http", "runner", "store", "telemetry"]),
+    ("server", &["auth", "config", "files", "http", "operations", "runner", "store", "telemetry"]),
     ("store", &[]),
     ("telemetry", &["config", "store"]),
 ];

@@ -52,6 +52,14 @@ impl Head {
         &self.0
     }
 
+    /// The same with a header line at its end.
+    pub(super) fn with(&self, line: &str) -> Self {
+        let mut bytes = self.0.clone();
+        bytes.truncate(bytes.len() - 2);
+        bytes.extend_from_slice(format!("{line}\r\n\r\n").as_bytes());
+        Self(bytes)
+    }
+
     pub(super) fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }

@@ -48,6 +48,8 @@ impl Request {
 pub enum Action {
     /// Forward it, and its answer.
     Pass,
+    /// The same, with a header line more: for what a server wants to be told and a client under test does not say.
+    PassWith(&'static str),
     /// Take the request, do not forward it, and answer.
     Answer {
         /// Usually 503 or 429.
@@ -243,6 +245,7 @@ async fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
         let (underway, action) = Underway::begin(shared, &head);
         let stays_open = match action {
             Action::Pass => exchange(&mut client, &mut target, &head, &underway, true).await?,
+            Action::PassWith(line) => exchange(&mut client, &mut target, &head.with(line), &underway, true).await?,
             Action::DropAnswer => exchange(&mut client, &mut target, &head, &underway, false).await?,
             Action::Answer { status, retry_after_secs } => {
                 underway.answered(status);

@@ -56,6 +56,16 @@ fn get(number: u32) -> String {
 }
 
 #[tokio::test]
+async fn a_header_can_be_added_on_the_way() {
+    let (addr, seen) = server().await;
+    let faults = HttpFaults::start(addr).await.unwrap();
+    faults.rule(|_| Action::PassWith("X-Added: yes"));
+    let back = talk(faults.addr(), get(1).as_bytes()).await;
+    assert!(back.ends_with("hello"), "{back}");
+    assert_eq!(*seen.lock().unwrap(), b"GET /1 HTTP/1.1\r\nHost: x\r\nX-Added: yes\r\n\r\n");
+}
+
+#[tokio::test]
 async fn passes_requests_and_answers_byte_for_byte() {
     let (addr, seen) = server().await;
     let faults = HttpFaults::start(addr).await.unwrap();

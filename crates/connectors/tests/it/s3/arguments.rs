@@ -1,20 +1,23 @@
-//! Every argument, read back from the gateway by another client, for single and for multipart uploads.
+//! Every argument, read back from the server by another client, for single and for multipart uploads.
 
 use std::sync::Arc;
 
-use connectors::contract;
 use connectors::memory::MemorySource;
 use connectors::s3::Config;
-use connectors::{Connector as _, Kind};
+use connectors::{Connector as _, Kind, Receipt, contract};
+use practice::{Practice, Settings};
 use serde_json::{Value, json};
-use testkit::Ceph;
-use testkit::http_faults::HttpFaults;
+use testkit::conformance::{self, Cell, Form};
+use testkit::http_faults::{Action, HttpFaults};
+use testkit::witness::Witness;
 
-use super::{ceph_with, of_ceph, s3};
-use crate::{LIMITS, PART_BYTES};
+use super::{boto3, ceph_server, ceph_with, of_ceph, of_practice, practice_server, s3};
+use crate::PART_BYTES;
 
-/// Sizes of a single and of a multipart upload.
-const SIZES: [usize; 2] = [1000, PART_BYTES + 1000];
+/// A single and a multipart upload, with the size that makes it one.
+const FORMS: [(Form, usize); 2] = [(Form::Single, 1000), (Form::Parts, PART_BYTES + 1000)];
+
+const ENCRYPTION: &str = "x-amz-server-side-encryption";
 
 fn full(config: Config) -> Config {
     Config {
@@ -31,25 +34,36 @@ fn full(config: Config) -> Config {
     }
 }
 
-async fn read_back(ceph: &Ceph, bucket: &str, key: &str) -> Value {
+/// What a client by another hand must find, by argument.
+fn expected() -> Value {
+    json!({
+        "cache_control": "max-age=60, public",
+        "content_disposition": "attachment; filename=\"a b.bin\"",
+        "content_type": "video/x-own",
+        "metadata": {"job": "7", "some-key": "some value", "who": "=?UTF-8?B?SsO8cmdlbg==?="},
+        "tagging": {"team": "a & b", "stage": "done"},
+    })
+}
+
+async fn read_back(witness: &Witness, key: &str) -> Value {
     let script = format!(
         "
-import urllib.request
-head = s3.head_object(Bucket={bucket:?}, Key={key:?})
-grants = s3.get_object_acl(Bucket={bucket:?}, Key={key:?})['Grants']
-tags = s3.get_object_tagging(Bucket={bucket:?}, Key={key:?})
+at = {{'Bucket': settings['bucket'], 'Key': {key:?}}}
+head = client.head_object(**at)
 result = {{
-    'type': head['ContentType'],
-    'cache': head.get('CacheControl'),
-    'disposition': head.get('ContentDisposition'),
+    'cache_control': head.get('CacheControl'),
+    'content_disposition': head.get('ContentDisposition'),
+    'content_type': head['ContentType'],
     'metadata': head['Metadata'],
-    'tags': {{tag['Key']: tag['Value'] for tag in tags.get('TagSet', [])}},
-    'public': any('AllUsers' in grant['Grantee'].get('URI', '') for grant in grants),
-    'anonymous': len(urllib.request.urlopen(endpoint + '/' + {bucket:?} + '/' + {key:?}).read()),
-    'md5': hashlib.md5(s3.get_object(Bucket={bucket:?}, Key={key:?})['Body'].read()).hexdigest(),
+    'tagging': {{tag['Key']: tag['Value'] for tag in client.get_object_tagging(**at).get('TagSet', [])}},
+    'server_side_encryption': head.get('ServerSideEncryption'),
 }}"
     );
-    ceph.s3api(&script).await.unwrap()
+    witness.run(&script).await.unwrap()
+}
+
+async fn put(config: &Config, key: &str, size: usize) -> connectors::Result<Receipt> {
+    contract::put(&s3(config), key, &Arc::new(MemorySource::new(contract::bytes(size, 1)))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,37 +71,119 @@ async fn every_argument_arrives() {
     let bucket = "s3-arguments";
     let Some(ceph) = ceph_with(bucket).await else { return };
     let faults = HttpFaults::start(ceph.addr()).await.unwrap();
-    let connector = s3(&full(of_ceph(&ceph.account, &faults.endpoint(), bucket)));
-    for size in SIZES {
+    let plain = of_ceph(&ceph.account, &ceph.endpoint, bucket);
+    let Some(witness) = boto3(&plain).await else { return };
+    let server = ceph_server(&ceph);
+    let config = full(of_ceph(&ceph.account, &faults.endpoint(), bucket));
+    for (form, size) in FORMS {
         let key = format!("full-{size}");
-        let source = Arc::new(MemorySource::new(contract::bytes(size, 1)));
-        let receipt = contract::put(&connector, &key, &source).await.unwrap();
+        let receipt = put(&config, &key, size).await.unwrap();
         assert_eq!(receipt.location, format!("s3://{bucket}/{key}"));
         assert_eq!(receipt.verified, "md5", "this gateway does not know CRC32C");
         assert!(receipt.etag.is_some());
-        // This version of the gateway forgets the tags of multipart uploads, whoever makes them.
-        let tags = if size == SIZES[0] { json!({"team": "a & b", "stage": "done"}) } else { json!({}) };
-        let expected = json!({
-            "type": "video/x-own",
-            "cache": "max-age=60, public",
-            "disposition": "attachment; filename=\"a b.bin\"",
-            "metadata": {"job": "7", "some-key": "some value", "who": "=?UTF-8?B?SsO8cmdlbg==?="},
-            "tags": tags,
-            "public": true,
-            "anonymous": size,
-            "md5": testkit::bytes::digest(source.bytes()).md5,
-        });
-        assert_eq!(read_back(&ceph, bucket, &key).await, expected, "{size} bytes");
+        let found = read_back(&witness, &key).await;
+        for (argument, expected) in expected().as_object().unwrap() {
+            let is_forgotten = argument == "tagging" && form == Form::Parts && found[argument] == json!({});
+            let cell = if is_forgotten {
+                // The header is checked below.
+                let note = "this version of the gateway forgets the tags of multipart uploads, whoever makes them: seen \
+                            on the wire, and kept by the practice server";
+                Cell::Otherwise(note.to_owned())
+            } else {
+                assert_eq!(&found[argument], expected, "{argument}, {form:?}");
+                Cell::Shown
+            };
+            conformance::argument(&server, argument, form, cell);
+        }
         let stat = ceph.object_stat(bucket, &key).await.unwrap();
-        assert_eq!(stat["attrs"]["user.rgw.crypt.mode"], "RGW-AUTO", "{size} bytes are not encrypted: {stat}");
+        assert_eq!(stat["attrs"]["user.rgw.crypt.mode"], "RGW-AUTO", "{form:?} is not encrypted: {stat}");
+        conformance::argument(&server, "server_side_encryption: AES256", form, Cell::Shown);
     }
     let opened = faults.requests().into_iter().find(|request| request.path.ends_with("?uploads=")).unwrap();
     assert_eq!(opened.header("x-amz-tagging"), Some("stage=done&team=a%20%26%20b"));
     let on_parts = faults.requests().into_iter().filter(|request| request.path.contains("uploadId="));
     for request in on_parts {
-        for header in ["x-amz-server-side-encryption", "x-amz-acl", "x-amz-tagging", "x-amz-meta-job"] {
+        for header in [ENCRYPTION, "x-amz-acl", "x-amz-tagging", "x-amz-meta-job"] {
             assert_eq!(request.header(header), None, "{header} on {} {}", request.method, request.path);
         }
+    }
+}
+
+/// The practice server keeps what the gateway forgets.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_argument_arrives_at_the_practice_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let practice = Practice::start(Settings::new(folder.path())).await.unwrap();
+    let plain = of_practice(&practice, &practice.s3_endpoint());
+    let Some(witness) = boto3(&plain).await else { return };
+    let config = full(plain.clone());
+    for (form, size) in FORMS {
+        put(&config, "full", size).await.unwrap();
+        let mut found = read_back(&witness, "full").await;
+        let kept = found.as_object_mut().unwrap().remove("server_side_encryption");
+        assert_eq!(kept, Some(json!("AES256")), "{form:?}");
+        assert_eq!(found, expected(), "{form:?}");
+        for argument in expected().as_object().unwrap().keys() {
+            conformance::argument(&practice_server(), argument, form, Cell::Shown);
+        }
+    }
+}
+
+/// Whoever may see the object is asked of somebody who is nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acl_lets_in_whom_it_names() {
+    let bucket = "s3-acl";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let plain = of_ceph(&ceph.account, &ceph.endpoint, bucket);
+    let Some(witness) = boto3(&plain).await else { return };
+    let anonymous = "
+import urllib.error, urllib.request
+def status(key):
+    try:
+        return urllib.request.urlopen(settings['endpoint'] + '/' + settings['bucket'] + '/' + key).status
+    except urllib.error.HTTPError as error:
+        return error.code
+result = {key: status(key) for key in ('open', 'closed', 'private')}";
+    for (form, size) in FORMS {
+        for (key, acl) in [("open", Some("public-read")), ("closed", None), ("private", Some("private"))] {
+            put(&Config { acl: acl.map(str::to_owned), ..plain.clone() }, key, size).await.unwrap();
+        }
+        let found = witness.run(anonymous).await.unwrap();
+        assert_eq!(found, json!({"open": 200, "closed": 403, "private": 403}), "{form:?}");
+        conformance::argument(&ceph_server(&ceph), "acl", form, Cell::Shown);
+    }
+}
+
+/// The gateway takes `aws:kms` with a named key only, which the API cannot name: a header that is added on the way does.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_key_service_encrypt() {
+    let bucket = "s3-kms";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let config = Config {
+        server_side_encryption: Some("aws:kms".to_owned()),
+        ..of_ceph(&ceph.account, &faults.endpoint(), bucket)
+    };
+    for (form, size) in FORMS {
+        faults.heal();
+        let error = put(&config, "x", size).await.unwrap_err();
+        assert_eq!(error.kind, Kind::InvalidRequest, "{error:?}");
+        assert!(error.detail.contains("requires HTTP header x-amz-server-side-encryption-aws-kms-key-id"), "{error:?}");
+        faults.rule(|request| match request.header(ENCRYPTION) {
+            Some(_) => Action::PassWith("x-amz-server-side-encryption-aws-kms-key-id: testkey"),
+            None => Action::Pass,
+        });
+        put(&config, "x", size).await.unwrap();
+        let stat = ceph.object_stat(bucket, "x").await.unwrap();
+        assert_eq!(stat["attrs"]["user.rgw.crypt.mode"], "SSE-KMS", "{form:?}: {stat}");
+        let note = "encrypted by the gateway with a key of its key service, which had to be named by a header that was \
+                    added on the way: it has no key by default";
+        conformance::argument(
+            &ceph_server(&ceph),
+            "server_side_encryption: aws:kms",
+            form,
+            Cell::Otherwise(note.to_owned()),
+        );
     }
 }
 
@@ -97,10 +193,10 @@ async fn without_arguments_nothing_is_asked_for() {
     let Some(ceph) = ceph_with(bucket).await else { return };
     let faults = HttpFaults::start(ceph.addr()).await.unwrap();
     let config = Config { acl: Some("private".to_owned()), ..of_ceph(&ceph.account, &faults.endpoint(), bucket) };
-    contract::put(&s3(&config), "x", &Arc::new(MemorySource::new("x"))).await.unwrap();
+    put(&config, "x", 1).await.unwrap();
     let requests = faults.requests();
     assert_eq!(requests.len(), 1, "one object, one request: {requests:?}");
-    for header in ["x-amz-acl", "x-amz-server-side-encryption", "x-amz-tagging", "cache-control"] {
+    for header in ["x-amz-acl", ENCRYPTION, "x-amz-tagging", "cache-control"] {
         assert_eq!(requests[0].header(header), None, "{header}");
     }
 }
@@ -109,14 +205,18 @@ async fn without_arguments_nothing_is_asked_for() {
 async fn values_that_the_service_does_not_know_come_back_with_its_words() {
     let bucket = "s3-unknown-values";
     let Some(ceph) = ceph_with(bucket).await else { return };
-    for size in SIZES {
-        let config = Config { acl: Some("bogus".to_owned()), ..of_ceph(&ceph.account, &ceph.endpoint, bucket) };
-        let source = Arc::new(MemorySource::new(contract::bytes(size, 2)));
-        let error = contract::put(&s3(&config), "x", &source).await.unwrap_err();
-        assert_eq!(error.kind, Kind::InvalidRequest, "{error:?}");
-        let answer = error.answer.unwrap();
-        assert_eq!(answer.code.as_deref(), Some("InvalidArgument"));
-        assert!(answer.request_id.is_some());
+    let plain = of_ceph(&ceph.account, &ceph.endpoint, bucket);
+    for (_, size) in FORMS {
+        for config in [
+            Config { acl: Some("bogus".to_owned()), ..plain.clone() },
+            Config { server_side_encryption: Some("bogus".to_owned()), ..plain.clone() },
+        ] {
+            let error = put(&config, "x", size).await.unwrap_err();
+            assert_eq!(error.kind, Kind::InvalidRequest, "{error:?}");
+            let answer = error.answer.unwrap();
+            assert_eq!(answer.code.as_deref(), Some("InvalidArgument"));
+            assert!(answer.request_id.is_some());
+        }
     }
 }
 
@@ -126,18 +226,41 @@ async fn temporary_credentials_need_their_token() {
     let Some(ceph) = ceph_with(bucket).await else { return };
     let session = ceph.session_account().await.unwrap();
     let config = of_ceph(&session, &ceph.endpoint, bucket);
-    for size in SIZES {
-        let source = Arc::new(MemorySource::new(contract::bytes(size, 3)));
-        contract::put(&s3(&config), "x", &source).await.unwrap();
+    for (form, size) in FORMS {
+        put(&config, "x", size).await.unwrap();
         for token in [None, Some("bogus-session-token".into())] {
             let config = Config { session_token: token, ..config.clone() };
-            let error = contract::put(&s3(&config), "x", &source).await.unwrap_err();
+            let error = put(&config, "x", size).await.unwrap_err();
             assert!(
                 matches!(error.kind, Kind::InvalidCredentials | Kind::AccessDenied | Kind::InvalidRequest),
                 "{error:?}"
             );
             assert!(!format!("{error:?}").contains("bogus-session-token"), "{error:?}");
         }
+        conformance::argument(&ceph_server(&ceph), "session_token", form, Cell::Shown);
+    }
+}
+
+/// The gateway takes any region, but checks the signature, which is made for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_signed_for_the_region() {
+    let bucket = "s3-region";
+    let Some(ceph) = ceph_with(bucket).await else { return };
+    for (form, size) in FORMS {
+        let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+        let region = "ap-southeast-7".to_owned();
+        put(&Config { region, ..of_ceph(&ceph.account, &faults.endpoint(), bucket) }, "x", size).await.unwrap();
+        for request in faults.requests() {
+            let signed = request.header("authorization").unwrap_or_default();
+            assert!(
+                signed.contains("/ap-southeast-7/s3/aws4_request,"),
+                "{} {}: {signed}",
+                request.method,
+                request.path
+            );
+        }
+        let note = "the gateway takes any region: seen in the scope of the signatures that it checked";
+        conformance::argument(&ceph_server(&ceph), "region", form, Cell::Otherwise(note.to_owned()));
     }
 }
 
@@ -154,33 +277,15 @@ statement = {{'Effect': 'Allow', 'Principal': {{'AWS': ['arn:aws:iam:::user/othe
 s3.put_bucket_policy(Bucket={bucket:?}, Policy=json.dumps({{'Version': '2012-10-17', 'Statement': [statement]}}))"
     );
     ceph.s3api(&policy).await.unwrap();
-    let connector = s3(&of_ceph(&ceph.other, &ceph.endpoint, bucket));
-    for size in SIZES {
-        let source = Arc::new(MemorySource::new(contract::bytes(size, 4)));
-        contract::put(&connector, &format!("x-{size}"), &source).await.unwrap();
+    let config = of_ceph(&ceph.other, &ceph.endpoint, bucket);
+    for (_, size) in FORMS {
+        put(&config, &format!("x-{size}"), size).await.unwrap();
     }
-    let own = s3(&of_ceph(&ceph.account, &ceph.endpoint, bucket));
-    assert_eq!(own.list("", 10).await.unwrap().len(), 2);
-    contract::put(&own, "own", &Arc::new(MemorySource::new("x"))).await.unwrap();
+    let own = of_ceph(&ceph.account, &ceph.endpoint, bucket);
+    assert_eq!(s3(&own).list("", 10).await.unwrap().len(), 2);
+    put(&own, "own", 1).await.unwrap();
+    let connector = s3(&config);
     for error in [connector.stat("own").await.unwrap_err(), connector.list("", 10).await.unwrap_err()] {
         assert_eq!(error.kind, Kind::AccessDenied, "the policy grants more than this test believes: {error:?}");
     }
-}
-
-/// The bucket in the host name, on a real server.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_bucket_may_stand_in_the_host_name() {
-    let bucket = "s3-virtual-host";
-    let Some(ceph) = ceph_with(bucket).await else { return };
-    let endpoint = format!("http://s3.localhost:{}", ceph.addr().port());
-    let config =
-        Config { addressing: connectors::s3::Addressing::VirtualHost, ..of_ceph(&ceph.account, &endpoint, bucket) };
-    let connector = connectors::s3::S3::new(&config, crate::client_that_knows_no_names(), LIMITS).unwrap();
-    let source = Arc::new(MemorySource::new("in the host name"));
-    for key in ["a b/ü.txt", "//leading"] {
-        contract::put(&connector, key, &source).await.unwrap();
-        assert_eq!(contract::get(&connector, key).await.unwrap(), *source.bytes());
-    }
-    let names: Vec<String> = connector.list("", 10).await.unwrap().into_iter().map(|object| object.name).collect();
-    assert_eq!(names, ["//leading", "a b/ü.txt"]);
 }

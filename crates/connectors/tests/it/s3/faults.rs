@@ -1,18 +1,17 @@
-//! S3 over connections that break, dawdle and lie.
+//! What is particular to S3 over connections that break: lost answers, and parts side by side.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use connectors::contract;
 use connectors::memory::{MemoryJournal, MemorySource};
-use connectors::s3::{Config, S3};
-use connectors::{Connector as _, Kind, Limits, Progress};
-use practice::{Practice, Settings};
+use connectors::s3::S3;
+use connectors::{Connector as _, Limits, Progress};
 use testkit::http_faults::{Action, HttpFaults};
 use testkit::proxy::Proxy;
 
-use super::{ceph_with, of_ceph, of_practice, s3, with_limits};
+use super::{ceph_with, of_ceph, s3, with_limits};
 use crate::LIMITS;
 
 const MIB: usize = 1024 * 1024;
@@ -47,97 +46,6 @@ impl Attempt {
     }
 }
 
-/// The connection breaks half way and no try is left; the next attempt sends about the other half.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_upload_goes_on_where_it_stood() {
-    let bucket = "s3-cut";
-    let Some(ceph) = ceph_with(bucket).await else { return };
-    let proxy = Proxy::start(ceph.addr()).await.unwrap();
-    let endpoint = format!("http://{}", proxy.addr());
-    let config = of_ceph(&ceph.account, &endpoint, bucket);
-    let connector = with_limits(&config, Limits { tries: 1, ..LIMITS });
-    let size = 60 * MIB;
-    let attempt = Attempt::of(size, 1);
-    proxy.cut_after(size as u64 / 2);
-    let error = attempt.put(&connector, "x").await.unwrap_err();
-    assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
-    assert_eq!(attempt.progress.bytes(), 0, "a failed attempt counts nothing");
-    // Its idle connections were cut as well, and it would not try again on another.
-    let connector = s3(&config);
-    assert_eq!(connector.stat("x").await.unwrap_err().kind, Kind::NotFound, "half an object is visible");
-    let acknowledged = attempt.journal.open("x").unwrap().parts.len();
-    assert!((1..=6).contains(&acknowledged), "{acknowledged} parts");
-    let before = proxy.sent_bytes();
-    attempt.put(&connector, "x").await.unwrap();
-    let sent = proxy.sent_bytes() - before;
-    let missing = size as u64 - acknowledged as u64 * LIMITS.part_bytes;
-    // A part more: what the broken connections still held is counted late.
-    assert!(sent < missing + LIMITS.part_bytes, "{sent} bytes were sent for {missing}");
-    attempt.is_whole(&connector, "x").await;
-    assert_eq!(attempt.journal.totals(), (1, 1), "the same upload went on");
-}
-
-/// With tries left, nobody notices.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_is_mended_within_an_attempt() {
-    let bucket = "s3-cut-mended";
-    let Some(ceph) = ceph_with(bucket).await else { return };
-    let proxy = Proxy::start(ceph.addr()).await.unwrap();
-    let connector = s3(&of_ceph(&ceph.account, &format!("http://{}", proxy.addr()), bucket));
-    for size in [4 * MIB, 32 * MIB] {
-        let attempt = Attempt::of(size, 2);
-        proxy.cut_after(size as u64 / 2);
-        attempt.put(&connector, "x").await.unwrap();
-        attempt.is_whole(&connector, "x").await;
-    }
-}
-
-/// A bit flips on the way, in a first part (whose proof is not yet settled) and in a later one.
-async fn flip(config: impl Fn(&str) -> Config + Send, target: std::net::SocketAddr, verified: &str) {
-    let proxy = Proxy::start(target).await.unwrap();
-    let config = config(&format!("http://{}", proxy.addr()));
-    for (size, at) in [(3 * MIB, MIB), (32 * MIB, 2 * MIB), (32 * MIB, 28 * MIB)] {
-        let connector = s3(&config);
-        let attempt = Attempt::of(size, 3);
-        proxy.flip_bit_at(at as u64);
-        let before = proxy.sent_bytes();
-        let receipt = attempt.put(&connector, "x").await.unwrap();
-        assert_eq!(receipt.verified, verified);
-        assert!(proxy.sent_bytes() - before > (size + MIB) as u64, "nothing was sent again");
-        attempt.is_whole(&connector, "x").await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_bit_is_sent_again_where_md5_is_checked() {
-    let bucket = "s3-flip";
-    let Some(ceph) = ceph_with(bucket).await else { return };
-    flip(|endpoint| of_ceph(&ceph.account, endpoint, bucket), ceph.addr(), "md5").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_bit_is_sent_again_where_crc32c_is_checked() {
-    let folder = tempfile::tempdir().unwrap();
-    let practice = Practice::start(Settings::new(folder.path())).await.unwrap();
-    flip(|endpoint| of_practice(&practice, endpoint), practice.s3_addr(), "crc32c").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn throttling_is_waited_out_part_by_part() {
-    let bucket = "s3-throttled";
-    let Some(ceph) = ceph_with(bucket).await else { return };
-    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
-    let connector = s3(&of_ceph(&ceph.account, &faults.endpoint(), bucket));
-    faults.answer_every(5, 503, Some(1));
-    let attempt = Attempt::of(60 * MIB, 4);
-    let began = Instant::now();
-    attempt.put(&connector, "x").await.unwrap();
-    assert!(began.elapsed() >= Duration::from_secs(1), "Retry-After was not kept");
-    assert!(faults.requests().iter().any(|request| request.status == Some(503)));
-    faults.heal();
-    attempt.is_whole(&connector, "x").await;
-}
-
 /// While the other side takes no byte, as many parts wait for it as may be in flight, and no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_go_out_side_by_side() {
@@ -162,26 +70,6 @@ async fn parts_go_out_side_by_side() {
     proxy.heal();
     sending.await.unwrap().unwrap();
     attempt.is_whole(&connector, "x").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn silence_ends_an_attempt() {
-    let bucket = "s3-stalled";
-    let Some(ceph) = ceph_with(bucket).await else { return };
-    let proxy = Proxy::start(ceph.addr()).await.unwrap();
-    let limits = Limits { tries: 1, idle_timeout: Duration::from_secs(2), ..LIMITS };
-    let connector = with_limits(&of_ceph(&ceph.account, &format!("http://{}", proxy.addr()), bucket), limits);
-    for size in [4 * MIB, 32 * MIB] {
-        let attempt = Attempt::of(size, 5);
-        proxy.stall_after(size as u64 / 2);
-        let began = Instant::now();
-        let error = attempt.put(&connector, "x").await.unwrap_err();
-        assert_eq!(error.kind, Kind::Timeout, "{error:?}");
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-        proxy.heal();
-        attempt.put(&connector, "x").await.unwrap();
-        attempt.is_whole(&connector, "x").await;
-    }
 }
 
 fn is_completion(request: &testkit::http_faults::Request) -> bool {

@@ -7,12 +7,10 @@ use connectors::contract::{Excluded, Fixture, Who, Wire, Witness};
 use connectors::s3::{Config, S3};
 use connectors::{Connector, Limits, Secret};
 use practice::{Practice, Settings};
-use serde_json::json;
-use testkit::conformance::{Server, Standing};
-use testkit::witness::{self, System};
-use testkit::{Account, Ceph, or_skip};
+use testkit::conformance::Server;
+use testkit::{Account, Ceph};
 
-use super::{ceph_with, of_ceph, of_practice};
+use super::{boto3, ceph_server, ceph_with, of_ceph, of_practice, practice_server};
 use crate::conformance::{Path, Sdk, check};
 use crate::{LIMITS, client};
 
@@ -28,22 +26,12 @@ struct Bed {
 impl Bed {
     /// A bucket at the server at `addr`, with boto3 beside it.
     async fn of(config: Config, addr: SocketAddr, reader: Option<Account>) -> Option<Self> {
-        let settings = json!({
-            "endpoint": config.endpoint, "region": config.region, "bucket": config.bucket,
-            "key": config.access_key_id, "secret": config.secret_access_key.expose(),
-        });
-        let witness = Sdk(or_skip(witness::Witness::start(System::S3, &settings).await)?);
+        let witness = Sdk(boto3(&config).await?);
         Some(Self { config, addr, reader, witness })
     }
 
-    fn server(&self, name: &str, version: &str, standing: Standing) -> Server {
-        Server {
-            system: "s3".to_owned(),
-            name: name.to_owned(),
-            version: version.to_owned(),
-            standing,
-            witness: self.witness.0.name().to_owned(),
-        }
+    fn named(&self, server: Server) -> Server {
+        Server { witness: self.witness.0.name().to_owned(), ..server }
     }
 }
 
@@ -64,9 +52,9 @@ impl Fixture for Bed {
         }
         match who {
             Who::Owner => {}
-            Who::UnknownKey => config.access_key_id = "NOSUCHKEYATALL".to_owned(),
+            Who::UnknownKey => "NOSUCHKEYATALL".clone_into(&mut config.access_key_id),
             Who::WrongSecret => config.secret_access_key = "wrong-secret".into(),
-            Who::MissingContainer => config.bucket = "no-such-bucket-here".to_owned(),
+            Who::MissingContainer => "no-such-bucket-here".clone_into(&mut config.bucket),
             Who::Reader => {
                 let one = Excluded::by_server("it has one account only");
                 let reader = self.reader.as_ref().ok_or(one)?;
@@ -106,7 +94,7 @@ async fn ceph_keeps_the_contract() {
     let_other_read(&ceph, bucket).await;
     let config = of_ceph(&ceph.account, &ceph.endpoint, bucket);
     let Some(bed) = Bed::of(config, ceph.addr(), Some(ceph.other.clone())).await else { return };
-    check(&bed, &bed.server("Ceph Object Gateway", &ceph.version, Standing::Real)).await;
+    check(&bed, &bed.named(ceph_server(&ceph))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,5 +103,5 @@ async fn practice_keeps_the_contract() {
     let practice = Practice::start(Settings::new(folder.path())).await.unwrap();
     let config = of_practice(&practice, &practice.s3_endpoint());
     let Some(bed) = Bed::of(config, practice.s3_addr(), None).await else { return };
-    check(&bed, &bed.server("consign practice", env!("CARGO_PKG_VERSION"), Standing::Practice)).await;
+    check(&bed, &bed.named(practice_server())).await;
 }

@@ -2,12 +2,16 @@
 
 mod answers;
 mod arguments;
+mod endpoints;
 mod faults;
 mod keeps;
 
 use connectors::s3::{Config, S3};
 use connectors::{Limits, Secret};
 use practice::Practice;
+use serde_json::json;
+use testkit::conformance::{Server, Standing};
+use testkit::witness::{self, Witness};
 use testkit::{Account, Ceph, or_skip};
 
 use crate::{LIMITS, client};
@@ -57,5 +61,32 @@ fn of_practice(practice: &Practice, endpoint: &str) -> Config {
         access_key_id: practice.access_key_id().to_owned(),
         secret_access_key: practice.secret_access_key().into(),
         ..Config::default()
+    }
+}
+
+/// boto3, as the owner of the bucket.
+async fn boto3(config: &Config) -> Option<Witness> {
+    let settings = json!({
+        "endpoint": config.endpoint, "region": config.region, "bucket": config.bucket,
+        "key": config.access_key_id, "secret": config.secret_access_key.expose(),
+    });
+    or_skip(Witness::start(witness::System::S3, &settings).await)
+}
+
+fn ceph_server(ceph: &Ceph) -> Server {
+    server("Ceph Object Gateway", &ceph.version, Standing::Real)
+}
+
+fn practice_server() -> Server {
+    server("consign practice", env!("CARGO_PKG_VERSION"), Standing::Practice)
+}
+
+fn server(name: &str, version: &str, standing: Standing) -> Server {
+    Server {
+        system: "s3".to_owned(),
+        name: name.to_owned(),
+        version: version.to_owned(),
+        standing,
+        witness: String::new(),
     }
 }

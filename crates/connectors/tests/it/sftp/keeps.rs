@@ -8,9 +8,9 @@ use connectors::sftp::{Config, Sftp};
 use connectors::{Connector, Limits, Secret};
 use practice::{Practice, Settings};
 use testkit::conformance::{Server, Standing};
-use testkit::{Sshd, openssh, or_skip};
+use testkit::{Sshd, or_skip};
 
-use super::{config, guard, limits};
+use super::{config, guard, limits, openssh, server};
 use crate::conformance::{OpenSsh, Path, check};
 
 struct Bed {
@@ -26,7 +26,7 @@ impl Bed {
     async fn of(config: Config, prefix: String, read_only: Option<SocketAddr>) -> Option<Self> {
         let addr = SocketAddr::new(config.host.parse().unwrap(), config.port);
         let key = config.private_key.clone().unwrap();
-        let client = openssh::Sftp::new(addr, &config.username, key.expose()).await;
+        let client = testkit::openssh::Sftp::log_in(addr, &config.username, key.expose()).await;
         Some(Self { config, prefix, read_only, witness: OpenSsh(or_skip(client)?) })
     }
 
@@ -35,14 +35,8 @@ impl Bed {
         Self::of(config(sshd, addr), prefix, Some(sshd.addr_read_only())).await
     }
 
-    fn server(&self, name: &str, version: &str, standing: Standing) -> Server {
-        Server {
-            system: "sftp".to_owned(),
-            name: name.to_owned(),
-            version: version.to_owned(),
-            standing,
-            witness: self.witness.0.name().to_owned(),
-        }
+    fn named(&self, server: Server) -> Server {
+        Server { witness: self.witness.0.name().to_owned(), ..server }
     }
 }
 
@@ -93,14 +87,14 @@ impl Fixture for Bed {
 async fn openssh_keeps_the_contract() {
     let Some(sshd) = or_skip(testkit::sshd().await) else { return };
     let Some(bed) = Bed::of_sshd(&sshd, sshd.addr(), "contract").await else { return };
-    check(&bed, &bed.server("OpenSSH", sshd.version(), Standing::Real)).await;
+    check(&bed, &bed.named(openssh(&sshd))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openssh_keeps_the_contract_without_posix_rename() {
     let Some(sshd) = or_skip(testkit::sshd().await) else { return };
     let Some(bed) = Bed::of_sshd(&sshd, sshd.addr_no_posix_rename(), "contract-plain").await else { return };
-    check(&bed, &bed.server("OpenSSH without posix-rename", sshd.version(), Standing::Real)).await;
+    check(&bed, &bed.named(server("OpenSSH without posix-rename", sshd.version(), Standing::Real))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,5 +111,5 @@ async fn practice_keeps_the_contract() {
         limits: limits(),
     };
     let Some(bed) = Bed::of(config, "/contract/".to_owned(), None).await else { return };
-    check(&bed, &bed.server("consign practice", env!("CARGO_PKG_VERSION"), Standing::Practice)).await;
+    check(&bed, &bed.named(server("consign practice", env!("CARGO_PKG_VERSION"), Standing::Practice))).await;
 }

@@ -1,5 +1,6 @@
 //! The endpoints of `/v2`, one file each.
 
+pub mod destinations;
 pub mod jobs;
 pub mod operations;
 pub mod tasks;

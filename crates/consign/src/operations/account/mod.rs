@@ -1,5 +1,7 @@
 //! What reaches a storage, and stands in the arguments of its import and of its export alike.
 
+pub(super) mod azure_blob;
+pub(super) mod gcs;
 pub(super) mod s3;
 pub(super) mod sftp;
 

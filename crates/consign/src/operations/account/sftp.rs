@@ -71,6 +71,11 @@ impl Account {
         }
     }
 
+    /// The user to log in as.
+    pub(in crate::operations) fn username(&self) -> &str {
+        &self.username
+    }
+
     /// Reaches the server.
     ///
     /// # Errors

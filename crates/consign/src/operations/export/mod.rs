@@ -2,7 +2,9 @@
 
 use super::Entry;
 
+mod azure_blob;
 mod deliver;
+mod gcs;
 pub mod naming;
 mod s3;
 mod sftp;
@@ -12,5 +14,10 @@ mod zip;
 pub use naming::Naming;
 
 /// All exports.
-pub(super) const ALL: &[Entry] =
-    &[Entry::of::<url::ExportUrl>(), Entry::to::<s3::ExportS3>(), Entry::to::<sftp::ExportSftp>()];
+pub(super) const ALL: &[Entry] = &[
+    Entry::of::<url::ExportUrl>(),
+    Entry::to::<s3::ExportS3>(),
+    Entry::to::<azure_blob::ExportAzureBlob>(),
+    Entry::to::<gcs::ExportGcs>(),
+    Entry::to::<sftp::ExportSftp>(),
+];

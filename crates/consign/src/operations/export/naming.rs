@@ -10,6 +10,9 @@ const WIDTH_MAX: usize = 20;
 /// Longest file name in bytes that is made of a shorter one.
 const NAME_BYTES_MAX: usize = 255;
 
+/// How the name of a file begins that tries a destination.
+pub const TEST_FILE: &str = "consign-test-";
+
 /// How the client wants files to be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Naming {
@@ -55,15 +58,36 @@ impl Naming {
     /// `NAME_CONFLICT` when several files would get one exact name.
     pub fn names<'a>(&self, files: impl IntoIterator<Item = &'a str>) -> Result<Vec<Name>, TaskError> {
         let own: Vec<String> = files.into_iter().map(name::safe).collect();
-        let start = match self {
-            Self::Exact(pattern) => return exact(pattern, &own),
+        if let Self::Exact(pattern) = self {
+            return exact(pattern, &own);
+        }
+        let start = self.start();
+        let named = distinct(own).into_iter();
+        Ok(named.map(|(shown, is_changed)| Name { target: format!("{start}{shown}"), shown, is_changed }).collect())
+    }
+}
+
+impl Naming {
+    /// What stands in front of files' own names; for an exact name, of the files beside it.
+    pub fn start(&self) -> String {
+        match self {
+            Self::Exact(pattern) => {
+                let whole = Pattern::read(pattern).with(1);
+                whole.rfind('/').map_or_else(String::new, |slash| whole[..=slash].to_owned())
+            }
             Self::Prefix(prefix) => prefix.clone(),
             Self::Directory(directory) if directory.is_empty() || directory.ends_with('/') => directory.clone(),
             Self::Directory(directory) => format!("{directory}/"),
             Self::Own => String::new(),
-        };
-        let named = distinct(own).into_iter();
-        Ok(named.map(|(shown, is_changed)| Name { target: format!("{start}{shown}"), shown, is_changed }).collect())
+        }
+    }
+
+    /// All names that files may get, and the one that tries the destination, with `*` for any text.
+    pub fn globs(&self) -> Vec<String> {
+        match self {
+            Self::Exact(pattern) => vec![Pattern::read(pattern).glob(), format!("{}{TEST_FILE}*", self.start())],
+            Self::Prefix(_) | Self::Directory(_) | Self::Own => vec![format!("{}*", self.start())],
+        }
     }
 }
 
@@ -128,6 +152,14 @@ impl Pattern {
         let pieces = self.0.iter().map(|piece| match piece {
             Piece::Text(text) => text.clone(),
             Piece::Number { width } => format!("{number:0width$}"),
+        });
+        pieces.collect()
+    }
+
+    fn glob(&self) -> String {
+        let pieces = self.0.iter().map(|piece| match piece {
+            Piece::Text(text) => text.as_str(),
+            Piece::Number { .. } => "*",
         });
         pieces.collect()
     }

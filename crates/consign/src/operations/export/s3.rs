@@ -15,7 +15,10 @@ use crate::error::Faults;
 use crate::operations::account::given;
 use crate::operations::account::s3::Account;
 use crate::operations::arguments::With;
+use crate::operations::permissions::Permissions;
 use crate::operations::storage::{Destination, ToStorage};
+
+mod permissions;
 
 /// The canned ACLs of the contract.
 const ACLS: [&str; 6] = [
@@ -143,8 +146,29 @@ impl ToStorage for ExportS3 {
         };
         Ok(Destination {
             connector: Arc::new(S3::new(&config, network.http.clone(), network.limits)?),
-            naming: Naming::object(own.key.clone(), own.key_prefix.clone()),
+            naming: own.naming(),
         })
+    }
+
+    fn permissions(Args { account, own }: &Args) -> Option<Permissions> {
+        let config = account.config();
+        let acl = given(own.acl.as_ref()).map(|acl| spelled(&acl, &ACLS));
+        let encryption = given(own.server_side_encryption.as_ref()).map(|how| spelled(&how, &ENCRYPTIONS));
+        Some(permissions::permissions(&permissions::Asked {
+            bucket: &config.bucket,
+            region: &config.region,
+            naming: &own.naming(),
+            // The connector does not send the default.
+            has_acl: acl.is_some_and(|acl| acl != "private"),
+            has_tags: !own.tagging.is_empty(),
+            has_kms: encryption.is_some_and(|how| how.starts_with("aws:kms")),
+        }))
+    }
+}
+
+impl Own {
+    fn naming(&self) -> Naming {
+        Naming::object(self.key.clone(), self.key_prefix.clone())
     }
 }
 

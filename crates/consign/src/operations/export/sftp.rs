@@ -11,7 +11,9 @@ use super::naming::{self, Naming};
 use crate::error::Faults;
 use crate::operations::account::sftp::Account;
 use crate::operations::arguments::With;
+use crate::operations::permissions::{Grant, Permissions, Right, shell_word};
 use crate::operations::storage::{Destination, ToStorage};
+use crate::operations::trial::Name;
 
 /// The operation `export/sftp`; its manual stands on [`Own`], where OpenAPI and the manual find it.
 pub(super) struct ExportSftp;
@@ -62,10 +64,28 @@ impl ToStorage for ExportSftp {
     }
 
     fn destination(Args { account, own }: &Args, network: &Network) -> connectors::Result<Destination> {
-        Ok(Destination {
-            connector: Arc::new(account.connector(network)?),
-            naming: Naming::file(own.file.clone(), own.path.clone()),
+        Ok(Destination { connector: Arc::new(account.connector(network)?), naming: own.naming() })
+    }
+
+    fn permissions(Args { account, own }: &Args) -> Option<Permissions> {
+        let (user, folder) = (account.username(), own.naming().start());
+        let is_absolute = folder.starts_with('/');
+        let at = if is_absolute { shell_word(&folder) } else { format!("~{user}/{}", shell_word(&folder)) };
+        let at = at.trim_end_matches("''");
+        let owner = shell_word(&format!("{user}:"));
+        let make = format!("sudo mkdir -p {at}\nsudo chown {owner} {at}\nsudo chmod u+rwx {at}");
+        let start = if is_absolute { "" } else { "# if the log-in directory is the user's home:\n" };
+        let right = format!("to make, rename and delete files in {}", if folder.is_empty() { "~" } else { &folder });
+        Some(Permissions {
+            needed: Grant { rights: vec![Right::new(Name::Write, right)], grant: format!("{start}{make}") },
+            extras: None,
         })
+    }
+}
+
+impl Own {
+    fn naming(&self) -> Naming {
+        Naming::file(self.file.clone(), self.path.clone())
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::Entry;
 
+mod azure_blob;
 mod base64;
 mod fetch;
+mod gcs;
 mod raw;
 mod s3;
 mod upload;
@@ -16,4 +18,6 @@ pub(super) const ALL: &[Entry] = &[
     Entry::of::<base64::ImportBase64>(),
     Entry::of::<raw::ImportRaw>(),
     Entry::from::<s3::ImportS3>(),
+    Entry::from::<azure_blob::ImportAzureBlob>(),
+    Entry::from::<gcs::ImportGcs>(),
 ];

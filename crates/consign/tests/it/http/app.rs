@@ -7,7 +7,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{self, HeaderMap, Method, Request, StatusCode};
-use connectors::Progress;
+use connectors::egress::Guard;
+use connectors::http::tls_config;
+use connectors::{Limits, Network, Progress};
 use consign::auth;
 use consign::clock::{Clock, Timestamp};
 use consign::config::{Config, Period};
@@ -15,6 +17,7 @@ use consign::files::Files;
 use consign::http::{AppState, router};
 use consign::id::{KeyId, SessionId, TaskId, UserId};
 use consign::model::{BlobKey, Download, File, Scope};
+use consign::operations::trial::Trials;
 use consign::secret::Vault;
 use consign::store::{Applied, Claim, ClaimRequest, NewKey, SqliteStore, Store};
 use consign::telemetry::metrics::Metrics;
@@ -51,8 +54,16 @@ impl App {
         config.limits.wait_max = Period::from_secs(20);
         change(&mut config);
         let vault = Arc::new(Vault::new(&[7; 32]));
-        let state =
-            AppState::new(store, files, vault, clock.clone(), Arc::new(config), URL, Arc::new(Metrics::default()));
+        let state = AppState::new(
+            store,
+            files,
+            vault,
+            clock.clone(),
+            Arc::new(config),
+            URL,
+            Arc::new(Metrics::default()),
+            trials(),
+        );
         let session = SessionId::new(clock.now());
         state.store.open_session(session, "worker-1", true, clock.now()).await.unwrap();
         let (key, _) = new_key(&state, "ann", &Scope::ALL).await;
@@ -167,6 +178,11 @@ impl App {
         let url = job["data"]["tasks"][1]["result"]["files"][0]["url"].as_str().unwrap();
         (url.strip_prefix(URL).unwrap().to_owned(), export.task.id)
     }
+}
+
+/// Trials over a network that leads to public addresses only.
+fn trials() -> Trials {
+    Trials::new(Network::new(Guard::new([]), tls_config(&[]).unwrap(), Limits::default(), 4))
 }
 
 /// Makes a key for a user.

@@ -43,6 +43,7 @@ async fn every_route_asks_for_its_scope_and_no_other() {
         ("POST", format!("/v2/tasks/{id}/cancel"), Scope::TaskWrite),
         ("POST", format!("/v2/tasks/{id}/retry"), Scope::TaskWrite),
         ("DELETE", format!("/v2/tasks/{id}"), Scope::TaskWrite),
+        ("POST", "/v2/destinations/test".to_owned(), Scope::TaskWrite),
         ("POST", "/v2/import/url".to_owned(), Scope::TaskWrite),
         ("POST", "/v2/export/url".to_owned(), Scope::TaskWrite),
     ] {

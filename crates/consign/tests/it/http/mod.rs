@@ -3,6 +3,7 @@
 mod app;
 mod auth_and_errors;
 mod creations;
+mod destinations;
 mod downloads;
 mod lists;
 mod logs;

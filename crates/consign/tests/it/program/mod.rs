@@ -3,6 +3,7 @@
 mod boot;
 mod cancel;
 mod crash;
+mod destinations;
 mod drain;
 mod faults;
 mod fence;

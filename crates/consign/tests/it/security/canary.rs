@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::http::Method;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use consign::operations;
 use practice::{Practice, Settings};
 use serde_json::{Value, json};
@@ -40,6 +42,8 @@ struct Stage {
     web: SocketAddr,
     silent: SocketAddr,
     storages: Practice,
+    /// Of a service account.
+    google_key: String,
     password: Needle,
     token: Needle,
     query: Needle,
@@ -59,6 +63,7 @@ impl Stage {
             web: targets::web(wanted).await,
             silent: targets::silent().await,
             storages: Practice::start(settings).await.unwrap(),
+            google_key: targets::private_key(),
             password,
             token,
             query: Needle::plain("the query of a URL"),
@@ -68,13 +73,15 @@ impl Stage {
 
     fn needles(&self) -> Vec<Needle> {
         let mut needles = vec![self.password.clone(), self.token.clone(), self.query.clone(), self.wrong.clone()];
-        let lines = self.storages.private_key().lines().filter(|line| line.len() > 20 && !line.contains("---"));
+        let lines = self.storages.private_key().lines().chain(self.google_key.lines());
+        let lines = lines.filter(|line| line.len() > 20 && !line.contains("---"));
         needles.extend(lines.map(|line| Needle::of("the private key", line)));
         needles
     }
 
     fn cases(&self) -> Vec<Case> {
-        [self.imports(), self.exports_to_s3(), self.exports_to_sftp(), self.misplaced()].concat()
+        let storages = [self.exports_to_s3(), self.exports_to_sftp(), self.azure(), self.google()].concat();
+        [self.imports(), storages, self.misplaced()].concat()
     }
 
     fn imports(&self) -> Vec<Case> {
@@ -194,6 +201,80 @@ impl Stage {
         ]
     }
 
+    fn azure(&self) -> Vec<Case> {
+        let (web, wrong, query) = (self.web, self.wrong.in_url(), &self.query.text);
+        let of = |endpoint: String, field: &str, secret: &str| {
+            json!({"endpoint": endpoint, "storage_account": "acct", "container": "box", "blob_prefix": "a/",
+                field: secret})
+        };
+        let key = STANDARD.encode(&self.password.text);
+        let token = format!("?sv=2021-12-02&sp=rlcw&sig={}", self.token.in_url());
+        let with_key = |path: &str| of(format!("http://{web}{path}"), "storage_access_key", &key);
+        let with_token = |path: &str| of(format!("http://{web}{path}"), "sas_token", &token);
+        let both = |endpoint: String| of(endpoint, "sas_token", &token);
+        let mut faulty = with_key("/blobs");
+        faulty["sas_token"] = json!({"a": self.wrong.text});
+        let mut malformed = with_key("/blobs");
+        malformed["storage_access_key"] = json!(self.wrong.text);
+        let mut no_token = with_token("/blobs");
+        no_token["sas_token"] = json!(self.wrong.text);
+        ["import/azure/blob", "export/azure/blob"]
+            .into_iter()
+            .flat_map(|operation| {
+                [
+                    (Ends::Finished, with_key("/blobs")),
+                    (Ends::Finished, with_token("/blobs")),
+                    (Ends::Error("REMOTE_REFUSED"), with_token("/echo/400")),
+                    (Ends::Error("ACCESS_DENIED"), with_token("/echo/403")),
+                    (Ends::Error("ACCESS_DENIED"), with_key("/echo/403")),
+                    (Ends::Error("REMOTE_UNAVAILABLE"), with_token("/echo/500")),
+                    (Ends::Error("HOST_NOT_ALLOWED"), both("http://10.0.0.1".to_owned())),
+                    (Ends::Error("INVALID_DATA"), both(format!("http://ann:{wrong}@{web}/"))),
+                    (Ends::Error("INVALID_DATA"), both(format!("http://{web}/?{query}"))),
+                    (Ends::Error("INVALID_CREDENTIALS"), malformed.clone()),
+                    (Ends::Error("INVALID_CREDENTIALS"), no_token.clone()),
+                    (Ends::Cancelled, with_token("/silent")),
+                    (Ends::Invalid, faulty.clone()),
+                ]
+                .map(|(ends, args)| case(operation, ends, args))
+            })
+            .collect()
+    }
+
+    /// There is no practice server of this kind: a small one of ours takes and gives one file.
+    fn google(&self) -> Vec<Case> {
+        let (web, wrong, query) = (self.web, self.wrong.in_url(), &self.query.text);
+        let of = |endpoint: String, token_uri: String, key: &str| {
+            json!({"project_id": "p", "bucket": "b", "client_email": "me@project", "private_key": key, "file": "a/in.txt",
+                "endpoint": endpoint, "token_uri": token_uri})
+        };
+        let (here, token) = (format!("http://{web}/google"), format!("http://{web}/google/token"));
+        let at = |endpoint: String| of(endpoint, token.clone(), &self.google_key);
+        let with = |token_uri: String| of(here.clone(), token_uri, &self.google_key);
+        let broken = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----", self.wrong.text);
+        let mut faulty = at(here.clone());
+        faulty["private_key"] = json!({"a": self.wrong.text});
+        let each = |operation| {
+            vec![
+                case(operation, Ends::Finished, at(here.clone())),
+                case(operation, Ends::Finished, of(here.clone(), token.clone(), &self.google_key.replace('\n', "\\n"))),
+                case(operation, Ends::Error("INVALID_CREDENTIALS"), of(here.clone(), token.clone(), &self.wrong.text)),
+                case(operation, Ends::Error("INVALID_CREDENTIALS"), of(here.clone(), token.clone(), &broken)),
+                case(operation, Ends::Error("REMOTE_REFUSED"), at(format!("http://{web}/echo-json/400"))),
+                case(operation, Ends::Error("INVALID_CREDENTIALS"), at(format!("http://{web}/echo-json/401"))),
+                case(operation, Ends::Error("REMOTE_UNAVAILABLE"), at(format!("http://{web}/echo-json/500"))),
+                case(operation, Ends::Error("INVALID_CREDENTIALS"), with(format!("http://{web}/echo-json/400/token"))),
+                case(operation, Ends::Error("HOST_NOT_ALLOWED"), at("http://10.0.0.1".to_owned())),
+                case(operation, Ends::Error("HOST_NOT_ALLOWED"), with("http://10.0.0.1".to_owned())),
+                case(operation, Ends::Error("INVALID_DATA"), at(format!("http://ann:{wrong}@{web}/?{query}"))),
+                case(operation, Ends::Error("INVALID_DATA"), with(format!("http://ann:{wrong}@{web}/?{query}"))),
+                case(operation, Ends::Cancelled, with(format!("http://{web}/silent"))),
+                case(operation, Ends::Invalid, faulty.clone()),
+            ]
+        };
+        [each("export/google-cloud-storage"), each("import/google-cloud-storage")].concat()
+    }
+
     /// Credentials in places where they have no business.
     fn misplaced(&self) -> Vec<Case> {
         let mut args = json!({"bucket": "b", "region": "r", "access_key_id": "k"});
@@ -213,7 +294,7 @@ fn secret_fields(entry: &operations::Entry) -> BTreeSet<String> {
     let fields = schema["properties"].as_object().into_iter().flatten();
     let is_secret = |name: &str, field: &Value| {
         field.to_string().contains("\"writeOnly\":true")
-            || matches!(name, "headers" | "endpoint" | "redirect")
+            || matches!(name, "headers" | "endpoint" | "token_uri" | "redirect")
             || name.ends_with("url")
     };
     fields.filter(|(name, field)| is_secret(name, field)).map(|(name, _)| name.clone()).collect()
@@ -327,6 +408,36 @@ async fn end(program: &mut Program, it: &Accepted) -> Option<String> {
     again.body["data"]["id"].as_str().map(str::to_owned)
 }
 
+/// Tries the destination of a case, over the API and on the command line.
+async fn try_destination(program: &mut Program, folder: &std::path::Path, case: &Case) {
+    if !operations::find(case.operation).unwrap().has_destination() {
+        return;
+    }
+    let mut task = case.args.clone();
+    task["operation"] = json!(case.operation);
+    if case.ends == Ends::Cancelled {
+        // It hangs; the client goes away.
+        let test = program.post("/v2/destinations/test", &task);
+        assert!(tokio::time::timeout(Duration::from_secs(1), test).await.is_err(), "{case:?}");
+        return;
+    }
+    let reply = program.post("/v2/destinations/test", &task).await;
+    match case.ends {
+        Ends::Invalid => assert_eq!(reply.status, 422, "{case:?}: {reply:?}"),
+        Ends::Finished => assert_eq!(reply.body["data"]["ok"], json!(true), "{case:?}: {reply:?}"),
+        Ends::Error(code) => {
+            assert_eq!((reply.status, &reply.body["data"]["ok"]), (200, &json!(false)), "{case:?}: {reply:?}");
+            let mut steps = reply.body["data"]["steps"].as_array().unwrap().iter();
+            assert!(steps.any(|step| step["code"] == code), "{case:?}: {reply:?}");
+        }
+        Ends::Uploaded | Ends::Cancelled => unreachable!("no such case has a destination"),
+    }
+    let file = folder.join("task.json");
+    std::fs::write(&file, task.to_string()).unwrap();
+    program.run(&["doctor", "--destination", file.to_str().unwrap()], &[]).await;
+    program.run(&["doctor", "--json", "--destination", file.to_str().unwrap()], &[]).await;
+}
+
 /// What is not about one task: replays, lists, pages, wrong bodies, the command line.
 async fn look_around(program: &mut Program, stage: &Stage, cases: &[Case], webhook: &Needle) {
     let job = job_of(cases.iter().find(|case| case.operation == "export/s3").unwrap(), webhook).to_string();
@@ -403,6 +514,9 @@ async fn no_credential_comes_to_light() {
     }
     for task in &repeated {
         program.get(&format!("/v2/tasks/{task}/wait?include=payload,retries,depends_on_tasks,job")).await;
+    }
+    for case in &cases {
+        try_destination(&mut program, folder.path(), case).await;
     }
     look_around(&mut program, &stage, &cases, &webhook).await;
     program.read_disk("with all tasks in it").await;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +14,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::routing::get;
 use connectors::egress::{Guard, Resolver};
 use connectors::memory::MemoryJournal;
-use connectors::network::HostSlots;
 use connectors::{Limits, Network, Progress, http};
 use consign::clock::{Clock, Timestamp};
 use consign::error::{Code, TaskError};
@@ -22,12 +21,15 @@ use consign::files::Files;
 use consign::id::{TaskId, Token};
 use consign::model::{BlobKey, File};
 use consign::operations::context::Bounds;
+use consign::operations::trial::{Name, Status, Subject, Trials};
 use consign::operations::{self, Context, InputFile, Outcome};
 use futures_util::{StreamExt as _, stream};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::egress::{Form, forbidden, forbidden_names};
+
+use super::targets;
 
 /// The name that an allowed server goes by.
 const ALLOWED: &str = "allowed.example";
@@ -99,7 +101,6 @@ impl Bench {
     async fn new(rules: &[String], resolver: Arc<Scripted>, tries: u32) -> Self {
         let limits = Limits { tries, connect_timeout: Duration::from_secs(2), ..Limits::default() };
         let guard = Guard::with_resolver(rules.iter().map(|rule| rule.parse().unwrap()), resolver);
-        let http = http::Client::new(guard.clone(), http::tls_config(&[]).unwrap(), &limits);
         let folder = tempfile::tempdir().unwrap();
         let files = Files::open(folder.path()).await.unwrap();
         let key = BlobKey::new(TaskId::new(NOW), Token::random(), 1);
@@ -115,7 +116,8 @@ impl Bench {
             receipt: None,
         };
         let input = InputFile { source: files.source(&key, &file).await.unwrap(), file };
-        Self { network: Network { guard, http, limits, hosts: HostSlots::new(AT_ONCE) }, files, input, _folder: folder }
+        let network = Network::new(guard, http::tls_config(&[]).unwrap(), limits, AT_ONCE);
+        Self { network, files, input, _folder: folder }
     }
 
     async fn run(&self, operation: &str, args: &Value) -> Result<Outcome, TaskError> {
@@ -144,12 +146,29 @@ impl Bench {
         entry.run(args, context).await
     }
 
+    /// Tries the destination of an export, as `POST /v2/destinations/test` does. Says which step was not refused as it
+    /// should be.
+    async fn trial(&self, attack: &Attack) -> Option<String> {
+        let is_export = operations::find(attack.operation).unwrap().has_destination();
+        let mut task = attack.args.as_object().unwrap().clone();
+        task.insert("operation".to_owned(), attack.operation.into());
+        let Some(subject) = is_export.then(|| Subject::read(task).ok()).flatten() else { return None };
+        let report = Trials::new(self.network.clone()).run(subject).await;
+        let refused = report.steps.iter().find(|step| step.status == Status::Refused);
+        let step = refused.map(|step| (step.step, step.code.unwrap()));
+        let is_fine = step == Some((Name::Connect, "HOST_NOT_ALLOWED"))
+            || (!attack.is_address && matches!(step, Some((_, "INVALID_DATA" | "REMOTE_REFUSED" | "REMOTE_PROTOCOL"))));
+        let is_fine = is_fine && !report.ok && report.left_behind.is_none();
+        (!is_fine).then(|| format!("testing {} {}: {report:?}", attack.operation, attack.args))
+    }
+
     /// Runs many and returns what is wrong with their ends.
     async fn run_all(&self, attacks: Vec<Attack>) -> Vec<String> {
         assert!(attacks.len() >= 300, "the corpus has shrunk to {}", attacks.len());
         let ends = attacks.into_iter().map(async |attack| {
             let end = self.run(attack.operation, &attack.args).await;
-            attack.complaint(end)
+            let tested = self.trial(&attack).await;
+            attack.complaint(end).or(tested)
         });
         let ends: Vec<_> = ends.collect();
         stream::iter(ends).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
@@ -186,6 +205,20 @@ fn s3(endpoint: &str) -> Value {
         "secret_access_key": "s"})
 }
 
+fn azure(endpoint: &str) -> Value {
+    json!({"endpoint": endpoint, "storage_account": "acct", "container": "box", "sas_token": "sv=1&sig=s",
+        "blob_prefix": "a"})
+}
+
+/// A service account's. It is not secret, and takes a while to make.
+static KEY: LazyLock<String> = LazyLock::new(targets::private_key);
+
+/// Two addresses of the task's own: either is an attack.
+fn google(endpoint: &str, token_uri: &str) -> Value {
+    json!({"project_id": "p", "bucket": "bucket", "client_email": "me@project", "private_key": KEY.as_str(),
+        "file": "f", "endpoint": endpoint, "token_uri": token_uri})
+}
+
 fn sftp(host: &str, port: u16) -> Value {
     json!({"host": host, "port": port, "username": "u", "password": "p"})
 }
@@ -207,11 +240,15 @@ async fn no_spelling_leads_an_operation_into_the_servers_network() {
         for scheme in ["http", "HTTPS"] {
             add("import/url", json!({"url": format!("{scheme}://{host}:{port}/")}), is_address);
             add("export/s3", s3(&format!("{scheme}://{host}:{port}/base")), is_address);
+            add("export/azure/blob", azure(&format!("{scheme}://{host}:{port}/acct")), is_address);
         }
+        add("import/azure/blob", azure(&format!("{host}:{port}")), is_address);
         add("import/url", json!({"url": format!("http://{host}/")}), is_address);
         add("import/url", json!({"url": format!("http://public.example@{host}:{port}/")}), is_address);
         add("export/s3", s3(&format!("{host}:{port}")), is_address);
         add("export/s3", s3(&host), is_address);
+        add("export/google-cloud-storage", google("", &format!("http://{host}:{port}/token")), is_address);
+        add("import/google-cloud-storage", google("", &format!("{host}:{port}")), is_address);
         add("export/sftp", sftp(&host, port), is_address);
         add("export/sftp", sftp(form.host, port), is_address);
     }
@@ -256,6 +293,27 @@ async fn no_redirect_leads_into_the_servers_network() {
     trap.heard_nothing();
 }
 
+/// Who has a token from an allowed place gets no further with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_leads_into_the_servers_network() {
+    let trap = Trap::set();
+    let wanted = targets::Wanted { password: "password".to_owned(), token: "token".to_owned() };
+    let web = targets::web(wanted).await;
+    let bench = Bench::new(&[format!("{ALLOWED}:{}", web.port())], to_loopback(), 1).await;
+    let token_uri = format!("http://{ALLOWED}:{}/google/token", web.port());
+    let mut attacks = Vec::new();
+    for form in forms() {
+        let (host, is_address) = (form.in_url(), form.address.is_some());
+        for operation in ["export/google-cloud-storage", "import/google-cloud-storage"] {
+            let args = google(&format!("http://{host}:{}", trap.port()), &token_uri);
+            attacks.push(Attack { operation, args, is_address });
+        }
+    }
+    let complaints = bench.run_all(attacks).await;
+    assert!(complaints.is_empty(), "{} got through:\n{}", complaints.len(), complaints.join("\n"));
+    trap.heard_nothing();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
     // 127.0.0.9 plays a public address: allowed, and nobody listens there. The trap is where the name leads next.
@@ -266,6 +324,9 @@ async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
         ("import/url", json!({"url": format!("http://rebound.example:{port}/")})),
         ("export/s3", s3(&format!("http://rebound.example:{port}"))),
         ("export/s3", s3(&format!("rebound.example:{port}"))),
+        ("export/azure/blob", azure(&format!("http://rebound.example:{port}"))),
+        ("import/azure/blob", azure(&format!("rebound.example:{port}"))),
+        ("export/google-cloud-storage", google("", &format!("http://rebound.example:{port}/token"))),
         ("export/sftp", sftp("rebound.example", port)),
     ] {
         let resolver = Scripted::answering(&[&[public], &[inside]]);

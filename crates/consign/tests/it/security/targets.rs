@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Response as Plain;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 /// What the guarded file wants to be told.
@@ -24,10 +26,14 @@ pub(super) struct Wanted {
 /// - `/hop` leads there with the password in the address, `/plain` gives a file to everybody
 /// - `/echo/{status}` refuses with all that it was told, as an S3 error whose texts are full of it
 /// - `/echo-code/{status}` does so in the error's code and request id
+/// - `/blobs/…` is a container of blobs that takes everything and holds one
+/// - `/echo-json/{status}` does so as Google's API does
+/// - `/google` is as much of Google's API as takes and gives one small file, to who has the token; it gives that out itself
 /// - `/silent` never answers
 pub(super) async fn web(wanted: Wanted) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let token = wanted.token.clone();
     let router = Router::new()
         .route("/plain", any(async || "a file"))
         .route("/guarded", any(async move |headers: HeaderMap| guarded(&wanted, &headers)))
@@ -39,13 +45,30 @@ pub(super) async fn web(wanted: Wanted) -> SocketAddr {
                 (StatusCode::FOUND, [(header::LOCATION, place)])
             }),
         )
+        .route("/blobs/{*name}", any(blobs))
         .route("/silent", any(std::future::pending::<StatusCode>))
         .route("/silent/{*rest}", any(std::future::pending::<StatusCode>))
         .route("/echo/{status}", any(echo))
         .route("/echo/{status}/{*rest}", any(echo))
-        .route("/echo-code/{status}/{*rest}", any(echo_code));
+        .route("/echo-code/{status}/{*rest}", any(echo_code))
+        .route("/echo-json/{status}/{*rest}", any(echo_json))
+        .nest("/google", google(&token));
     tokio::spawn(async move { axum::serve(listener, router).await });
     address
+}
+
+/// A private key of a service account, just made.
+pub(super) fn private_key() -> String {
+    use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let lines: Vec<String> = STANDARD
+        .encode(der.as_ref())
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
 }
 
 /// Starts a server that takes connections and says nothing.
@@ -71,6 +94,39 @@ fn guarded(wanted: &Wanted, headers: &HeaderMap) -> Response {
     }
 }
 
+async fn blobs(request: Request) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    if request.method() == "PUT" {
+        StatusCode::CREATED.into_response()
+    } else if query.contains("comp=list") {
+        "<EnumerationResults><Blobs><Blob><Name>a/a.txt</Name><Properties><Content-Length>6</Content-Length></Properties>\
+         </Blob></Blobs></EnumerationResults>"
+            .into_response()
+    } else {
+        "a file".into_response()
+    }
+}
+
+/// A token for everybody, and objects for who has it.
+fn google(token: &str) -> Router {
+    let bearer = format!("Bearer {token}");
+    let issued = json!({"access_token": token, "expires_in": 3599, "token_type": "Bearer"}).to_string();
+    let guarded = |answer: Plain<String>| {
+        let bearer = bearer.clone();
+        any(async move |headers: HeaderMap| match headers.get("authorization") {
+            Some(given) if *given == bearer => Ok(answer.clone()),
+            _ => Err(StatusCode::UNAUTHORIZED),
+        })
+    };
+    let object = json!({"name": "a/in.txt", "size": "16", "contentType": "text/plain"}).to_string();
+    let range = Plain::builder().status(206).header("content-range", "bytes 0-15/16");
+    Router::new()
+        .route("/token", any(async move || issued))
+        .route("/upload/{*rest}", guarded(Plain::new(object.clone())))
+        .route("/storage/{*rest}", guarded(Plain::new(object)))
+        .route("/download/{*rest}", guarded(range.body("bytes to deliver".to_owned()).unwrap()))
+}
+
 fn status_of(request: &Request) -> StatusCode {
     request.uri().path().split('/').nth(2).unwrap().parse().unwrap()
 }
@@ -89,6 +145,14 @@ async fn echo(request: Request) -> Response {
          <AWSAccessKeyId>{told}</AWSAccessKeyId><RequestId>R</RequestId></Error>"
     );
     (status_of(&request), [("x-reason", "it was odd"), ("retry-after", "0")], body).into_response()
+}
+
+async fn echo_json(request: Request) -> Response {
+    let headers = request.headers().iter();
+    let headers: Vec<String> = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    let told = format!("{} {}", request.uri(), headers.join(" "));
+    let body = json!({"error": {"message": told, "errors": [{"reason": told, "message": told}]}}).to_string();
+    (status_of(&request), [("x-guploader-uploadid", told), ("retry-after", "0".to_owned())], body).into_response()
 }
 
 async fn echo_code(request: Request) -> Response {

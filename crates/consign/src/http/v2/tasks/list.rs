@@ -8,9 +8,10 @@ use crate::error::{ApiResult, Faults};
 use crate::http::body::{View, json};
 use crate::http::extract::{By, Query};
 use crate::http::include::Includes;
-use crate::http::{AppState, page, plan};
+use crate::http::{AppState, page};
 use crate::id::JobId;
 use crate::model::WireStatus;
+use crate::operations;
 use crate::store::TaskFilter;
 
 /// Answers with a page.
@@ -29,7 +30,7 @@ pub async fn handler(State(state): State<AppState>, By(caller): By, view: View, 
     faults.into_result()?;
     let page = page::wanted(&query);
     let job_id = query.get("filter[job_id]").map(str::parse::<JobId>);
-    let operation = query.get("filter[operation]").map(|name| plan::without_alias(name).to_owned());
+    let operation = query.get("filter[operation]").map(|name| operations::without_alias(name).to_owned());
     let (tasks, has_more) = if let Some(Err(_)) = job_id {
         // What is no id names no job, and so no task.
         (Vec::new(), false)

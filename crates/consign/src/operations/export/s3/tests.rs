@@ -1,15 +1,13 @@
 //! Arguments as clients send them, and a delivery to a real server.
 
-use connectors::egress::Guard;
-use connectors::http::{Client, tls_config};
-use connectors::{HostSlots, Kind, Limits, OpenUpload, Retry};
+use connectors::{Kind, OpenUpload, Retry};
 use serde_json::{Value, json};
 use testkit::{Ceph, or_skip};
 
 use super::*;
 use crate::error::Code;
 use crate::operations::storage::Export;
-use crate::operations::testing::Bench;
+use crate::operations::testing::{Bench, network};
 use crate::operations::{self, Arguments as _, Context, Operation as _, RawArgs};
 
 /// Arguments that say everything that is required, and `more`.
@@ -97,18 +95,6 @@ fn secrets_are_hidden_and_marked() {
     assert_eq!(shown["access_key_id"], "AKIDEXAMPLE");
     let required = json!(["bucket", "region", "access_key_id", "secret_access_key"]);
     assert_eq!(entry.schema().as_value()["required"], required);
-}
-
-/// The guarded network, with a way to this machine.
-fn network() -> Network {
-    let limits = Limits::default();
-    let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    Network {
-        http: Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits),
-        guard,
-        limits,
-        hosts: HostSlots::new(4),
-    }
 }
 
 fn of_ceph(ceph: &Ceph, bucket: &str, more: &Value) -> Args {

@@ -4,10 +4,8 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use connectors::egress::Guard;
-use connectors::http::{Client, tls_config};
 use connectors::memory::{MemoryJournal, MemorySource};
-use connectors::{Digests, HostSlots, Kind, Limits, OpenUpload, Source as _};
+use connectors::{Digests, Kind, OpenUpload, Source as _};
 use serde_json::{Value, json};
 use testkit::{Key, Sshd, or_skip};
 
@@ -19,6 +17,7 @@ use crate::id::{TaskId, Token};
 use crate::model::File;
 use crate::operations::context::Bounds;
 use crate::operations::storage::Export;
+use crate::operations::testing::network;
 use crate::operations::{Arguments as _, Context, InputFile, Operation as _};
 
 fn args(args: Value) -> Args {
@@ -77,9 +76,6 @@ struct Task {
 }
 
 async fn task(inputs: Vec<InputFile>, open: Vec<OpenUpload>) -> Task {
-    let limits = Limits::default();
-    let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    let http = Client::new(guard.clone(), tls_config(&[]).unwrap(), &limits);
     let percents = Arc::new(Mutex::new(Vec::new()));
     let reported = Arc::clone(&percents);
     let clock = Clock::system();
@@ -88,7 +84,7 @@ async fn task(inputs: Vec<InputFile>, open: Vec<OpenUpload>) -> Task {
         token: Token(1),
         inputs,
         files: Files::open(&std::env::temp_dir()).await.unwrap(),
-        network: Network { guard, http, limits, hosts: HostSlots::new(4) },
+        network: network(),
         journal: Arc::new(MemoryJournal::default()),
         open,
         report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),

@@ -1,0 +1,100 @@
+//! Everything that is not an upload: looking, reading, listing, deleting.
+
+use std::ops::Range;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
+use http::{Method, StatusCode};
+
+use super::service::Call;
+use super::xml::{self, BlobPage};
+use super::{AzureBlob, DELETE, LIST, READ, STAT};
+use crate::error::{Error, Kind, Result};
+use crate::retry;
+use crate::source::ByteStream;
+use crate::transfer::Object;
+
+/// Blobs in one page of a listing. The service gives 5,000 at the most; a thousand keep a page under 8 MiB.
+const PAGE_BLOBS_MAX: usize = 1000;
+
+impl AzureBlob {
+    pub(super) async fn properties(&self, name: &str) -> Result<Object> {
+        let reply = self.service.call(&Call::new(STAT, Method::HEAD, Some(name))).await?;
+        let size = reply.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
+        Ok(Object {
+            name: name.to_owned(),
+            size: size.ok_or_else(|| Error::new(Kind::Protocol, STAT, "the answer names no length"))?,
+            etag: reply.header(ETAG.as_str()).map(unquoted),
+            content_type: reply.header(CONTENT_TYPE.as_str()).map(str::to_owned),
+        })
+    }
+
+    pub(super) async fn get(&self, name: &str, range: Range<u64>) -> Result<ByteStream> {
+        if range.is_empty() {
+            return Ok(Box::pin(futures_util::stream::empty()));
+        }
+        let call = Call::new(READ, Method::GET, Some(name));
+        let call = call.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
+        let response = retry::request(self.service.limits.tries, |_| self.service.open(&call)).await?;
+        let is_whole = response.status() == StatusCode::OK && range.start == 0;
+        let is_right = response.status() == StatusCode::PARTIAL_CONTENT || is_whole;
+        if !is_right || response.body().size() != Some(range.end - range.start) {
+            return Err(Error::new(Kind::Protocol, READ, "the service answered with another range than asked for"));
+        }
+        Ok(response.into_body().stream())
+    }
+
+    pub(super) async fn blobs(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {
+        let mut found = Vec::new();
+        let mut marker = String::new();
+        loop {
+            let page_blobs = (limit - found.len()).saturating_add(1).min(PAGE_BLOBS_MAX);
+            let mut call = Call::new(LIST, Method::GET, None)
+                .query("restype", "container")
+                .query("comp", "list")
+                .query("maxresults", page_blobs.to_string());
+            for (name, value) in [("prefix", prefix), ("marker", &marker)] {
+                if !value.is_empty() {
+                    call = call.query(name, value);
+                }
+            }
+            let reply = self.service.call(&call).await?;
+            let page: BlobPage = xml::read(LIST, &reply.body)?;
+            for blob in page.blobs.blobs {
+                // Folders of accounts that have them; they are no blobs.
+                if blob.properties.resource_type.as_deref() == Some("directory") {
+                    continue;
+                }
+                found.push(Object {
+                    name: blob.name.plain(LIST)?,
+                    size: blob.properties.size,
+                    etag: blob.properties.etag.as_deref().map(unquoted),
+                    content_type: blob.properties.content_type.filter(|text| !text.is_empty()),
+                });
+            }
+            if found.len() > limit {
+                let detail = format!("there are more than {limit} blobs under `{prefix}`");
+                return Err(Error::new(Kind::TooMany, LIST, detail));
+            }
+            match page.next_marker.filter(|next| !next.is_empty()) {
+                None => break,
+                Some(next) if next != marker => marker = next,
+                Some(_) => return Err(Error::new(Kind::Protocol, LIST, "the listing does not say how to go on")),
+            }
+        }
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    pub(super) async fn remove(&self, name: &str) -> Result<()> {
+        match self.service.call(&Call::new(DELETE, Method::DELETE, Some(name))).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// An `ETag` without its quotes.
+pub(super) fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}

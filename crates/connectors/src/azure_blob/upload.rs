@@ -1,0 +1,375 @@
+//! The way in: one `Put Blob` for what fits into a part, blocks in parallel and a list of them for the rest.
+//!
+//! Every block goes with its MD5, which the service checks before it takes the block. An upload is in the journal
+//! before its first block is sent, and every block once it is acknowledged. The id of a block follows from the bytes of
+//! the whole blob, so a block that an earlier attempt sent counts, whether or not its answer was heard.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use http::header::{CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use md5::{Digest as _, Md5};
+
+use super::blobs::unquoted;
+use super::service::{Call, MD5_HEADER, Reply};
+use super::xml::{self, BlockList, Commit};
+use super::{AzureBlob, COMMIT, LIST_BLOCKS, SEND_BLOCK, STORE, errors};
+use crate::error::{Error, Kind, Result};
+use crate::transfer::{OpenUpload, Part, Progress, Put, Receipt};
+
+const MIB: u64 = 1024 * 1024;
+/// Largest block.
+///
+/// # Source
+/// Azure documentation, "Scalability and performance targets for Blob Storage".
+const BLOCK_BYTES_MAX: u64 = 4000 * MIB;
+/// Blocks of one blob at the most: 50,000, of which some are left, as sizes are rounded.
+const BLOCKS_WANTED_MAX: u64 = 45_000;
+/// Largest blob: 50,000 blocks of the largest size.
+pub(super) const BLOB_BYTES_MAX: u64 = 50_000 * BLOCK_BYTES_MAX;
+/// How often an upload is begun for one blob: once more when its blocks are lost.
+const UPLOADS_MAX: u32 = 2;
+/// Bytes of the blob's SHA-256 in an id. With the size of a block and its number it has 48 letters; 64 are allowed.
+const ID_HASH_BYTES: usize = 16;
+
+/// What the journal calls an upload: Azure has no name for one.
+const HANDLE: &str = "blocks";
+
+const METADATA_PREFIX: &str = "x-ms-meta-";
+const BLOB_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-type");
+const BLOB_CONTENT_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-content-type");
+const BLOB_MD5: HeaderName = HeaderName::from_static("x-ms-blob-content-md5");
+
+/// The headers of metadata.
+pub(super) fn metadata(entries: &BTreeMap<String, String>) -> Result<HeaderMap> {
+    let refused = |detail| Error::new(Kind::InvalidRequest, "reading the arguments", detail);
+    let mut headers = HeaderMap::new();
+    for (key, text) in entries {
+        let lower = key.to_ascii_lowercase();
+        let bare = lower.strip_prefix(METADATA_PREFIX).unwrap_or(&lower);
+        let is_identifier = bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && bare.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+        let name = HeaderName::try_from(format!("{METADATA_PREFIX}{bare}")).ok().filter(|_| is_identifier);
+        let name = name.ok_or_else(|| {
+            refused(
+                "a key of `metadata` may hold ASCII letters, digits and underscores only, and not begin with a digit",
+            )
+        })?;
+        let value = HeaderValue::from_str(text.trim()).ok().filter(|_| text.is_ascii());
+        let value = value.ok_or_else(|| {
+            refused("a value of `metadata` may hold printable ASCII characters only; write others percent-encoded")
+        })?;
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// How a blob is cut into blocks, and what they are called.
+struct Plan {
+    size_bytes: u64,
+    block_bytes: u64,
+    sha256: [u8; 32],
+}
+
+impl Plan {
+    fn of(put: &Put, wanted_bytes: u64) -> Self {
+        let (size_bytes, sha256) = (put.source.size(), put.source.digests().sha256);
+        Self { size_bytes, block_bytes: block_bytes(size_bytes, wanted_bytes), sha256 }
+    }
+
+    /// Numbers of the blocks; the first is 1.
+    fn numbers(&self) -> RangeInclusive<u32> {
+        1..=u32::try_from(self.size_bytes.div_ceil(self.block_bytes)).unwrap_or(u32::MAX)
+    }
+
+    fn offset(&self, number: u32) -> u64 {
+        u64::from(number - 1) * self.block_bytes
+    }
+
+    fn length(&self, number: u32) -> u64 {
+        self.block_bytes.min(self.size_bytes - self.offset(number))
+    }
+
+    /// The id of a block: all ids of a blob have the same length, as the service insists. They are texts, because
+    /// other programs that list blocks expect that.
+    fn id(&self, number: u32) -> String {
+        let hash = hex::encode(&self.sha256[..ID_HASH_BYTES]);
+        STANDARD.encode(format!("{hash}-{:08x}-{number:06}", self.block_bytes))
+    }
+
+    fn part(&self, number: u32) -> Part {
+        Part { size: self.length(number), etag: self.id(number), checksum: None }
+    }
+
+    /// Whether an open upload is one of these bytes in these blocks.
+    fn fits(&self, open: &OpenUpload, put: &Put) -> bool {
+        open.target == put.name
+            && open.handle == HANDLE
+            && open.part_bytes == self.block_bytes
+            && open.sha256 == hex::encode(self.sha256)
+            && open.parts.iter().all(|(number, part)| self.numbers().contains(number) && *part == self.part(*number))
+    }
+}
+
+/// The size of the blocks of a blob of `size_bytes`.
+fn block_bytes(size_bytes: u64, wanted_bytes: u64) -> u64 {
+    let least = size_bytes.div_ceil(BLOCKS_WANTED_MAX);
+    let bytes = if least > wanted_bytes { least.next_multiple_of(MIB) } else { wanted_bytes };
+    bytes.clamp(1, BLOCK_BYTES_MAX)
+}
+
+/// Acknowledged bytes of one upload; given back unless it ends well, so that another attempt can count them itself.
+struct Counted<'a> {
+    progress: &'a Progress,
+    bytes: u64,
+}
+
+impl Counted<'_> {
+    fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.progress.add(bytes);
+    }
+
+    fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.progress.take_back(self.bytes);
+    }
+}
+
+impl AzureBlob {
+    /// Stores one blob.
+    pub(super) async fn store(&self, put: Put) -> Result<Receipt> {
+        if put.source.size() > BLOB_BYTES_MAX {
+            return Err(Error::new(Kind::TooLarge, STORE, "the file is larger than the 190 TiB that a blob can have"));
+        }
+        let plan = Plan::of(&put, self.service.limits.part_bytes);
+        let is_single = plan.size_bytes <= plan.block_bytes;
+        let resume = match put.resume.as_ref() {
+            Some(open) if !is_single && plan.fits(open, &put) => Some(open.parts.clone()),
+            Some(stale) => {
+                // Blocks that nothing will commit; the service forgets them.
+                put.journal.closed(&stale.target).await?;
+                None
+            }
+            None => None,
+        };
+        let mut headers = self.metadata.clone();
+        if let Ok(value) = HeaderValue::from_str(&put.content_type)
+            && !value.is_empty()
+        {
+            headers.insert(BLOB_CONTENT_TYPE, value);
+        }
+        let md5 = STANDARD.encode(put.source.digests().md5);
+        if is_single {
+            self.store_single(&put, headers, md5).await
+        } else {
+            self.store_blocks(&put, headers, md5, &plan, resume).await
+        }
+    }
+
+    async fn store_single(&self, put: &Put, headers: HeaderMap, md5: String) -> Result<Receipt> {
+        let length = in_memory(put.source.size())?;
+        let body = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
+        let call = Call { headers, body, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
+        let reply = self.service.call(&call.header(BLOB_TYPE, "BlockBlob").header(MD5_HEADER, md5)).await?;
+        put.progress.add(put.source.size());
+        Ok(self.receipt(put, &reply))
+    }
+
+    async fn store_blocks(
+        &self,
+        put: &Put,
+        headers: HeaderMap,
+        md5: String,
+        plan: &Plan,
+        mut resume: Option<BTreeMap<u32, Part>>,
+    ) -> Result<Receipt> {
+        let commit = Call { headers, ..Call::new(COMMIT, Method::PUT, Some(&put.name)) };
+        let commit = commit.query("comp", "blocklist").header(BLOB_MD5, md5);
+        for _ in 0..UPLOADS_MAX {
+            let parts = match resume.take() {
+                Some(parts) => self.still_there(put, plan, parts).await?,
+                None => begin(put, plan).await?,
+            };
+            if let Some(receipt) = self.transfer(put, plan, parts, &commit).await? {
+                return Ok(receipt);
+            }
+            put.journal.closed(&put.name).await?;
+            tracing::debug!("the service lost blocks of the upload: it starts anew");
+        }
+        Err(Error::new(Kind::Unavailable, COMMIT, "the service lost the blocks of the upload, and lost them again"))
+    }
+
+    /// The blocks that the service has. Where one may not look, the journal is believed: should it be wrong, the commit
+    /// says so.
+    async fn still_there(&self, put: &Put, plan: &Plan, noted: BTreeMap<u32, Part>) -> Result<BTreeMap<u32, Part>> {
+        let call = Call::new(LIST_BLOCKS, Method::GET, Some(&put.name));
+        let call = call.query("comp", "blocklist").query("blocklisttype", "all");
+        let list: BlockList = match self.service.call(&call).await {
+            Ok(reply) => xml::read(LIST_BLOCKS, &reply.body)?,
+            Err(error) if error.kind == Kind::NotFound => BlockList::default(),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                tracing::debug!(error = %error, "the blocks cannot be listed: the journal is believed");
+                return Ok(noted);
+            }
+        };
+        // Committed ones as well: the commit may have been made, and its answer lost.
+        let blocks = list.uncommitted_blocks.blocks.into_iter().chain(list.committed_blocks.blocks);
+        let found: HashMap<String, u64> = blocks.map(|block| (block.id, block.size)).collect();
+        let parts = plan.numbers().map(|number| (number, plan.part(number)));
+        Ok(parts.filter(|(_, part)| found.get(&part.etag) == Some(&part.size)).collect())
+    }
+
+    /// Sends what is missing and commits; nothing when the service no longer has all of it.
+    async fn transfer(
+        &self,
+        put: &Put,
+        plan: &Plan,
+        mut parts: BTreeMap<u32, Part>,
+        commit: &Call<'_>,
+    ) -> Result<Option<Receipt>> {
+        let mut counted = Counted { progress: &put.progress, bytes: 0 };
+        for part in parts.values() {
+            counted.add(part.size);
+        }
+        let mut missing = plan.numbers().filter(|number| !parts.contains_key(number)).collect::<Vec<_>>().into_iter();
+        let in_flight = self.blocks_in_flight(plan);
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < in_flight
+                && let Some(number) = missing.next()
+            {
+                running.push(self.send_block(put, plan, number));
+            }
+            let Some(sent) = running.next().await else { break };
+            let (number, part) = sent?;
+            counted.add(part.size);
+            parts.insert(number, part);
+        }
+        drop(running);
+        let list = Commit { ids: parts.values().map(|part| part.etag.as_str()).collect() };
+        let body = Bytes::from(xml::write(COMMIT, &list)?);
+        let md5 = md5_text(&body);
+        let call = Call { body, ..commit.clone() }.header(MD5_HEADER, md5).header(CONTENT_TYPE, "application/xml");
+        match self.service.call(&call).await {
+            Ok(reply) => {
+                put.journal.closed(&put.name).await?;
+                counted.keep();
+                Ok(Some(self.receipt(put, &reply)))
+            }
+            Err(error) if errors::is_block_lost(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Blocks at once: as many as the limits say, fewer when blocks are larger than the limits say.
+    fn blocks_in_flight(&self, plan: &Plan) -> usize {
+        let limits = &self.service.limits;
+        let budget_bytes = limits.part_bytes.saturating_mul(limits.parts_in_flight as u64);
+        usize::try_from(budget_bytes / plan.block_bytes).unwrap_or(usize::MAX).clamp(1, limits.parts_in_flight.max(1))
+    }
+
+    async fn send_block(&self, put: &Put, plan: &Plan, number: u32) -> Result<(u32, Part)> {
+        let part = plan.part(number);
+        let body = put.source.read_at(plan.offset(number), in_memory(part.size)?).await?;
+        let hashed = body.clone();
+        // Off the threads that move bytes.
+        let md5 = tokio::task::spawn_blocking(move || md5_text(&hashed)).await.map_err(|error| {
+            Error::new(Kind::Local, "computing the checksum", "the computation was stopped").because(error)
+        })?;
+        let call = Call { body, ..Call::new(SEND_BLOCK, Method::PUT, Some(&put.name)) };
+        let call = call.query("comp", "block").query("blockid", part.etag.as_str()).header(MD5_HEADER, md5);
+        self.service.call(&call).await?;
+        put.journal.part(&put.name, number, &part).await?;
+        Ok((number, part))
+    }
+
+    fn receipt(&self, put: &Put, reply: &Reply) -> Receipt {
+        Receipt {
+            location: self.service.address.url(Some(&put.name)),
+            etag: reply.header(ETAG.as_str()).map(unquoted),
+            version: reply.header("x-ms-version-id").map(str::to_owned),
+            verified: "md5".to_owned(),
+            ..Receipt::default()
+        }
+    }
+}
+
+/// Writes the upload down, before its first block.
+async fn begin(put: &Put, plan: &Plan) -> Result<BTreeMap<u32, Part>> {
+    let open = OpenUpload {
+        target: put.name.clone(),
+        handle: HANDLE.to_owned(),
+        sha256: hex::encode(plan.sha256),
+        part_bytes: plan.block_bytes,
+        parts: BTreeMap::new(),
+    };
+    put.journal.opened(&open).await?;
+    Ok(open.parts)
+}
+
+fn md5_text(bytes: &Bytes) -> String {
+    STANDARD.encode(Md5::digest(bytes))
+}
+
+fn in_memory(size_bytes: u64) -> Result<usize> {
+    usize::try_from(size_bytes)
+        .map_err(|error| Error::new(Kind::TooLarge, STORE, "a block does not fit into memory").because(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn with_metadata(key: &str, value: &str) -> Result<HeaderMap> {
+        metadata(&[(key.to_owned(), value.to_owned())].into())
+    }
+
+    #[test]
+    fn metadata_is_taken_with_and_without_prefix() {
+        for key in ["Some_key1", "x-ms-meta-some_key1", "X-Ms-Meta-Some_Key1"] {
+            assert_eq!(with_metadata(key, " a  b ").unwrap()["x-ms-meta-some_key1"], "a  b");
+        }
+        for (key, value) in [("a-b", "v"), ("1a", "v"), ("", "v"), ("k", "a\r\nx-ms-x: y"), ("k", "ü"), ("k\r\nx", "v")]
+        {
+            let error = with_metadata(key, value).unwrap_err();
+            assert!(error.kind == Kind::InvalidRequest && error.detail.contains("`metadata`"), "{key:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_large_enough_for_their_number_to_be_allowed() {
+        assert_eq!(block_bytes(0, 8 * MIB), 8 * MIB);
+        assert_eq!(block_bytes(45_000 * 8 * MIB, 8 * MIB), 8 * MIB);
+        assert_eq!(block_bytes(45_000 * 8 * MIB + 1, 8 * MIB), 9 * MIB);
+        assert_eq!(block_bytes(1, 0), MIB);
+        let largest = block_bytes(BLOB_BYTES_MAX, 8 * MIB);
+        assert_eq!((largest, BLOB_BYTES_MAX.div_ceil(largest)), (BLOCK_BYTES_MAX, 50_000));
+    }
+
+    #[test]
+    fn ids_have_one_length_and_follow_from_the_bytes() {
+        let plan = Plan { size_bytes: 50_000 * MIB - 1, block_bytes: MIB, sha256: [7; 32] };
+        assert_eq!((plan.numbers(), plan.length(1), plan.length(50_000)), (1..=50_000, MIB, MIB - 1));
+        let ids: HashSet<String> = plan.numbers().map(|number| plan.id(number)).collect();
+        assert_eq!(ids.len(), 50_000);
+        assert!(ids.iter().all(|id| id.len() == 64));
+        for other in [Plan { block_bytes: MIB + 1, ..plan }, Plan { sha256: [8; 32], ..plan }] {
+            assert!(!ids.contains(&other.id(1)));
+        }
+    }
+}

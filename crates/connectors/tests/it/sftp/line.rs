@@ -1,0 +1,114 @@
+//! How the one session is used: many files, many packets at once, slow lines, cancelled uploads.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use connectors::memory::MemoryJournal;
+use connectors::sftp::Config;
+use connectors::{Connector as _, Limits, Progress, contract};
+use testkit::or_skip;
+use testkit::proxy::Proxy;
+
+use super::{MIB, assert_no_temporary_files, config, connector, files, limits, source};
+
+/// While nothing is acknowledged, many packets are on their way, and not more than fit into memory.
+#[tokio::test]
+async fn packets_are_written_side_by_side() {
+    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
+    let proxy = Proxy::start(sshd.addr()).await.unwrap();
+    let connector = connector(config(&sshd, proxy.addr()));
+    let folder = sshd.folder("pipelined").unwrap();
+    let whole = source(40 * MIB, 9);
+    let name = folder.join("file").display().to_string();
+    connector.list("", 10_000).await.unwrap();
+    proxy.stall_after(MIB as u64);
+    let put = contract::put(&connector, &name, &whole);
+    tokio::pin!(put);
+    tokio::time::timeout(Duration::from_secs(2), &mut put).await.expect_err("nothing passes");
+    let read = whole.read_bytes();
+    // 64 packets of 255 KiB, and up to a MiB that was read ahead.
+    assert!((4 * MIB as u64..=18 * MIB as u64).contains(&read), "{read} bytes are in memory");
+    proxy.heal();
+    put.await.unwrap();
+    assert!(fs::read(&name).unwrap() == *whole.bytes());
+}
+
+/// Each piece that is sent waits. Questions that go out together wait together: one at a time would take 16 s.
+#[tokio::test]
+async fn packets_are_asked_for_side_by_side() {
+    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
+    let proxy = Proxy::start(sshd.addr()).await.unwrap();
+    let connector = connector(config(&sshd, proxy.addr()));
+    let folder = sshd.folder("asked").unwrap();
+    let expected = contract::bytes(40 * MIB, 10);
+    fs::write(folder.join("file"), &expected).unwrap();
+    let name = folder.join("file").display().to_string();
+    assert_eq!(connector.stat(&name).await.unwrap().size, expected.len() as u64);
+    proxy.delay(Duration::from_millis(100));
+    let begun = Instant::now();
+    assert!(contract::get(&connector, &name).await.unwrap() == expected);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_slow_line_is_no_timeout() {
+    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
+    let proxy = Proxy::start(sshd.addr()).await.unwrap();
+    let limits = Limits { idle_timeout: Duration::from_secs(2), ..limits() };
+    let connector = connector(Config { limits, ..config(&sshd, proxy.addr()) });
+    let folder = sshd.folder("slow").unwrap();
+    connector.list("", 10_000).await.unwrap();
+    // 8 MiB in pieces of 16 KiB, 10 ms each: 5 s in all, each packet waiting longer than the timeout for its turn.
+    proxy.delay(Duration::from_millis(10));
+    let begun = Instant::now();
+    contract::put(&connector, &folder.join("file").display().to_string(), &source(8 * MIB, 6)).await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(4), "it was not slow: {:?}", begun.elapsed());
+}
+
+/// Cancelling drops the future wherever it stands; what was opened is in the journal, and `abort` finds it.
+#[tokio::test]
+async fn a_cancelled_put_leaves_nothing_after_abort() {
+    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
+    let proxy = Proxy::start(sshd.addr()).await.unwrap();
+    let connector = connector(config(&sshd, proxy.addr()));
+    let folder = sshd.folder("cancelled").unwrap();
+    let name = folder.join("file").display().to_string();
+    contract::put(&connector, &name, &source(10, 1)).await.unwrap();
+    proxy.delay(Duration::from_millis(5));
+    let journal = Arc::new(MemoryJournal::default());
+    let put = contract::request(&name, &source(20 * MIB, 7), &journal, &Progress::default(), None);
+    tokio::time::timeout(Duration::from_millis(500), connector.put(put)).await.expect_err("it takes longer");
+    proxy.heal();
+    let open = journal.open(&name).unwrap();
+    assert_eq!(files(&folder).len(), 2, "the temporary file stands beside the old one");
+    connector.abort(&open).await.unwrap();
+    assert_eq!(files(&folder), ["file"]);
+    assert_eq!(fs::read(&name).unwrap(), contract::bytes(10, 1));
+    // The session went through all this and is still of use.
+    contract::put(&connector, &name, &source(30, 8)).await.unwrap();
+    assert_eq!((fs::read(&name).unwrap(), proxy.connections()), (contract::bytes(30, 8).to_vec(), 1));
+}
+
+#[tokio::test]
+async fn three_hundred_files_log_in_once() {
+    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
+    let proxy = Proxy::start(sshd.addr()).await.unwrap();
+    let connector = Arc::new(connector(config(&sshd, proxy.addr())));
+    let folder = sshd.folder("many").unwrap();
+    let mut puts = tokio::task::JoinSet::new();
+    for number in 0..300_usize {
+        let connector = Arc::clone(&connector);
+        let name = folder.join(format!("made/by/{:02}/{number}", number % 10)).display().to_string();
+        puts.spawn(async move { contract::put(connector.as_ref(), &name, &source(number, number as u64)).await });
+    }
+    while let Some(done) = puts.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(proxy.connections(), 1);
+    for number in 0..300_usize {
+        let path = folder.join(format!("made/by/{:02}/{number}", number % 10));
+        assert_eq!(fs::read(path).unwrap(), contract::bytes(number, number as u64));
+    }
+    assert_no_temporary_files(&folder);
+}
