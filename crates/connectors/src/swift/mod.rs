@@ -123,6 +123,7 @@ impl Connector for Swift {
             resumes: true,
             aborts: true,
             names_are_keys: true,
+            keeps_dot_segments: true,
             has_containers: true,
             checks_single_put: true,
             can_throttle: true,

@@ -6,6 +6,7 @@ mod azure_blob;
 mod base64;
 mod fetch;
 mod gcs;
+mod openstack;
 mod raw;
 mod s3;
 mod upload;
@@ -20,4 +21,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::from::<s3::ImportS3>(),
     Entry::from::<azure_blob::ImportAzureBlob>(),
     Entry::from::<gcs::ImportGcs>(),
+    Entry::from::<openstack::ImportOpenStack>(),
 ];
