@@ -12,7 +12,7 @@ use http::{HeaderValue, Method};
 use super::body::Cargo;
 use super::segments::{Handle, Manifest};
 use super::service::{Call, Reply};
-use super::{COMPLETE, STORE, Swift};
+use super::{COMPLETE, READ_MANIFEST, STORE, Swift};
 use crate::error::{Error, Kind, Result};
 use crate::retry;
 use crate::transfer::{OpenUpload, Put, Receipt};
@@ -83,7 +83,7 @@ impl Swift {
     }
 
     async fn store_single(&self, put: &Put, notes: &mut Vec<String>) -> Result<Receipt> {
-        let replaced = self.replaced(&put.name, notes).await;
+        let replaced = self.replaced(&put.name, notes).await?;
         if let Some(manifest) = &replaced {
             let open = OpenUpload {
                 target: put.name.clone(),
@@ -113,17 +113,16 @@ impl Swift {
         Ok(self.receipt(&put.name, &reply))
     }
 
-    /// What an object at that name is made of, if it is a large one; what cannot be found out is noted.
-    pub(super) async fn replaced(&self, name: &str, notes: &mut Vec<String>) -> Option<Manifest> {
+    /// What an object at that name is made of, if it is a large one. What the store does not tell is noted.
+    pub(super) async fn replaced(&self, name: &str, notes: &mut Vec<String>) -> Result<Option<Manifest>> {
         match self.manifest(name).await {
-            Ok(found) => found.filter(|manifest| !manifest.is_empty()),
-            Err(error) => {
+            Ok(found) => Ok(found.filter(|manifest| !manifest.is_empty())),
+            Err(error) if is_untold(&error) => {
                 tracing::debug!(error = %error, "what is replaced cannot be looked at");
-                if error.kind != Kind::ContainerNotFound {
-                    notes.push(format!("should the replaced object have had segments, they stay: {}", error.detail));
-                }
-                None
+                notes.push(format!("should the replaced object have had segments, they stay: {}", error.detail));
+                Ok(None)
             }
+            Err(error) => Err(error),
         }
     }
 
@@ -136,6 +135,13 @@ impl Swift {
             ..Receipt::default()
         }
     }
+}
+
+/// Whether the store was reached, and does not tell what an object is made of. Where it could not be reached, or nobody could
+/// log in, the upload would fail as well: it must not try the same once more.
+fn is_untold(error: &Error) -> bool {
+    let is_answer = error.answer.is_some() && error.kind != Kind::InvalidCredentials;
+    error.action == READ_MANIFEST && (is_answer || error.kind == Kind::Protocol)
 }
 
 /// Adds the media type.

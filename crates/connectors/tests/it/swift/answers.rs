@@ -258,3 +258,17 @@ async fn a_listing_that_does_not_go_on_ends() {
     let server = cloud(move |request| is(request, "GET", "/v1/AUTH_p/c").then(|| answer(200, &[], page))).await;
     assert_eq!(swift(&server).list("", 1000).await.unwrap_err().kind, Kind::Protocol);
 }
+
+/// Accounts are locked after some wrong passwords: one task must not count twice.
+#[tokio::test]
+async fn a_refused_log_in_is_not_tried_again() {
+    let server = cloud(|request| is(request, "POST", "/v3").then(|| answer(401, &[], ""))).await;
+    for size in [1, 2 * MIB] {
+        let before = server.seen().len();
+        let connector = with_limits(&config(&server), SMALL);
+        let error =
+            contract::put(&connector, "k", &Arc::new(MemorySource::new(contract::bytes(size, 1)))).await.unwrap_err();
+        assert_eq!(error.kind, Kind::InvalidCredentials, "{error:?}");
+        assert_eq!(server.seen().len() - before, 1);
+    }
+}
