@@ -6,8 +6,10 @@ mod azure_blob;
 mod base64;
 mod fetch;
 mod gcs;
+mod openstack;
 mod raw;
 mod s3;
+mod sftp;
 mod upload;
 mod url;
 
@@ -20,4 +22,6 @@ pub(super) const ALL: &[Entry] = &[
     Entry::from::<s3::ImportS3>(),
     Entry::from::<azure_blob::ImportAzureBlob>(),
     Entry::from::<gcs::ImportGcs>(),
+    Entry::from::<sftp::ImportSftp>(),
+    Entry::from::<openstack::ImportOpenStack>(),
 ];
