@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn one_blob_or_a_prefix_and_one_credential_are_wanted() {
-        assert_eq!(faults(json!({})), ["container", "storage_account"]);
+        assert_eq!(faults(json!({})), ["blob", "container", "storage_access_key", "storage_account"]);
         let base = json!({ "storage_account": "a", "container": "c" });
         let with = |more: Value| {
             let mut all = base.clone();
