@@ -168,13 +168,23 @@ fn google(token: &str) -> Router {
             _ => Err(StatusCode::UNAUTHORIZED),
         })
     };
+    let accepted = bearer.clone();
     let object = json!({"name": "a/in.txt", "size": "16", "contentType": "text/plain"}).to_string();
     let range = Plain::builder().status(206).header("content-range", "bytes 0-15/16");
     Router::new()
         .route("/token", any(async move || issued))
-        .route("/upload/{*rest}", guarded(Plain::new(object.clone())))
+        .route("/upload/{*rest}", any(async move |headers: HeaderMap, body: String| stored(&accepted, &headers, &body)))
         .route("/storage/{*rest}", guarded(Plain::new(object)))
         .route("/download/{*rest}", guarded(range.body("bytes to deliver".to_owned()).unwrap()))
+}
+
+/// Says how long the second part of a body is.
+fn stored(bearer: &str, headers: &HeaderMap, body: &str) -> Response {
+    if headers.get("authorization").is_none_or(|given| given != bearer) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let media = body.rsplit_once("\r\n--").and_then(|(parts, _)| parts.rsplit_once("\r\n\r\n")).unwrap().1;
+    json!({"size": media.len().to_string()}).to_string().into_response()
 }
 
 fn status_of(request: &Request) -> StatusCode {
