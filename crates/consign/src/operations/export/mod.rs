@@ -6,6 +6,7 @@ mod azure_blob;
 mod deliver;
 mod gcs;
 pub mod naming;
+mod openstack;
 mod s3;
 mod sftp;
 mod upload;
@@ -21,5 +22,6 @@ pub(super) const ALL: &[Entry] = &[
     Entry::to::<s3::ExportS3>(),
     Entry::to::<azure_blob::ExportAzureBlob>(),
     Entry::to::<gcs::ExportGcs>(),
+    Entry::to::<openstack::ExportOpenStack>(),
     Entry::to::<sftp::ExportSftp>(),
 ];

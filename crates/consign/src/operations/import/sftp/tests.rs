@@ -6,8 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use connectors::Limits;
-use connectors::egress::Guard;
-use connectors::http::tls_config;
 use serde_json::{Value, json};
 use testkit::proxy::Proxy;
 use testkit::{Key, Sshd, or_skip};
@@ -15,7 +13,7 @@ use testkit::{Key, Sshd, or_skip};
 use super::*;
 use crate::error::Code;
 use crate::operations::storage::Import;
-use crate::operations::testing::Bench;
+use crate::operations::testing::{Bench, network_with};
 use crate::operations::{self, Arguments as _, Context, Operation as _, Outcome};
 
 const MIB: usize = 1024 * 1024;
@@ -41,9 +39,7 @@ fn creation_asks_for_presence_and_not_for_form() {
 
 /// Runs the operation with a context whose network leads to this machine.
 async fn run(bench: &Bench, args: Value, limits: Limits) -> Result<Outcome, crate::error::TaskError> {
-    let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    let network = Network::new(guard, tls_config(&[]).unwrap(), limits, 4);
-    let context = Context { network, ..bench.context(&[]) };
+    let context = Context { network: network_with(limits), ..bench.context(&[]) };
     Import::<ImportSftp>::run(Args::take(args).unwrap(), context).await
 }
 
