@@ -23,7 +23,7 @@ pub(super) struct Wanted {
 /// Starts a web server:
 ///
 /// - `/guarded` gives a file to who has the token (header `x-token`) and the password (basic, of the user `ann`)
-/// - `/hop` leads there with the password in the address, `/plain` gives a file to everybody
+/// - `/hop` leads there with the password in the address, `/hop-put` with the same method, `/plain` takes and gives a file
 /// - `/echo/{status}` refuses with all that it was told, as an S3 error whose texts are full of it
 /// - `/echo-code/{status}` does so in the error's code and request id
 /// - `/blobs/…` is a container of blobs that takes everything and holds one
@@ -46,6 +46,14 @@ pub(super) async fn web(wanted: Wanted) -> SocketAddr {
                 let query = request.uri().query().unwrap_or_default();
                 let place = format!("http://ann:{query}@{address}/plain?signature={query}");
                 (StatusCode::FOUND, [(header::LOCATION, place)])
+            }),
+        )
+        .route(
+            "/hop-put",
+            any(async move |request: Request| {
+                let query = request.uri().query().unwrap_or_default();
+                let place = format!("http://ann:{query}@{address}/plain?signature={query}");
+                (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, place)])
             }),
         )
         .route("/blobs/{*name}", any(blobs))
