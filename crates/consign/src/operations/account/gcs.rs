@@ -43,6 +43,16 @@ impl Account {
         }
     }
 
+    /// Name of the bucket.
+    pub(in crate::operations) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// E-mail address of the service account.
+    pub(in crate::operations) fn client_email(&self) -> &str {
+        &self.client_email
+    }
+
     /// Reaches the bucket.
     ///
     /// # Errors

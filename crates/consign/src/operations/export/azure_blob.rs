@@ -13,7 +13,9 @@ use super::naming::{self, Naming};
 use crate::error::Faults;
 use crate::operations::account::azure_blob::Account;
 use crate::operations::arguments::With;
+use crate::operations::permissions::{Grant, Permissions, Right, shell_word};
 use crate::operations::storage::{Destination, ToStorage};
+use crate::operations::trial::Name;
 
 /// The operation `export/azure/blob`; its manual stands on [`Own`], where OpenAPI and the manual find it.
 pub(super) struct ExportAzureBlob;
@@ -91,6 +93,45 @@ impl ToStorage for ExportAzureBlob {
         Ok(Destination {
             connector: Arc::new(AzureBlob::new(&config, network.http.clone(), network.limits)?),
             naming: Naming::object(own.blob.clone(), own.blob_prefix.clone()),
+        })
+    }
+
+    fn permissions(Args { account, .. }: &Args) -> Option<Permissions> {
+        let config = account.config();
+        let storage = shell_word(&config.account);
+        if config.key.is_some() {
+            let grant = format!("az storage account update --name {storage} --allow-shared-key-access true");
+            let rights = vec![Right::new(Name::Write, "access with the key of the storage account")];
+            return Some(Permissions { needed: Grant { rights, grant }, extras: None });
+        }
+        let token = |permissions: &str| {
+            format!(
+                "az storage container generate-sas --account-name {storage} --name {} --permissions {permissions} \\\n  \
+                 --https-only --expiry \"$(date -u -d '+1 year' +%Y-%m-%dT%H:%MZ)\" --output tsv",
+                shell_word(&config.container)
+            )
+        };
+        let [create, write] = ["create (c)", "write (w)"];
+        let (read, list, delete) = ("read (r)", "list (l)", "delete (d)");
+        Some(Permissions {
+            needed: Grant {
+                rights: vec![
+                    Right::new(Name::Write, create),
+                    Right::new(Name::Write, write),
+                    Right::new(Name::Replace, write),
+                ],
+                grant: token("cw"),
+            },
+            extras: Some(Grant {
+                rights: vec![
+                    Right::new(Name::Stat, read),
+                    Right::new(Name::Read, read),
+                    Right::new(Name::List, list),
+                    Right::new(Name::Delete, delete),
+                ],
+                // A token cannot be added to: this one is for all.
+                grant: token("rcwdl"),
+            }),
         })
     }
 }

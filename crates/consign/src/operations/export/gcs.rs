@@ -11,7 +11,9 @@ use super::naming::{self, Naming};
 use crate::error::Faults;
 use crate::operations::account::gcs::Account;
 use crate::operations::arguments::With;
+use crate::operations::permissions::{Grant, Permissions, Right, shell_word};
 use crate::operations::storage::{Destination, ToStorage};
+use crate::operations::trial::Name;
 
 /// The operation `export/google-cloud-storage`; its manual stands on [`Own`], where OpenAPI and the manual find it.
 pub(super) struct ExportGcs;
@@ -65,6 +67,30 @@ impl ToStorage for ExportGcs {
         Ok(Destination {
             connector: Arc::new(account.connector(network)?),
             naming: Naming::object(own.file.clone(), own.file_prefix.clone()),
+        })
+    }
+
+    fn permissions(Args { account, .. }: &Args) -> Option<Permissions> {
+        let bind = |role: &str| {
+            let bucket = shell_word(&format!("gs://{}", account.bucket()));
+            let member = shell_word(&format!("--member=serviceAccount:{}", account.client_email()));
+            format!("gcloud storage buckets add-iam-policy-binding {bucket} \\\n  {member} --role=roles/{role}")
+        };
+        Some(Permissions {
+            needed: Grant {
+                rights: vec![Right::new(Name::Write, "storage.objects.create")],
+                grant: bind("storage.objectCreator"),
+            },
+            extras: Some(Grant {
+                rights: vec![
+                    Right::new(Name::Replace, "storage.objects.delete"),
+                    Right::new(Name::Stat, "storage.objects.get"),
+                    Right::new(Name::Read, "storage.objects.get"),
+                    Right::new(Name::List, "storage.objects.list"),
+                    Right::new(Name::Delete, "storage.objects.delete"),
+                ],
+                grant: bind("storage.objectUser"),
+            }),
         })
     }
 }
