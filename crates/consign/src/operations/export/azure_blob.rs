@@ -129,8 +129,7 @@ impl ToStorage for ExportAzureBlob {
                     Right::new(Name::List, list),
                     Right::new(Name::Delete, delete),
                 ],
-                // A token cannot be added to: this one is for all.
-                grant: token("rcwdl"),
+                grant: format!("# a token cannot be changed; a new one for everything:\n{}", token("rcwdl")),
             }),
         })
     }

@@ -174,7 +174,7 @@ async fn what_is_wrong_with_a_bucket_is_said_where_it_shows() {
         (json!({"bucket": "doctor-no-such-bucket"}), "write", "CONTAINER_NOT_FOUND"),
         // The gateway does not say which of both it is, and then neither do we.
         (json!({"secret_access_key": "a-wrong-secret"}), "write", "ACCESS_DENIED"),
-        (json!({"access_key_id": "nobody"}), "credentials", "INVALID_CREDENTIALS"),
+        (json!({"access_key_id": "nobody"}), "write", "ACCESS_DENIED"),
         (json!({"server_side_encryption": "aws:kms"}), "write", "REMOTE_REFUSED"),
         (json!({"acl": "no-such-acl"}), "write", "REMOTE_REFUSED"),
         (json!({"endpoint": "http://127.0.0.1:1"}), "connect", "REMOTE_UNREACHABLE"),
