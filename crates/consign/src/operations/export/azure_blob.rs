@@ -25,7 +25,7 @@ type Args = With<Account, Own>;
 /// Puts the input files into a container of Azure Blob Storage.
 ///
 /// Small files go in one request, larger ones in blocks, several at a time. Under its name there is either what was there
-/// before, or the whole new blob. A SAS token needs no more than the permissions create and write (`cw`). Only the
+/// before, or the whole new blob. A SAS token needs no more than the permission write (`w`). Only the
 /// credentials given here are ever used.
 ///
 /// Names arrive byte for byte. Azure holds no names with `\` or with `.` or `..` between slashes: these are refused.
@@ -98,40 +98,38 @@ impl ToStorage for ExportAzureBlob {
 
     fn permissions(Args { account, .. }: &Args) -> Option<Permissions> {
         let config = account.config();
-        let storage = shell_word(&config.account);
         if config.key.is_some() {
-            let grant = format!("az storage account update --name {storage} --allow-shared-key-access true");
+            let account = shell_word(&config.account);
+            let grant = format!("az storage account update --name {account} --allow-shared-key-access true");
             let rights = vec![Right::new(Name::Write, "access with the key of the storage account")];
             return Some(Permissions { needed: Grant { rights, grant }, extras: None });
         }
-        let token = |permissions: &str| {
-            format!(
-                "az storage container generate-sas --account-name {storage} --name {} --permissions {permissions} \\\n  \
-                 --https-only --expiry \"$(date -u -d '+1 year' +%Y-%m-%dT%H:%MZ)\" --output tsv",
-                shell_word(&config.container)
-            )
-        };
-        let [create, write] = ["create (c)", "write (w)"];
-        let (read, list, delete) = ("read (r)", "list (l)", "delete (d)");
+        let extras = [
+            (Name::Stat, "read (r)"),
+            (Name::Read, "read (r)"),
+            (Name::List, "list (l)"),
+            (Name::Delete, "delete (d)"),
+        ];
         Some(Permissions {
-            needed: Grant {
-                rights: vec![
-                    Right::new(Name::Write, create),
-                    Right::new(Name::Write, write),
-                    Right::new(Name::Replace, write),
-                ],
-                grant: token("cw"),
-            },
-            extras: Some(Grant {
-                rights: vec![
-                    Right::new(Name::Stat, read),
-                    Right::new(Name::Read, read),
-                    Right::new(Name::List, list),
-                    Right::new(Name::Delete, delete),
-                ],
-                grant: format!("# a token cannot be changed; a new one for everything:\n{}", token("rcwdl")),
-            }),
+            needed: grant(&config, "w", &[(Name::Write, "write (w)"), (Name::Replace, "write (w)")]),
+            extras: Some(grant(&config, "rwdl", &extras)),
         })
+    }
+}
+
+/// Rights as letters of a token, and the command that makes one.
+///
+/// # Source
+/// Azure documentation, "Create a service SAS: Specify permissions", and the reference of `az storage container
+/// generate-sas`.
+fn grant(config: &Config, letters: &str, rights: &[(Name, &str)]) -> Grant {
+    let (account, container) = (shell_word(&config.account), shell_word(&config.container));
+    Grant {
+        rights: rights.iter().map(|(step, name)| Right::new(*step, *name)).collect(),
+        grant: format!(
+            "az storage container generate-sas --account-name {account} --name {container} --permissions {letters} \
+             --expiry \"$(date -u -d '1 year' +%Y-%m-%dT%H:%MZ)\" --output tsv"
+        ),
     }
 }
 

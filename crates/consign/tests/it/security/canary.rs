@@ -80,7 +80,8 @@ impl Stage {
     }
 
     fn cases(&self) -> Vec<Case> {
-        let storages = [self.exports_to_s3(), self.exports_to_sftp(), self.azure(), self.google()].concat();
+        let storages =
+            [self.exports_to_s3(), self.exports_to_sftp(), self.azure(), self.google(), self.openstack()].concat();
         [self.imports(), storages, self.misplaced()].concat()
     }
 
@@ -273,6 +274,41 @@ impl Stage {
             ]
         };
         [each("export/google-cloud-storage"), each("import/google-cloud-storage")].concat()
+    }
+
+    /// A Keystone and a Swift that repeat what they are told.
+    fn openstack(&self) -> Vec<Case> {
+        let (web, wrong, query) = (self.web, self.wrong.in_url(), &self.query.text);
+        let of = |auth_url: String, password: &str| {
+            json!({"auth_url": auth_url, "username": "ann", "password": password, "region": "R", "container": "box",
+                "file": "a/in.txt"})
+        };
+        let at = |path: &str| of(format!("http://{web}{path}"), &self.password.text);
+        let mut credential = at("/openstack");
+        credential["application_credential_id"] = json!("id");
+        credential["application_credential_secret"] = json!(self.password.text);
+        let mut wrong_credential = credential.clone();
+        wrong_credential["application_credential_secret"] = json!(self.wrong.text);
+        let mut faulty = at("/openstack");
+        faulty["password"] = json!({"a": self.wrong.text});
+        let each = |operation| {
+            [
+                (Ends::Finished, at("/openstack")),
+                (Ends::Finished, at("/openstack/v3/")),
+                (Ends::Finished, credential.clone()),
+                (Ends::Error("INVALID_CREDENTIALS"), of(format!("http://{web}/openstack"), &self.wrong.text)),
+                (Ends::Error("INVALID_CREDENTIALS"), wrong_credential.clone()),
+                (Ends::Error("REMOTE_REFUSED"), at("/openstack/refusing")),
+                (Ends::Error("REMOTE_UNAVAILABLE"), at("/echo/500")),
+                (Ends::Error("HOST_NOT_ALLOWED"), of("http://10.0.0.1".to_owned(), &self.password.text)),
+                (Ends::Error("INVALID_DATA"), of(format!("http://ann:{wrong}@{web}/openstack"), &self.password.text)),
+                (Ends::Error("INVALID_DATA"), of(format!("http://{web}/openstack?{query}"), &self.password.text)),
+                (Ends::Cancelled, at("/silent")),
+                (Ends::Invalid, faulty.clone()),
+            ]
+            .map(|(ends, args)| case(operation, ends, args))
+        };
+        [each("export/openstack"), each("import/openstack")].concat()
     }
 
     /// Credentials in places where they have no business.

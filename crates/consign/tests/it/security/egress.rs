@@ -210,6 +210,10 @@ fn azure(endpoint: &str) -> Value {
         "blob_prefix": "a"})
 }
 
+fn openstack(auth_url: &str) -> Value {
+    json!({"auth_url": auth_url, "username": "u", "password": "p", "region": "R", "container": "box", "file": "f"})
+}
+
 /// A service account's. It is not secret, and takes a while to make.
 static KEY: LazyLock<String> = LazyLock::new(targets::private_key);
 
@@ -249,6 +253,8 @@ async fn no_spelling_leads_an_operation_into_the_servers_network() {
         add("export/s3", s3(&host), is_address);
         add("export/google-cloud-storage", google("", &format!("http://{host}:{port}/token")), is_address);
         add("import/google-cloud-storage", google("", &format!("{host}:{port}")), is_address);
+        add("export/openstack", openstack(&format!("http://{host}:{port}/v3")), is_address);
+        add("import/openstack", openstack(&format!("{host}:{port}")), is_address);
         add("export/sftp", sftp(&host, port), is_address);
         add("export/sftp", sftp(form.host, port), is_address);
     }
@@ -314,6 +320,27 @@ async fn no_token_leads_into_the_servers_network() {
     trap.heard_nothing();
 }
 
+/// What a catalogue says is trusted no more than what a client says.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_catalogue_leads_into_the_servers_network() {
+    let trap = Trap::set();
+    let wanted = targets::Wanted { password: "password".to_owned(), token: "token".to_owned() };
+    let web = targets::web(wanted).await;
+    let bench = Bench::new(&[format!("{ALLOWED}:{}", web.port())], to_loopback(), 1).await;
+    let mut attacks = Vec::new();
+    for form in forms() {
+        let place = format!("http://{}:{}/v1/AUTH_p", form.in_url(), trap.port());
+        let place = utf8_percent_encode(&place, NON_ALPHANUMERIC);
+        let args = openstack(&format!("http://{ALLOWED}:{}/catalogue/{place}", web.port()));
+        for operation in ["export/openstack", "import/openstack"] {
+            attacks.push(Attack { operation, args: args.clone(), is_address: form.address.is_some() });
+        }
+    }
+    let complaints = bench.run_all(attacks).await;
+    assert!(complaints.is_empty(), "{} got through:\n{}", complaints.len(), complaints.join("\n"));
+    trap.heard_nothing();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
     // 127.0.0.9 plays a public address: allowed, and nobody listens there. The trap is where the name leads next.
@@ -327,6 +354,7 @@ async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
         ("export/azure/blob", azure(&format!("http://rebound.example:{port}"))),
         ("import/azure/blob", azure(&format!("rebound.example:{port}"))),
         ("export/google-cloud-storage", google("", &format!("http://rebound.example:{port}/token"))),
+        ("export/openstack", openstack(&format!("http://rebound.example:{port}"))),
         ("export/sftp", sftp("rebound.example", port)),
     ] {
         let resolver = Scripted::answering(&[&[public], &[inside]]);
