@@ -15,6 +15,7 @@ use async_trait::async_trait;
 
 pub mod azure_blob;
 pub mod contract;
+pub mod download;
 pub mod egress;
 pub mod error;
 pub mod gcs;
@@ -30,6 +31,7 @@ pub mod swift;
 pub mod transfer;
 pub mod web;
 
+pub use download::{Described, WholeDigest};
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
 pub use network::{HostSlot, HostSlots, Network};
 pub use secret::Secret;
@@ -68,6 +70,36 @@ pub trait Connector: Debug + Send + Sync {
     /// # Errors
     /// [`Kind::NotFound`] when there is no such object; the stream yields what happens later.
     async fn read(&self, name: &str, range: Range<u64>) -> Result<ByteStream>;
+
+    /// Tells all that is known of one object before it is read; `listed` is what a listing told of it.
+    ///
+    /// A connector whose storage tells a digest of the whole object says it here. One that does not need not say
+    /// anything: then the object is looked at where the listing told no media type.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such object.
+    async fn describe(&self, name: &str, listed: Option<Object>) -> Result<Described> {
+        let is_enough = |object: &Object| object.content_type.is_some() || !self.capability().keeps_content_type;
+        let object = match listed.filter(is_enough) {
+            Some(object) => object,
+            None => self.stat(name).await?,
+        };
+        Ok(Described { object, digest: None })
+    }
+
+    /// Reads a range of just this version of an object, where the protocol can insist on one; else as [`Self::read`].
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`Kind::IntegrityMismatch`] when the name holds another version now.
+    async fn read_same(&self, object: &Object, range: Range<u64>) -> Result<ByteStream> {
+        self.read(&object.name, range).await
+    }
+
+    /// Whether several ranges of one object, read side by side, come faster than one. False for a protocol that keeps
+    /// many requests under way within one read.
+    fn reads_side_by_side(&self) -> bool {
+        true
+    }
 
     /// Lists the objects whose name starts with `prefix` (for SFTP: the files of that directory), by name, at most
     /// `limit` of them.

@@ -160,19 +160,18 @@ pub(super) async fn silence(fixture: &dyn Fixture) -> Outcome {
 
 pub(super) async fn silence_while_reading(fixture: &dyn Fixture) -> Outcome {
     let wire = fixture.wire().await;
-    let limits = Limits { idle_timeout: PATIENCE, ..once(fixture) };
-    let connector = through(fixture, wire.as_ref(), limits)?;
+    let owner = owner(fixture)?;
     let size = many_parts(fixture);
     let attempt = Attempt::of(format!("{}unheard/object", fixture.prefix()), source(size, 61));
     let name = attempt.name.as_str();
-    attempt.put(connector.as_ref()).await.must(name);
+    attempt.put(owner.as_ref()).await.must(name);
+    let impatient = through(fixture, wire.as_ref(), Limits { idle_timeout: PATIENCE, ..once(fixture) })?;
     wire.stall_after_receiving(size as u64 / 2);
     let began = Instant::now();
-    let error = collect(connector.as_ref(), name, 0..size as u64).await.expect_err("nothing comes");
+    let error = collect(impatient.as_ref(), name, 0..size as u64).await.expect_err("nothing comes");
     assert_eq!(error.kind, Kind::Timeout, "{error:?}");
     assert!((PATIENCE..PATIENCE_MAX).contains(&began.elapsed()), "{:?}", began.elapsed());
     wire.heal();
-    let owner = owner(fixture)?;
     attempt.is_whole(fixture, owner.as_ref()).await;
     delete(owner.as_ref(), name).await;
     Ok(())

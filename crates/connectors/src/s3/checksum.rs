@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use md5::{Digest as _, Md5};
 
+use crate::download::WholeDigest;
 use crate::error::{Error, Kind, Result};
 use crate::transfer::Part;
 
@@ -99,6 +100,28 @@ pub(super) fn mismatch(action: &'static str) -> Error {
     Error::new(Kind::IntegrityMismatch, action, "the bytes did not arrive as they were sent")
 }
 
+/// The digest of a whole object, where the head of an answer tells one: a checksum that is not composed of those of
+/// parts, else an `ETag` that is an MD5.
+///
+/// # Source
+/// Amazon S3 API Reference, "Object": an `ETag` is no MD5 after `SSE-C` or `SSE-KMS`, nor in a directory bucket.
+pub(super) fn of_whole(headers: &HeaderMap, bucket: &str) -> Option<WholeDigest> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let checksum = |name: &str| STANDARD.decode(text(name).filter(|text| !text.contains('-'))?).ok();
+    if text("x-amz-checksum-type") != Some("COMPOSITE") {
+        if let Some(sha256) = checksum("x-amz-checksum-sha256").and_then(|bytes| bytes.try_into().ok()) {
+            return Some(WholeDigest::Sha256(sha256));
+        }
+        if let Some(crc) = checksum(CRC32C_HEADER.as_str()).and_then(|bytes| bytes.try_into().ok()) {
+            return Some(WholeDigest::Crc32c(u32::from_be_bytes(crc)));
+        }
+    }
+    let is_encrypted = text("x-amz-server-side-encryption-customer-algorithm").is_some()
+        || text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"));
+    let etag = text("etag").filter(|_| !is_encrypted && !bucket.ends_with("--x-s3"))?;
+    as_md5(etag.trim_matches('"')).map(WholeDigest::Md5)
+}
+
 /// An `ETag` that has the form of an MD5; with encryption it may have it and be none.
 pub(super) fn as_md5(etag: &str) -> Option<[u8; 16]> {
     let mut md5 = [0; 16];
@@ -147,6 +170,28 @@ mod tests {
         // RFC 3720, B.4: 32 bytes of zeroes.
         assert_eq!(crc32c_text(crc_fast::crc32_iscsi(&[0; 32])), "ipE2qg==");
         assert_eq!(md5_text(Md5::digest(b"").into()), "1B2M2Y8AsgTpgAmY7PhCfg==");
+    }
+
+    #[test]
+    fn only_what_covers_all_bytes_unencrypted_is_a_digest_of_the_whole() {
+        let told = |fields: &[(&'static str, &str)]| {
+            let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+            of_whole(&fields.collect(), "bucket")
+        };
+        let (crc, md5) = (("x-amz-checksum-crc32c", "ipE2qg=="), ("etag", "\"d41d8cd98f00b204e9800998ecf8427e\""));
+        let of_nothing = WholeDigest::Md5(Md5::digest(b"").into());
+        assert_eq!(told(&[crc, md5]), Some(WholeDigest::Crc32c(0x8a91_36aa)));
+        assert_eq!(told(&[crc, md5, ("x-amz-checksum-type", "COMPOSITE")]), Some(of_nothing));
+        assert_eq!(
+            told(&[("x-amz-checksum-crc32c", "ipE2qg==-2"), ("etag", "\"d41d8cd98f00b204e9800998ecf8427e-2\"")]),
+            None
+        );
+        assert_eq!(told(&[md5, ("x-amz-server-side-encryption", "AES256")]), Some(of_nothing));
+        assert_eq!(told(&[md5, ("x-amz-server-side-encryption", "aws:kms:dsse")]), None);
+        assert_eq!(told(&[md5, ("x-amz-server-side-encryption-customer-algorithm", "AES256")]), None);
+        assert_eq!(told(&[("etag", "\"opaque\"")]), None);
+        let sha256 = ("x-amz-checksum-sha256", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+        assert!(matches!(told(&[crc, sha256]), Some(WholeDigest::Sha256(_))));
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod objects;
 mod service;
 mod sign;
 mod upload;
-mod xml;
+pub(crate) mod xml;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +29,7 @@ pub use endpoint::Addressing;
 pub use objects::OpenAtService;
 
 use crate::Connector;
+use crate::download::Described;
 use crate::error::{Error, Kind, Result};
 use crate::http::Client;
 use crate::secret::Secret;
@@ -159,8 +160,16 @@ impl Connector for S3 {
         self.head(name).await
     }
 
+    async fn describe(&self, name: &str, _listed: Option<Object>) -> Result<Described> {
+        self.look(name).await
+    }
+
     async fn read(&self, name: &str, range: Range<u64>) -> Result<ByteStream> {
-        self.get(name, range).await
+        self.get(name, range, None).await
+    }
+
+    async fn read_same(&self, object: &Object, range: Range<u64>) -> Result<ByteStream> {
+        self.get(&object.name, range, object.etag.as_deref()).await
     }
 
     async fn list(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, RANGE};
 use http::{HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::service::Call;
 use super::xml::{self, Listed, ObjectPage, UploadPage};
-use super::{ABORT, DELETE, LIST, LIST_PARTS, LIST_UPLOADS, READ, S3, STAT, errors};
+use super::{ABORT, DELETE, LIST, LIST_PARTS, LIST_UPLOADS, READ, S3, STAT, checksum, errors};
+use crate::download::{Described, changed};
 use crate::error::{Error, Kind, Result};
 use crate::retry;
 use crate::source::ByteStream;
@@ -37,24 +38,56 @@ pub struct OpenAtService {
 
 impl S3 {
     pub(super) async fn head(&self, key: &str) -> Result<Object> {
-        let reply = self.service.call(&Call::new(STAT, Method::HEAD, Some(key))).await?;
+        Ok(self.look(key).await?.object)
+    }
+
+    /// Looks at an object; the listing knows neither its media type nor how it is encrypted.
+    pub(super) async fn look(&self, key: &str) -> Result<Described> {
+        let mut call = Call::new(STAT, Method::HEAD, Some(key));
+        call.headers.insert("x-amz-checksum-mode", HeaderValue::from_static("ENABLED"));
+        let reply = match self.service.call(&call).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.in_words(key, error).await),
+        };
         let size = reply.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
-        Ok(Object {
+        let object = Object {
             name: key.to_owned(),
             size: size.ok_or_else(|| Error::new(Kind::Protocol, STAT, "the answer names no length"))?,
             etag: reply.header(ETAG.as_str()).map(unquoted),
             content_type: reply.header(CONTENT_TYPE.as_str()).map(str::to_owned),
-        })
+        };
+        Ok(Described { object, digest: checksum::of_whole(&reply.headers, self.service.bucket()) })
     }
 
-    pub(super) async fn get(&self, key: &str, range: Range<u64>) -> Result<ByteStream> {
+    /// Lets the service say in words why it refused: the answer to `HEAD` has no body, and `404` alone does not tell a
+    /// missing bucket from a missing object.
+    async fn in_words(&self, key: &str, error: Error) -> Error {
+        if error.is_transient() || !errors::code(&error).is_empty() || errors::status(&error) == 0 {
+            return error;
+        }
+        let mut call = Call::new(STAT, Method::GET, Some(key));
+        call.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        match self.service.open(&call).await {
+            Err(told) if !told.is_transient() => told,
+            Ok(_) | Err(_) => error,
+        }
+    }
+
+    /// Reads a range, of just the version with this mark where one is given.
+    pub(super) async fn get(&self, key: &str, range: Range<u64>, etag: Option<&str>) -> Result<ByteStream> {
         if range.is_empty() {
             return Ok(Box::pin(futures_util::stream::empty()));
         }
         let mut call = Call::new(READ, Method::GET, Some(key));
         let value = HeaderValue::try_from(format!("bytes={}-{}", range.start, range.end - 1));
         call.headers.insert(RANGE, value.expect("digits make a header"));
-        let response = retry::request(self.service.limits.tries, |_| self.service.open(&call)).await?;
+        // A weak mark never matches.
+        let mark = etag.filter(|etag| !etag.starts_with("W/"));
+        if let Some(mark) = mark.and_then(|etag| HeaderValue::try_from(format!("\"{etag}\"")).ok()) {
+            call.headers.insert(IF_MATCH, mark);
+        }
+        let opened = retry::request(self.service.limits.tries, |_| self.service.open(&call)).await;
+        let response = opened.map_err(|error| if errors::status(&error) == 412 { changed(key) } else { error })?;
         let length = response.headers().get(CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
         let is_whole = response.status() == StatusCode::OK && range.start == 0;
         let is_right = response.status() == StatusCode::PARTIAL_CONTENT || is_whole;

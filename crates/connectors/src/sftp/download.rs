@@ -62,8 +62,8 @@ async fn read_piece(file: Arc<OpenFile>, name: Arc<str>, piece: Range<u64>) -> R
 /// [`Kind::NotFound`] when there is none, or a directory.
 pub(super) async fn stat(session: &Session, name: &str) -> Result<Object> {
     match session.stat(name).await? {
-        Entry::File { size: Some(size) } => Ok(object(name.to_owned(), size)),
-        Entry::File { size: None } => {
+        Entry::File { size: Some(size), modified } => Ok(object(name.to_owned(), size, modified)),
+        Entry::File { size: None, .. } => {
             let detail = format!("the server does not tell the size of `{name}`");
             Err(Error::new(Kind::Protocol, "looking at the file", detail))
         }
@@ -108,20 +108,21 @@ pub(super) async fn list(session: &Arc<Session>, directory: &str, limit: usize) 
 /// Follows links and asks again where the listing told no size. Nothing for what is not a file.
 async fn with_size(session: &Session, name: String, entry: Entry) -> Result<Option<Object>> {
     let entry = match entry {
-        Entry::Link | Entry::File { size: None } => match session.stat(&name).await {
+        Entry::Link | Entry::File { size: None, .. } => match session.stat(&name).await {
             Ok(entry) => entry,
             // It points nowhere, or went away meanwhile.
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::AccessDenied) => return Ok(None),
             Err(error) => return Err(error),
         },
-        Entry::File { size: Some(_) } | Entry::Other => entry,
+        Entry::File { size: Some(_), .. } | Entry::Other => entry,
     };
     Ok(match entry {
-        Entry::File { size: Some(size) } => Some(object(name, size)),
-        Entry::File { size: None } | Entry::Link | Entry::Other => None,
+        Entry::File { size: Some(size), modified } => Some(object(name, size, modified)),
+        Entry::File { size: None, .. } | Entry::Link | Entry::Other => None,
     })
 }
 
-fn object(name: String, size: u64) -> Object {
-    Object { name, size, etag: None, content_type: None }
+/// The time of its last change is all that a server tells of a file's content.
+fn object(name: String, size: u64, modified: Option<u32>) -> Object {
+    Object { name, size, etag: modified.map(|seconds| seconds.to_string()), content_type: None }
 }

@@ -199,6 +199,10 @@ impl Connector for Sftp {
         retry::request(self.tries(), opened).await
     }
 
+    fn reads_side_by_side(&self) -> bool {
+        false
+    }
+
     async fn list(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {
         retry::request(self.tries(), |_| async { download::list(&self.session().await?, prefix, limit).await }).await
     }

@@ -88,7 +88,12 @@ impl fmt::Debug for Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     /// A plain file, or something that the server does not tell from one.
-    File { size: Option<u64> },
+    File {
+        /// Length in bytes, if the server tells.
+        size: Option<u64>,
+        /// When it was last changed, in seconds since 1970, if the server tells.
+        modified: Option<u32>,
+    },
     /// A symbolic link, only seen in listings.
     Link,
     /// A directory, a device and the like.
@@ -98,7 +103,7 @@ pub(super) enum Entry {
 impl From<&FileAttributes> for Entry {
     fn from(attributes: &FileAttributes) -> Self {
         match attributes.permissions.map(|mode| mode & TYPE_MASK) {
-            None | Some(0 | TYPE_FILE) => Self::File { size: attributes.size },
+            None | Some(0 | TYPE_FILE) => Self::File { size: attributes.size, modified: attributes.mtime },
             Some(TYPE_LINK) => Self::Link,
             Some(_) => Self::Other,
         }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use connectors::{ByteStream, Digests, Progress, Source};
+use connectors::{ByteStream, Digests, Kind, Progress, Source, WholeDigest};
 
 use crate::error::{Code, TaskError};
 use crate::id::TaskId;
@@ -101,11 +101,34 @@ impl Files {
         limit_bytes: u64,
         progress: &Progress,
     ) -> Result<Received, Error> {
+        self.receive_proven(key, stream, announced_bytes, limit_bytes, progress, None).await
+    }
+
+    /// As [`Self::receive`], and publishes only what has that digest, where one is known.
+    ///
+    /// # Errors
+    /// Any; then nothing is left behind.
+    ///
+    /// # Cancel safety
+    /// When dropped, nothing is left behind.
+    pub async fn receive_proven(
+        &self,
+        key: &BlobKey,
+        stream: ByteStream,
+        announced_bytes: Option<u64>,
+        limit_bytes: u64,
+        progress: &Progress,
+        digest: Option<&WholeDigest>,
+    ) -> Result<Received, Error> {
         if announced_bytes.is_some_and(|announced| announced > limit_bytes) {
             return Err(Error::TooLarge { limit_bytes });
         }
         let scratch = self.scratch(key).await?;
         let received = stream::pour(stream, scratch.file(), announced_bytes, limit_bytes, progress).await?;
+        if digest.is_some_and(|digest| !digest.fits(&received.digests)) {
+            let detail = "what arrived is not what the storage says it holds; it was altered on its way, or replaced";
+            return Err(Error::Stream(connectors::Error::new(Kind::IntegrityMismatch, "receiving the file", detail)));
+        }
         self.publish(scratch).await?;
         Ok(received)
     }

@@ -28,6 +28,17 @@ fn shortened(name: &str) -> String {
     if dot == 0 { stem.to_owned() } else { format!("{stem}.{extension}") }
 }
 
+/// The media type of a file: as told, unless that says nothing; then what its name suggests.
+pub fn media_type(name: &str, told: Option<&str>) -> String {
+    told.filter(|told| !says_nothing(told)).map_or_else(|| content_type(name), str::to_owned)
+}
+
+/// Tells whether a media type only says that nobody knows it: storages have one for files that came without.
+fn says_nothing(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    ["", "application/octet-stream", "binary/octet-stream"].iter().any(|vague| essence.eq_ignore_ascii_case(vague))
+}
+
 /// The media type that a name suggests.
 pub fn content_type(name: &str) -> String {
     mime_guess::from_path(name).first_or_octet_stream().essence_str().to_owned()
@@ -35,7 +46,7 @@ pub fn content_type(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::safe;
+    use super::{media_type, safe};
 
     #[test]
     fn only_the_last_segment_counts_and_it_never_climbs() {
@@ -45,5 +56,15 @@ mod tests {
         assert_eq!(safe("ünï code.pdf"), "ünï code.pdf");
         let long = safe(&format!("{}.pdf", "ü".repeat(300)));
         assert!(long.len() <= 255 && long.strip_suffix(".pdf").is_some());
+    }
+
+    #[test]
+    fn a_media_type_that_says_nothing_is_left_to_the_name() {
+        for vague in ["", "application/octet-stream", "Binary/Octet-Stream; x=y"] {
+            assert_eq!(media_type("a.png", Some(vague)), "image/png", "{vague}");
+        }
+        assert_eq!(media_type("a.png", None), "image/png");
+        assert_eq!(media_type("a.png", Some("text/html; charset=utf-8")), "text/html; charset=utf-8");
+        assert_eq!(media_type("a", Some("application/octet-stream")), "application/octet-stream");
     }
 }

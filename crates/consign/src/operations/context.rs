@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use connectors::{ByteStream, Journal, Network, OpenUpload, Progress, Source};
+use connectors::{ByteStream, Journal, Network, OpenUpload, Progress, Source, WholeDigest};
 
 use crate::clock::Clock;
 use crate::error::TaskError;
@@ -62,9 +62,23 @@ pub struct InputFile {
     pub source: Arc<dyn Source>,
 }
 
+/// A file that comes in, and what its source says of it.
+pub struct Incoming<'a> {
+    /// What it is called there.
+    pub name: &'a str,
+    /// Its media type.
+    pub content_type: Option<&'a str>,
+    /// Its length in bytes.
+    pub size: Option<u64>,
+    /// A digest of all its bytes.
+    pub digest: Option<WholeDigest>,
+    /// Its bytes.
+    pub stream: ByteStream,
+}
+
 impl Context {
     /// Keeps a stream as this task's `number`th output file (from 1), and reports progress if `size`, the length that
-    /// was announced, is known. The name is made safe; without a media type, the name suggests one.
+    /// was announced, is known. The name is made safe; without a media type that says something, the name suggests one.
     ///
     /// # Errors
     /// `FILE_TOO_LARGE`, `STORAGE_FULL`, and the stream's own error. Nothing is left behind then.
@@ -77,27 +91,21 @@ impl Context {
         stream: ByteStream,
     ) -> Result<File, TaskError> {
         let progress = size.map_or_else(Progress::default, |size| self.progress(size));
-        self.save_as_part(number, name, content_type, size, stream, &progress).await
+        self.save_part(number, Incoming { name, content_type, size, digest: None, stream }, &progress).await
     }
 
     /// As [`Self::save`], for one of several files that share a [`Self::progress`].
     ///
     /// # Errors
-    /// As [`Self::save`].
-    pub async fn save_as_part(
-        &self,
-        number: u32,
-        name: &str,
-        content_type: Option<&str>,
-        size: Option<u64>,
-        stream: ByteStream,
-        progress: &Progress,
-    ) -> Result<File, TaskError> {
+    /// As [`Self::save`]; `INTEGRITY_MISMATCH` when the bytes do not have the digest that was announced.
+    pub async fn save_part(&self, number: u32, incoming: Incoming<'_>, progress: &Progress) -> Result<File, TaskError> {
+        let Incoming { name, content_type, size, digest, stream } = incoming;
         let key = BlobKey::new(self.task_id, self.token, number);
-        let received = self.files.receive(&key, stream, size, self.bounds.file_bytes_max, progress).await?;
+        let limit_bytes = self.bounds.file_bytes_max;
+        let received = self.files.receive_proven(&key, stream, size, limit_bytes, progress, digest.as_ref()).await?;
         let name = name::safe(name);
         Ok(File {
-            content_type: content_type.map_or_else(|| name::content_type(&name), str::to_owned),
+            content_type: name::media_type(&name, content_type),
             name,
             size: received.size,
             digests: received.digests,
@@ -123,6 +131,12 @@ impl Context {
 fn percent(bytes: u64, total_bytes: u64) -> u8 {
     let percent = u128::from(bytes) * 100 / u128::from(total_bytes.max(1));
     u8::try_from(percent).unwrap_or(u8::MAX).min(PERCENT_RUNNING_MAX)
+}
+
+impl fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("name", &self.name).field("size", &self.size).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Context {

@@ -31,8 +31,13 @@ pub(crate) const NOW: Timestamp = Timestamp(1_767_603_600_000_000);
 
 /// The guarded network, with a way to this machine.
 pub(crate) fn network() -> Network {
+    network_with(Limits::default())
+}
+
+/// As [`network`], with other limits.
+pub(crate) fn network_with(limits: Limits) -> Network {
     let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
-    Network::new(guard, http::tls_config(&[]).unwrap(), Limits::default(), 4)
+    Network::new(guard, http::tls_config(&[]).unwrap(), limits, 4)
 }
 
 /// A place for one task to run in, several times if need be.

@@ -9,6 +9,7 @@ pub mod naming;
 mod openstack;
 mod s3;
 mod sftp;
+mod upload;
 mod url;
 mod zip;
 
@@ -17,6 +18,7 @@ pub use naming::Naming;
 /// All exports.
 pub(super) const ALL: &[Entry] = &[
     Entry::of::<url::ExportUrl>(),
+    Entry::of::<upload::ExportUpload>(),
     Entry::to::<s3::ExportS3>(),
     Entry::to::<azure_blob::ExportAzureBlob>(),
     Entry::to::<gcs::ExportGcs>(),

@@ -9,6 +9,7 @@ mod gcs;
 mod openstack;
 mod raw;
 mod s3;
+mod sftp;
 mod upload;
 mod url;
 
@@ -21,5 +22,6 @@ pub(super) const ALL: &[Entry] = &[
     Entry::from::<s3::ImportS3>(),
     Entry::from::<azure_blob::ImportAzureBlob>(),
     Entry::from::<gcs::ImportGcs>(),
+    Entry::from::<sftp::ImportSftp>(),
     Entry::from::<openstack::ImportOpenStack>(),
 ];

@@ -152,7 +152,7 @@ impl Bench {
         let is_export = operations::find(attack.operation).unwrap().has_destination();
         let mut task = attack.args.as_object().unwrap().clone();
         task.insert("operation".to_owned(), attack.operation.into());
-        let Some(subject) = is_export.then(|| Subject::read(task).ok()).flatten() else { return None };
+        let subject = is_export.then(|| Subject::read(task).ok()).flatten()?;
         let report = Trials::new(self.network.clone()).run(subject).await;
         let refused = report.steps.iter().find(|step| step.status == Status::Refused);
         let step = refused.map(|step| (step.step, step.code.unwrap()));

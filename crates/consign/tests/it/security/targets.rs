@@ -93,8 +93,9 @@ fn openstack(address: SocketAddr, password: String, token: String) -> Router {
             }
         })
     };
+    let wanted = token.clone();
     let store = any(async move |request: Request| {
-        if request.headers().get("x-auth-token").is_none_or(|given| *given != token) {
+        if request.headers().get("x-auth-token").is_none_or(|given| *given != wanted) {
             return StatusCode::UNAUTHORIZED.into_response();
         }
         match request.method().as_str() {

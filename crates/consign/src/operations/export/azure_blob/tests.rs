@@ -5,6 +5,7 @@ use testkit::{Azurite, or_skip};
 
 use crate::error::Code;
 use crate::operations::testing::{Bench, network};
+use crate::operations::trial::Name;
 use crate::operations::{self, Context, RawArgs};
 
 /// Arguments that say everything that is required, and `more`.
@@ -51,6 +52,16 @@ fn secrets_are_hidden_and_marked() {
     }
 }
 
+#[test]
+fn the_least_token_may_create_and_write() {
+    let entry = operations::find("export/azure/blob").unwrap();
+    let found = entry.permissions(args(json!({ "container": "it's" }))).unwrap();
+    assert_eq!(found.of(Name::Write), ["write (w)"]);
+    assert_eq!((found.of(Name::List), found.of(Name::Abort)), (vec!["list (l)".to_owned()], Vec::new()));
+    assert!(found.needed.grant.contains(r"--account-name acct --name 'it'\''s' --permissions w "), "{found:?}");
+    assert!(found.extras.unwrap().grant.contains("--permissions rwdl "));
+}
+
 fn of_azurite(azurite: &Azurite, container: &str, more: Value) -> RawArgs {
     let mut args = args(more);
     args.insert("storage_account".to_owned(), json!(azurite.account));
@@ -73,7 +84,7 @@ async fn files_arrive_and_come_back_and_a_second_run_leaves_the_same() {
     let large = connectors::contract::bytes(20 << 20, 1);
     let inputs =
         [bench.input("a b.txt", b"one").await, bench.input("ü.bin", &large).await, bench.input("a b.txt", b"").await];
-    let token = azurite.container_sas(container, "cw", 1).await.unwrap();
+    let token = azurite.container_sas(container, "w", 1).await.unwrap();
     let more = json!({ "blob_prefix": "//out/", "metadata": { "Job": "7" } });
     let mut with_token = more.clone();
     with_token["sas_token"] = json!(token);
