@@ -79,7 +79,7 @@ mod tests {
     fn faults(args: Value) -> Vec<String> {
         let Value::Object(mut args) = args else { panic!("arguments are an object") };
         let prepared = operations::find("import/azure/blob").unwrap().prepare(&mut args);
-        prepared.map_or_else(|faults| faults.0.into_keys().collect(), |warnings| warnings)
+        prepared.unwrap_or_else(|faults| faults.0.into_keys().collect())
     }
 
     #[test]

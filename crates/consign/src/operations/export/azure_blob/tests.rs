@@ -18,7 +18,7 @@ fn args(more: Value) -> RawArgs {
 
 fn faults(mut args: RawArgs) -> Vec<String> {
     let prepared = operations::find("export/azure/blob").unwrap().prepare(&mut args);
-    prepared.map_or_else(|faults| faults.0.into_keys().collect(), |warnings| warnings)
+    prepared.unwrap_or_else(|faults| faults.0.into_keys().collect())
 }
 
 #[test]
