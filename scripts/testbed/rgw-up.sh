@@ -36,6 +36,7 @@ auth service required = none
 auth client required = none
 mon allow pool size one = true
 mon warn on pool no redundancy = false
+mon data avail crit = 1
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 8
@@ -55,6 +56,9 @@ keyring = $dir/keyring
 debug ms = 0
 [mon]
 mon data = $dir/mon
+# A developer's disk is often nearly full: what matters here is only that some hundred MiB are left.
+mon data avail warn = 2
+mon data avail crit = 1
 [osd]
 osd data = $dir/osd
 osd objectstore = bluestore

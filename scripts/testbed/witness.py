@@ -130,6 +130,9 @@ class Swift:
     def __init__(self, settings):
         import swiftclient
 
+        # Names arrive as they are: the library beneath would take `a/../b` for `b`.
+        quote, dots = swiftclient.client.quote, {".": "%2E", "..": "%2E%2E"}
+        swiftclient.client.quote = lambda *what: "/".join(dots.get(part, part) for part in quote(*what).split("/"))
         self.name, self.error = f"python-swiftclient {swiftclient.__version__}", swiftclient.ClientException
         self.container, self.segments = settings["container"], settings["segments"]
         self.client = swiftclient.Connection(

@@ -27,6 +27,7 @@ pub mod s3;
 pub mod secret;
 pub mod sftp;
 pub mod source;
+pub mod swift;
 pub mod transfer;
 pub mod web;
 

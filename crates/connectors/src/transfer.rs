@@ -46,6 +46,8 @@ pub struct Limits {
     pub part_bytes: u64,
     /// Parts of one transfer in flight at once.
     pub parts_in_flight: usize,
+    /// Size up to which Swift gets an object in one piece, and of the segments of larger ones.
+    pub segment_bytes: u64,
     /// Tries of one request before its transfer fails.
     pub tries: u32,
     /// The time to open a connection, with TLS or SSH handshake.
@@ -59,6 +61,7 @@ impl Default for Limits {
         Self {
             part_bytes: 8 * 1024 * 1024,
             parts_in_flight: 4,
+            segment_bytes: 256 * 1024 * 1024,
             tries: 5,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),

@@ -1,4 +1,5 @@
-//! The web as a source: one file behind an `http:` or `https:` address, with redirects, and resumed where it breaks.
+//! The web: one file behind an `http:` or `https:` address, with redirects, and resumed where it breaks; or one that is
+//! put there (`upload`).
 //!
 //! Every connection of every hop goes through the guard of the [`Client`]. Headers of the caller are secrets: they are
 //! sent to the origin that they were meant for and to no other. Errors show scheme, host and path of an address, never
@@ -24,8 +25,10 @@ use crate::transfer::Limits;
 
 mod disposition;
 mod resume;
+mod upload;
 
 use resume::Transfer;
+pub use upload::Upload;
 
 /// Redirects that are followed for one file: twice what honest sites need.
 const REDIRECTS_MAX: usize = 10;
@@ -246,7 +249,7 @@ pub fn read_url(text: &str) -> Result<Url> {
         return Err(invalid("the URL is too long"));
     }
     let url = Url::parse(text).map_err(|error| invalid("the URL cannot be read").because(error))?;
-    if is_web(&url) { Ok(url) } else { Err(invalid("only http and https URLs can be downloaded")) }
+    if is_web(&url) { Ok(url) } else { Err(invalid("only http and https URLs can be used")) }
 }
 
 fn is_web(url: &Url) -> bool {

@@ -300,7 +300,7 @@ impl From<connectors::Error> for TaskError {
 
 /// Begins with a capital letter, unless it begins with a name, such as that of a host or an argument.
 fn sentence(text: &str) -> String {
-    let begins_with_a_word = ["a ", "an ", "it ", "no ", "the "].iter().any(|word| text.starts_with(word));
+    let begins_with_a_word = ["a ", "access ", "an ", "it ", "no ", "the "].iter().any(|word| text.starts_with(word));
     if !begins_with_a_word {
         return text.to_owned();
     }

@@ -3,6 +3,7 @@
 //! - [`sshd()`] and [`ceph()`]: an OpenSSH server and a Ceph gateway (S3), started once for all test processes of a run
 //! - [`gcs()`]: a stand-in for Google Cloud Storage (an emulator behind a gate of ours), likewise
 //! - [`azurite()`]: a server of the Azure Blob protocol, likewise
+//! - [`openstack()`]: Keystone and Swift (its S3 API included), likewise
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
@@ -30,6 +31,7 @@ pub mod egress;
 mod gcs;
 pub mod http_faults;
 pub mod openssh;
+mod openstack;
 mod place;
 pub mod proxy;
 mod server;
@@ -45,6 +47,7 @@ pub use anyhow::Result;
 pub use crate::azurite::{Azurite, azurite};
 pub use crate::ceph::{Account, Ceph, ceph};
 pub use crate::gcs::{Gcs, gcs};
+pub use crate::openstack::{OpenStack, User, openstack};
 pub use crate::sshd::{Key, Sshd, sshd};
 
 /// Something that the machine does not have and a test cannot do without.

@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
-use http::{Method, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, RANGE};
+use http::{HeaderValue, Method, StatusCode};
 
-use super::service::Call;
+use super::service::{Call, MD5_HEADER};
 use super::xml::{self, BlobPage};
-use super::{AzureBlob, DELETE, LIST, READ, STAT};
+use super::{AzureBlob, DELETE, LIST, READ, STAT, errors};
+use crate::download::{Described, WholeDigest, changed};
 use crate::error::{Error, Kind, Result};
 use crate::retry;
 use crate::source::ByteStream;
@@ -17,24 +20,32 @@ use crate::transfer::Object;
 const PAGE_BLOBS_MAX: usize = 1000;
 
 impl AzureBlob {
-    pub(super) async fn properties(&self, name: &str) -> Result<Object> {
+    /// Looks at a blob, and at the MD5 that whoever stored it said it has.
+    pub(super) async fn look(&self, name: &str) -> Result<Described> {
         let reply = self.service.call(&Call::new(STAT, Method::HEAD, Some(name))).await?;
         let size = reply.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
-        Ok(Object {
+        let object = Object {
             name: name.to_owned(),
             size: size.ok_or_else(|| Error::new(Kind::Protocol, STAT, "the answer names no length"))?,
             etag: reply.header(ETAG.as_str()).map(unquoted),
             content_type: reply.header(CONTENT_TYPE.as_str()).map(str::to_owned),
-        })
+        };
+        let md5 = reply.header(MD5_HEADER.as_str()).and_then(|text| STANDARD.decode(text).ok()?.try_into().ok());
+        Ok(Described { object, digest: md5.map(WholeDigest::Md5) })
     }
 
-    pub(super) async fn get(&self, name: &str, range: Range<u64>) -> Result<ByteStream> {
+    /// Reads a range, of just the version with this mark where one is given.
+    pub(super) async fn get(&self, name: &str, range: Range<u64>, etag: Option<&str>) -> Result<ByteStream> {
         if range.is_empty() {
             return Ok(Box::pin(futures_util::stream::empty()));
         }
         let call = Call::new(READ, Method::GET, Some(name));
-        let call = call.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
-        let response = retry::request(self.service.limits.tries, |_| self.service.open(&call)).await?;
+        let mut call = call.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
+        if let Some(mark) = etag.and_then(|etag| HeaderValue::try_from(format!("\"{etag}\"")).ok()) {
+            call.headers.insert(IF_MATCH, mark);
+        }
+        let opened = retry::request(self.service.limits.tries, |_| self.service.open(&call)).await;
+        let response = opened.map_err(|error| if errors::is_other_version(&error) { changed(name) } else { error })?;
         let is_whole = response.status() == StatusCode::OK && range.start == 0;
         let is_right = response.status() == StatusCode::PARTIAL_CONTENT || is_whole;
         if !is_right || response.body().size() != Some(range.end - range.start) {

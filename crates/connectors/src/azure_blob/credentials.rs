@@ -40,7 +40,7 @@ const SIGNED: [HeaderName; 11] = [
 /// What a task may use.
 pub(super) enum Credentials {
     /// The key of the account.
-    Key { account: String, key: hmac::Key },
+    Key { account: String, key: Box<hmac::Key> },
     /// A shared access signature.
     Sas(Sas),
 }
@@ -69,7 +69,8 @@ impl Credentials {
                 if config.account.is_empty() || !config.account.bytes().all(|byte| byte.is_ascii_graphic()) {
                     return Err(invalid("`storage_account` must be the name of a storage account"));
                 }
-                Ok(Self::Key { account: config.account.clone(), key: hmac::Key::new(hmac::HMAC_SHA256, &bytes) })
+                let key = Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes));
+                Ok(Self::Key { account: config.account.clone(), key })
             }
             (None, Some(token)) => Sas::new(&token).map(Self::Sas),
             (None, None) => Err(invalid("`storage_access_key` or `sas_token` is needed")),

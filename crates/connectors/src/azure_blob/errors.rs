@@ -44,10 +44,19 @@ pub(super) fn refusal(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap,
     error
 }
 
+/// The service's code of an error, or nothing.
+fn code(error: &Error) -> &str {
+    error.answer.as_ref().and_then(|answer| answer.code.as_deref()).unwrap_or_default()
+}
+
 /// Whether a commit failed because the service no longer has all the blocks.
 pub(super) fn is_block_lost(error: &Error) -> bool {
-    let code = error.answer.as_ref().and_then(|answer| answer.code.as_deref());
-    matches!(code, Some("InvalidBlockList" | "InvalidBlockId"))
+    matches!(code(error), "InvalidBlockList" | "InvalidBlockId")
+}
+
+/// Whether a blob is not the version that was asked for.
+pub(super) fn is_other_version(error: &Error) -> bool {
+    code(error) == "ConditionNotMet"
 }
 
 /// # Source
@@ -233,7 +242,7 @@ fn denied(Asked { action, container, credentials, .. }: Asked<'_>) -> String {
         super::STAT | super::READ | super::LIST_BLOCKS => "`r`",
         super::LIST => "`l`",
         super::DELETE => "`d`",
-        _ => "`c` and `w`",
+        _ => "`w`",
     };
     match credentials {
         Credentials::Sas(sas) => match &sas.permissions {

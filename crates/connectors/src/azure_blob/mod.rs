@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use http::HeaderMap;
 
 use crate::Connector;
+use crate::download::Described;
 use crate::error::Result;
 use crate::http::Client;
 use crate::secret::Secret;
@@ -50,7 +51,7 @@ pub struct Config {
     pub account: String,
     /// Key of the account, in base64. Either this or `sas`.
     pub key: Option<Secret>,
-    /// Shared access signature, with or without its question mark. One that may create and write is enough to store.
+    /// Shared access signature, with or without its question mark. One that may write is enough to store.
     pub sas: Option<Secret>,
     /// Name of the container.
     pub container: String,
@@ -120,11 +121,19 @@ impl Connector for AzureBlob {
     }
 
     async fn stat(&self, name: &str) -> Result<Object> {
-        self.properties(name).await
+        Ok(self.look(name).await?.object)
+    }
+
+    async fn describe(&self, name: &str, _listed: Option<Object>) -> Result<Described> {
+        self.look(name).await
     }
 
     async fn read(&self, name: &str, range: Range<u64>) -> Result<ByteStream> {
-        self.get(name, range).await
+        self.get(name, range, None).await
+    }
+
+    async fn read_same(&self, object: &Object, range: Range<u64>) -> Result<ByteStream> {
+        self.get(&object.name, range, object.etag.as_deref()).await
     }
 
     async fn list(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {

@@ -16,7 +16,7 @@ mod objects;
 mod service;
 mod sign;
 mod upload;
-mod xml;
+pub(crate) mod xml;
 
 use std::collections::BTreeMap;
 use std::fmt;

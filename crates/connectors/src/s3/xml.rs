@@ -10,12 +10,12 @@ use crate::error::{Error, Kind, Result};
 /// What an error answer says.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct ErrorBody {
-    pub(super) code: Option<String>,
-    pub(super) message: Option<String>,
-    pub(super) region: Option<String>,
-    pub(super) endpoint: Option<String>,
-    pub(super) request_id: Option<String>,
+pub(crate) struct ErrorBody {
+    pub(crate) code: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) request_id: Option<String>,
 }
 
 /// The answer to `CreateMultipartUpload`.
@@ -124,7 +124,7 @@ pub(super) fn write<T: Serialize>(action: &'static str, body: &T) -> Result<Stri
 }
 
 /// Reads an error answer, where the body is one: HTML, JSON and silence are none.
-pub(super) fn read_error(body: &[u8]) -> Option<ErrorBody> {
+pub(crate) fn read_error(body: &[u8]) -> Option<ErrorBody> {
     let text = std::str::from_utf8(body).ok()?;
     let mut reader = Reader::from_str(text);
     loop {

@@ -8,6 +8,7 @@ mod gcs;
 mod s3;
 mod scripted;
 mod sftp;
+mod swift;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +26,7 @@ const PART_BYTES: usize = 5 * 1024 * 1024;
 const LIMITS: Limits = Limits {
     part_bytes: PART_BYTES as u64,
     parts_in_flight: 4,
+    segment_bytes: PART_BYTES as u64,
     tries: 5,
     connect_timeout: std::time::Duration::from_secs(5),
     idle_timeout: std::time::Duration::from_secs(30),

@@ -53,7 +53,7 @@ fn subjects(file: Value) -> anyhow::Result<Vec<(Option<String>, Subject)>> {
         return Ok(vec![(None, one(file).map_err(|faults| anyhow!("the task is not right:\n{}", list("", &faults)))?)]);
     };
     let is_export = |task: &Value| {
-        task["operation"].as_str().and_then(operations::find).is_some_and(|entry| entry.has_destination())
+        task["operation"].as_str().and_then(operations::find).is_some_and(operations::Entry::has_destination)
     };
     let mut subjects = Vec::new();
     let mut wrong = String::new();
@@ -104,8 +104,7 @@ fn as_json(task: Option<&str>, report: &Report) -> Result<Value, serde_json::Err
 }
 
 fn show(report: &Report) {
-    let (untried, tried): (Vec<&Step>, Vec<&Step>) =
-        report.steps.iter().partition(|step| step.status == Status::Skipped);
+    let (untried, tried): (Vec<&Step>, Vec<&Step>) = report.steps.iter().partition(|step| step.message.is_none());
     for step in tried {
         let message = step.message.as_deref().unwrap_or_default();
         let code = step.code.map(|code| format!("{code}: ")).unwrap_or_default();
@@ -148,8 +147,12 @@ fn mark(step: &Step) -> &'static str {
 }
 
 fn show_grant(head: &str, grant: &Grant) {
-    let mut names: Vec<&str> = grant.rights.iter().map(|right| right.name.as_str()).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for right in &grant.rights {
+        if !names.contains(&right.name.as_str()) {
+            names.push(&right.name);
+        }
+    }
     print::line(format!("{head} {}\n", names.join(", ")));
     for line in grant.grant.lines() {
         print::line(format!("    {line}"));

@@ -78,6 +78,9 @@ impl Config {
                 faults.push(format!("{key}: must be at least 1"));
             }
         }
+        if self.swift.segment_bytes.as_u64() == 0 {
+            faults.push("swift.segment_bytes: must be at least 1 B".to_owned());
+        }
         for (key, period) in [
             ("retention", self.retention),
             ("limits.task_timeout", self.limits.task_timeout),

@@ -11,11 +11,13 @@ pub mod duration;
 pub mod limits;
 pub mod load;
 pub mod reference;
+pub mod swift;
 pub mod transfer;
 
 pub use duration::Period;
 pub use limits::Limits;
 pub use load::BadConfig;
+pub use swift::Swift;
 pub use transfer::Transfer;
 
 use crate::secret::{HIDDEN, without_credentials};
@@ -56,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// How bytes are moved.
     pub transfer: Transfer,
+    /// How OpenStack's object store is used.
+    pub swift: Swift,
     /// What is logged.
     pub log: Log,
 }
@@ -76,6 +80,7 @@ impl Default for Config {
             tls: Tls::default(),
             limits: Limits::default(),
             transfer: Transfer::default(),
+            swift: Swift::default(),
             log: Log::default(),
         }
     }

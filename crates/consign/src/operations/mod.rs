@@ -19,6 +19,7 @@ mod account;
 pub mod arguments;
 pub mod context;
 pub mod export;
+mod headers;
 pub mod import;
 pub mod manual;
 pub mod permissions;

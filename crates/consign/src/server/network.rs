@@ -22,6 +22,7 @@ pub fn open(config: &Config) -> Result<Network, Error> {
     let limits = Limits {
         part_bytes: transfer.part_bytes.as_u64(),
         parts_in_flight: transfer.parts_in_flight as usize,
+        segment_bytes: config.swift.segment_bytes.as_u64(),
         tries: transfer.tries,
         connect_timeout: transfer.connect_timeout.0.max(Duration::from_millis(1)),
         idle_timeout: transfer.idle_timeout.0.max(Duration::from_millis(1)),

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -61,6 +61,12 @@ pub enum Action {
     DropAnswer,
     /// Close the connection without forwarding anything.
     Drop,
+    /// Forward it, pass so many bytes of the answer's body on, and close the connection.
+    CutAnswer(u64),
+    /// Forward it, pass so many bytes of the answer's body on, and nothing more while the connection stays open.
+    StallAnswer(u64),
+    /// Forward it, and flip a bit in the byte at that offset of the answer's body.
+    FlipAnswer(u64),
 }
 
 type Rule = Arc<dyn Fn(&Request) -> Action + Send + Sync>;
@@ -244,9 +250,12 @@ async fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
         let Some(head) = head else { return Ok(()) };
         let (underway, action) = Underway::begin(shared, &head);
         let stays_open = match action {
-            Action::Pass => exchange(&mut client, &mut target, &head, &underway, true).await?,
-            Action::PassWith(line) => exchange(&mut client, &mut target, &head.with(line), &underway, true).await?,
-            Action::DropAnswer => exchange(&mut client, &mut target, &head, &underway, false).await?,
+            Action::Pass
+            | Action::DropAnswer
+            | Action::CutAnswer(_)
+            | Action::StallAnswer(_)
+            | Action::FlipAnswer(_) => exchange(&mut client, &mut target, &head, &underway, action).await?,
+            Action::PassWith(line) => exchange(&mut client, &mut target, &head.with(line), &underway, action).await?,
             Action::Answer { status, retry_after_secs } => {
                 underway.answered(status);
                 answer(&mut client, &head, status, retry_after_secs).await?
@@ -259,17 +268,17 @@ async fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
     }
 }
 
-/// Forwards a request and, if `pass_answer`, its answer. True: another request may follow.
+/// Forwards a request and its answer, as `action` says. True: another request may follow.
 async fn exchange(
     client: &mut Peer,
     target: &mut Peer,
     head: &Head,
     underway: &Underway<'_>,
-    pass_answer: bool,
+    action: Action,
 ) -> io::Result<bool> {
     target.to.write_all(head.bytes()).await?;
     let send = copy_body(&mut client.from, &mut target.to, head.request_body()?);
-    let relay = relay(&mut target.from, &mut client.to, head, underway, pass_answer);
+    let relay = relay(&mut target.from, &mut client.to, head, underway, action);
     tokio::pin!(send, relay);
     tokio::select! {
         // The target may have stopped reading because it has answered: the answer is passed on even if this failed.
@@ -284,18 +293,34 @@ async fn relay(
     to: &mut OwnedWriteHalf,
     request: &Head,
     underway: &Underway<'_>,
-    pass_answer: bool,
+    action: Action,
 ) -> io::Result<bool> {
     loop {
         let head = read_head(from).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let status = head.status()?;
-        if status >= 200 && !pass_answer {
+        if status >= 200 && action == Action::DropAnswer {
             return Ok(false);
         }
         to.write_all(head.bytes()).await?;
         if status >= 200 {
             let body = head.answer_body(status, request.method_and_path().0)?;
-            copy_body(from, to, body).await?;
+            match (action, body) {
+                (Action::CutAnswer(bytes), Body::Length(length)) => {
+                    copy_body(from, to, Body::Length(bytes.min(length))).await?;
+                    return Ok(false);
+                }
+                (Action::StallAnswer(bytes), Body::Length(length)) => {
+                    copy_body(from, to, Body::Length(bytes.min(length))).await?;
+                    return std::future::pending().await;
+                }
+                (Action::FlipAnswer(at), Body::Length(length)) if at < length => {
+                    copy_body(from, to, Body::Length(at)).await?;
+                    let byte = from.read_u8().await?;
+                    to.write_u8(byte ^ 1).await?;
+                    copy_body(from, to, Body::Length(length - at - 1)).await?;
+                }
+                _ => copy_body(from, to, body).await?,
+            }
             underway.answered(status);
             return Ok(body != Body::UntilClose);
         }

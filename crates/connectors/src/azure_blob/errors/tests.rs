@@ -69,7 +69,7 @@ fn the_code_in_the_head_is_enough() {
 #[test]
 fn what_a_token_lacks_is_said() {
     let few = coded(403, Some("sp=rl&sig=canary"), "AuthorizationPermissionMismatch", "");
-    assert!(few.detail.contains("it has the permissions `rl`, and this needs `c` and `w`"), "{}", few.detail);
+    assert!(few.detail.contains("it has the permissions `rl`, and this needs `w`"), "{}", few.detail);
     for code in ["AuthenticationFailed", "AuthorizationFailure"] {
         let old = coded(403, Some("se=2020-01-02T03:04:05Z&sig=canary"), code, "");
         assert_eq!(old.kind, Kind::InvalidCredentials);

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use connectors::azure_blob::{AzureBlob, Config};
 use connectors::contract;
 use connectors::memory::MemorySource;
-use connectors::{Connector as _, Limits, Secret};
+use connectors::source::Source as _;
+use connectors::{Connector as _, Limits, Secret, WholeDigest};
+use futures_util::TryStreamExt as _;
 use testkit::{Azurite, or_skip};
 
 use crate::client;
@@ -85,6 +87,30 @@ result = sorted(name for name in container.list_blob_names() if container.downlo
     let mut seen: Vec<String> = serde_json::from_value(azurite.sdk(&script).await.unwrap()).unwrap();
     seen.sort();
     assert_eq!(seen, names);
+}
+
+/// A blob says its MD5 before it is read, and is not read on when it has become another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_changed_is_not_read_on() {
+    let container = "changed";
+    let Some(azurite) = azurite_with(container).await else { return };
+    for config in
+        [with_key(&azurite, &azurite.endpoint, container), with_sas(&azurite, &azurite.endpoint, container, "rw").await]
+    {
+        let connector = azure(&config);
+        for size in [1000, 2 * MIB] {
+            let source = Arc::new(MemorySource::new(contract::bytes(size, 1)));
+            contract::put(&connector, "x", &source).await.unwrap();
+            let described = connector.describe("x", None).await.unwrap();
+            assert_eq!(described.digest, Some(WholeDigest::Md5(source.digests().md5)));
+            let stream = connector.read_same(&described.object, 10..900).await.unwrap();
+            let read: Vec<bytes::Bytes> = stream.try_collect().await.unwrap();
+            assert_eq!(read.concat(), source.bytes()[10..900]);
+            contract::put(&connector, "x", &Arc::new(MemorySource::new(contract::bytes(size, 2)))).await.unwrap();
+            let error = connector.read_same(&described.object, 10..900).await.map(drop).unwrap_err();
+            assert_eq!(error.kind, connectors::Kind::IntegrityMismatch, "{error:?}");
+        }
+    }
 }
 
 /// Listings come in pages, whose order and whose end are right.

@@ -10,6 +10,7 @@ use practice::{Practice, Settings};
 use testkit::conformance::Server;
 use testkit::{Account, Ceph};
 
+use super::swift::{swift_server, swift_with};
 use super::{boto3, ceph_server, ceph_with, of_ceph, of_practice, practice_server};
 use crate::conformance::{Path, Sdk, check};
 use crate::{LIMITS, client};
@@ -104,4 +105,13 @@ async fn practice_keeps_the_contract() {
     let config = of_practice(&practice, &practice.s3_endpoint());
     let Some(bed) = Bed::of(config, practice.s3_addr(), None).await else { return };
     check(&bed, &bed.named(practice_server())).await;
+}
+
+/// Swift's own S3 API: a second S3 server by other hands.
+#[tokio::test(flavor = "multi_thread")]
+async fn s3api_of_swift_keeps_the_contract() {
+    let bucket = "s3-contract";
+    let Some((openstack, config)) = swift_with(bucket).await else { return };
+    let Some(bed) = Bed::of(config, openstack.swift_addr(), None).await else { return };
+    check(&bed, &bed.named(swift_server(&openstack))).await;
 }

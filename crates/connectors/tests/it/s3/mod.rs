@@ -5,6 +5,7 @@ mod arguments;
 mod endpoints;
 mod faults;
 mod keeps;
+mod swift;
 
 use connectors::s3::{Config, S3};
 use connectors::{Limits, Secret};

@@ -2,6 +2,7 @@
 
 pub(super) mod azure_blob;
 pub(super) mod gcs;
+pub(super) mod openstack;
 pub(super) mod s3;
 pub(super) mod sftp;
 

@@ -13,7 +13,9 @@ use super::naming::{self, Naming};
 use crate::error::Faults;
 use crate::operations::account::azure_blob::Account;
 use crate::operations::arguments::With;
+use crate::operations::permissions::{Grant, Permissions, Right, shell_word};
 use crate::operations::storage::{Destination, ToStorage};
+use crate::operations::trial::Name;
 
 /// The operation `export/azure/blob`; its manual stands on [`Own`], where OpenAPI and the manual find it.
 pub(super) struct ExportAzureBlob;
@@ -23,7 +25,7 @@ type Args = With<Account, Own>;
 /// Puts the input files into a container of Azure Blob Storage.
 ///
 /// Small files go in one request, larger ones in blocks, several at a time. Under its name there is either what was there
-/// before, or the whole new blob. A SAS token needs no more than the permissions create and write (`cw`). Only the
+/// before, or the whole new blob. A SAS token needs no more than the permission write (`w`). Only the
 /// credentials given here are ever used.
 ///
 /// Names arrive byte for byte. Azure holds no names with `\` or with `.` or `..` between slashes: these are refused.
@@ -92,6 +94,42 @@ impl ToStorage for ExportAzureBlob {
             connector: Arc::new(AzureBlob::new(&config, network.http.clone(), network.limits)?),
             naming: Naming::object(own.blob.clone(), own.blob_prefix.clone()),
         })
+    }
+
+    fn permissions(Args { account, .. }: &Args) -> Option<Permissions> {
+        let config = account.config();
+        if config.key.is_some() {
+            let account = shell_word(&config.account);
+            let grant = format!("az storage account update --name {account} --allow-shared-key-access true");
+            let rights = vec![Right::new(Name::Write, "access with the key of the storage account")];
+            return Some(Permissions { needed: Grant { rights, grant }, extras: None });
+        }
+        let extras = [
+            (Name::Stat, "read (r)"),
+            (Name::Read, "read (r)"),
+            (Name::List, "list (l)"),
+            (Name::Delete, "delete (d)"),
+        ];
+        Some(Permissions {
+            needed: grant(&config, "w", &[(Name::Write, "write (w)"), (Name::Replace, "write (w)")]),
+            extras: Some(grant(&config, "rwdl", &extras)),
+        })
+    }
+}
+
+/// Rights as letters of a token, and the command that makes one.
+///
+/// # Source
+/// Azure documentation, "Create a service SAS: Specify permissions", and the reference of `az storage container
+/// generate-sas`.
+fn grant(config: &Config, letters: &str, rights: &[(Name, &str)]) -> Grant {
+    let (account, container) = (shell_word(&config.account), shell_word(&config.container));
+    Grant {
+        rights: rights.iter().map(|(step, name)| Right::new(*step, *name)).collect(),
+        grant: format!(
+            "az storage container generate-sas --account-name {account} --name {container} --permissions {letters} \
+             --expiry \"$(date -u -d '1 year' +%Y-%m-%dT%H:%MZ)\" --output tsv"
+        ),
     }
 }
 

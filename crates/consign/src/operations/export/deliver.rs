@@ -1,5 +1,6 @@
 //! From input files to a destination: how every export sends, whatever the protocol.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use connectors::{Connector, Put, Receipt};
@@ -26,7 +27,7 @@ impl Context {
 
         let _slot = self.network.hosts.take(&connector.host()).await;
         let progress = self.progress(self.inputs.iter().map(|input| input.file.size).sum());
-        let puts = self.inputs.iter().zip(&names).enumerate().map(|(place, (input, name))| {
+        let puts = self.inputs.iter().zip(&names).map(|(input, name)| {
             let put = Put {
                 name: name.target.clone(),
                 source: Arc::clone(&input.source),
@@ -38,13 +39,27 @@ impl Context {
             let connector = Arc::clone(&connector);
             async move {
                 let receipt = connector.put(put).await.map_err(|error| of_file(input, error.into()))?;
-                Ok::<_, TaskError>((place, delivered(input, name, receipt)))
+                Ok(delivered(input, name, receipt))
             }
         });
-        let puts: Vec<_> = puts.collect();
+        self.some_at_once(puts.collect()).await
+    }
+
+    /// Waits for transfers, some at once, and returns their files in order.
+    ///
+    /// # Errors
+    /// The first error of a transfer, which stops the others.
+    pub(in crate::operations) async fn some_at_once<F>(&self, transfers: Vec<F>) -> Result<Outcome, TaskError>
+    where
+        F: Future<Output = Result<File, TaskError>> + Send,
+    {
+        let transfers = transfers.into_iter().enumerate().map(|(place, transfer)| async move {
+            let file = transfer.await?;
+            Ok::<_, TaskError>((place, file))
+        });
         // In the order in which they end: the first error is seen at once, and drops the other transfers.
         let at_once = self.bounds.files_at_once.max(1);
-        let mut files: Vec<_> = stream::iter(puts).buffer_unordered(at_once).try_collect().await?;
+        let mut files: Vec<_> = stream::iter(transfers).buffer_unordered(at_once).try_collect().await?;
         files.sort_unstable_by_key(|(place, _)| *place);
         Ok(Outcome { files: files.into_iter().map(|(_, file)| file).collect() })
     }
@@ -69,7 +84,7 @@ impl Context {
 }
 
 /// Names the file in an error.
-fn of_file(input: &InputFile, mut error: TaskError) -> TaskError {
+pub(super) fn of_file(input: &InputFile, mut error: TaskError) -> TaskError {
     error.message = format!("\"{}\" was not delivered. {}", input.file.name, error.message);
     error
 }

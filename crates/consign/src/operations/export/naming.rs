@@ -166,7 +166,7 @@ impl Pattern {
 }
 
 /// Reads what stands behind a percent sign: `d` or `0Nd`. Returns the width and the rest.
-fn number(text: &str) -> Option<(usize, &str)> {
+pub(super) fn number(text: &str) -> Option<(usize, &str)> {
     if let Some(rest) = text.strip_prefix('d') {
         return Some((0, rest));
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use connectors::{Connector, Described, Kind, Object, Progress, download};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::error::{Code, TaskError};
 use crate::model::File;
@@ -40,22 +39,13 @@ impl Context {
         let received = found.into_iter().zip(&names).zip(1..).map(|((found, name), number)| {
             self.receive(Arc::clone(&connector), found, (number, name.shown.as_str()), &progress)
         });
-        let received: Vec<_> = received.collect();
-        // In the order in which they end: the first error is seen at once, and drops the other transfers.
-        let at_once = self.bounds.files_at_once.max(1);
-        let received = stream::iter(received).buffer_unordered(at_once).try_collect::<Vec<_>>().await;
-        match received {
-            Ok(mut files) => {
-                files.sort_unstable_by_key(|(number, _)| *number);
-                Ok(Outcome { files: files.into_iter().map(|(_, file)| file).collect() })
-            }
-            Err(error) => {
-                if let Err(error) = self.files.remove_attempt(self.task_id, self.token).await {
-                    tracing::warn!(%error, "files of a failed import stay until the next sweep");
-                }
-                Err(error)
-            }
+        let received = self.some_at_once(received.collect()).await;
+        if received.is_err()
+            && let Err(error) = self.files.remove_attempt(self.task_id, self.token).await
+        {
+            tracing::warn!(%error, "files of a failed import stay until the next sweep");
         }
+        received
     }
 
     /// The files under a prefix: at least one, and not too many.
@@ -103,7 +93,7 @@ impl Context {
         found: Found,
         (number, shown): (u32, &str),
         progress: &Progress,
-    ) -> Result<(u32, File), TaskError> {
+    ) -> Result<File, TaskError> {
         let name = found.object().name.clone();
         let received = async {
             let described = match found {
@@ -119,13 +109,10 @@ impl Context {
             };
             self.save_part(number, incoming, progress).await
         };
-        match received.await {
-            Ok(file) => Ok((number, file)),
-            Err(mut error) => {
-                error.message = format!("\"{name}\" was not imported. {}", error.message);
-                Err(error)
-            }
-        }
+        received.await.map_err(|mut error| {
+            error.message = format!("\"{name}\" was not imported. {}", error.message);
+            error
+        })
     }
 }
 

@@ -6,6 +6,7 @@ mod azure_blob;
 mod base64;
 mod fetch;
 mod gcs;
+mod openstack;
 mod raw;
 mod s3;
 mod sftp;
@@ -22,4 +23,5 @@ pub(super) const ALL: &[Entry] = &[
     Entry::from::<azure_blob::ImportAzureBlob>(),
     Entry::from::<gcs::ImportGcs>(),
     Entry::from::<sftp::ImportSftp>(),
+    Entry::from::<openstack::ImportOpenStack>(),
 ];

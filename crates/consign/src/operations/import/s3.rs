@@ -68,3 +68,6 @@ impl FromStorage for ImportS3 {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

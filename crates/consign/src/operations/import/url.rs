@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use connectors::Network;
 use connectors::web::{Download, Web, read_url};
 use garde::Validate;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Faults, TaskError};
-use crate::operations::{Context, Feed, Operation, Outcome};
+use crate::operations::{Context, Feed, Operation, Outcome, headers};
 use crate::secret::Secret;
 
 /// What a file is called whose source has no name for it.
@@ -59,31 +58,20 @@ impl Operation for ImportUrl {
         if read_url(&args.url).is_err() {
             faults.add("url", "The url format is invalid.");
         }
-        for (name, value) in &args.headers {
-            if header(name, value).is_none() {
-                faults.add(format!("headers.{name}"), "This is no header: check for spaces and line breaks.");
-            }
-        }
+        headers::check(&args.headers, faults);
     }
 
     async fn run(args: Args, task: Context) -> Result<Outcome, TaskError> {
         let Network { http, limits, hosts, .. } = task.network.clone();
         let host = read_url(&args.url).ok().and_then(|url| url.host_str().map(str::to_owned));
         let _slot = hosts.take(host.as_deref().unwrap_or_default()).await;
-        let headers: HeaderMap = args.headers.iter().filter_map(|(name, value)| header(name, value)).collect();
+        let headers = headers::read(&args.headers);
         let Download { file_name, content_type, size, stream, .. } =
             Web::new(http, &limits).get(&args.url, &headers).await?;
         let name = args.filename.or(file_name).unwrap_or_else(|| NAMELESS.to_owned());
         let file = task.save(1, &name, content_type.as_deref(), size, stream).await?;
         Ok(Outcome { files: vec![file] })
     }
-}
-
-fn header(name: &str, value: &Secret) -> Option<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
-    let mut value = HeaderValue::from_bytes(value.expose().trim().as_bytes()).ok()?;
-    value.set_sensitive(true);
-    Some((name, value))
 }
 
 #[cfg(test)]
@@ -135,9 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_sensitive_and_their_values_write_only() {
-        let (name, value) = header("X-Key", &Secret::new("k")).unwrap();
-        assert!(name == "x-key" && value.is_sensitive());
+    fn values_of_headers_are_write_only() {
         let schema = schemars::schema_for!(Args);
         assert_eq!(schema.as_value()["properties"]["headers"]["additionalProperties"]["writeOnly"], true);
         assert_eq!(schema.as_value()["properties"]["url"]["format"], "uri");

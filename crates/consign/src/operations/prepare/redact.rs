@@ -8,7 +8,7 @@ use crate::operations::RawArgs;
 use crate::secret::{HIDDEN, without_credentials};
 
 /// Arguments that take a URL without its scheme, or only its host.
-const PLACES: [&str; 2] = ["endpoint", "host"];
+const PLACES: [&str; 3] = ["auth_url", "endpoint", "host"];
 
 /// See [`crate::operations::Entry::redact`]. Arguments that are not known are hidden whole: a credential is one
 /// misspelling away from them.

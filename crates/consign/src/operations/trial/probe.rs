@@ -37,6 +37,8 @@ const NO_UPLOAD: &str = "consign-test";
 const CONNECTING: &str = "connecting";
 const ARGUMENTS_OK: &str = "The arguments can be used.";
 const CREDENTIALS_OK: &str = "The credentials are accepted.";
+const CREDENTIALS_UNKNOWN: &str = "Whether the credentials are right is not known: nothing was allowed with them.";
+const LIST_OK: &str = "The folder can be listed.";
 
 /// What the steps found.
 #[derive(Debug, Default)]
@@ -102,7 +104,7 @@ impl<'a> Probe<'a> {
             }
             Err(error) => {
                 let may_have_arrived = may_have_arrived(&error);
-                self.refused(error);
+                self.refused(error).await;
                 if !may_have_arrived && self.journal.open(&self.name).is_none() {
                     litter.is_armed = false;
                 } else if let Err(error) = litter.clear().await
@@ -161,20 +163,22 @@ impl<'a> Probe<'a> {
         ]);
     }
 
-    /// Notes at which step a write was refused, and those before it that it proves.
-    fn refused(&mut self, error: Error) {
+    /// Notes at which step a write was refused, and those before it that it proves. Services answer wrong credentials,
+    /// too, with a denied write; only something that they may do proves them.
+    async fn refused(&mut self, error: Error) {
         let at = step_of(&error);
-        let are_credentials_known =
-            matches!(error.kind, Kind::AccessDenied | Kind::ContainerNotFound | Kind::NotFound | Kind::NoSpace);
-        let before = [
-            Step::ok(Name::Arguments, ARGUMENTS_OK),
-            Step::ok(Name::Connect, format!("{} answers.", self.connector.host())),
-            if are_credentials_known {
-                Step::ok(Name::Credentials, CREDENTIALS_OK)
-            } else {
-                Step::skipped(Name::Credentials)
-            },
-        ];
+        let mut credentials =
+            Step { message: Some(CREDENTIALS_UNKNOWN.to_owned()), ..Step::skipped(Name::Credentials) };
+        if at == Name::Write && !error.is_transient() {
+            let listed = self.bounded("listing the folder", self.list()).await;
+            if listed.is_ok() {
+                credentials = Step::ok(Name::Credentials, CREDENTIALS_OK);
+                self.note(Name::List, listed.map(|()| LIST_OK));
+            }
+        }
+        let host = self.connector.host();
+        let before =
+            [Step::ok(Name::Arguments, ARGUMENTS_OK), Step::ok(Name::Connect, format!("{host} answers.")), credentials];
         self.found.steps.extend(before.into_iter().take_while(|step| step.step != at));
         self.found.steps.push(Step::refused(at, error, self.permissions));
     }
@@ -201,7 +205,7 @@ impl<'a> Probe<'a> {
         let read = self.bounded("reading the test file", self.read()).await;
         self.note(Name::Read, read.map(|()| "Every byte of the test file came back."));
         let listed = self.bounded("listing the folder", self.list()).await;
-        self.note(Name::List, listed.map(|()| "The folder can be listed."));
+        self.note(Name::List, listed.map(|()| LIST_OK));
     }
 
     fn takes_a_right(&self, step: Name) -> bool {

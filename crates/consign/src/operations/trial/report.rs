@@ -36,7 +36,7 @@ pub struct Step {
     pub status: Status,
     /// The export does not work without it.
     pub needed: bool,
-    /// What was found, and what to do about it; null for a step that was not tried.
+    /// What was found, and what to do about it; null for a step about which there is nothing to say.
     pub message: Option<String>,
     /// Error code, when it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ pub enum Status {
     Ok,
     /// It does not; the message says why.
     Refused,
-    /// It was not tried, because an earlier step was refused.
+    /// It was not tried, because an earlier step was refused, or proved neither way.
     Skipped,
 }
 

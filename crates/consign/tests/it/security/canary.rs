@@ -80,8 +80,9 @@ impl Stage {
     }
 
     fn cases(&self) -> Vec<Case> {
-        let storages = [self.exports_to_s3(), self.exports_to_sftp(), self.azure(), self.google()].concat();
-        [self.imports(), storages, self.misplaced()].concat()
+        let storages =
+            [self.exports_to_s3(), self.exports_to_sftp(), self.azure(), self.google(), self.openstack()].concat();
+        [self.imports(), self.uploads(), self.imports_like_exports(), storages, self.misplaced()].concat()
     }
 
     fn imports(&self) -> Vec<Case> {
@@ -136,6 +137,54 @@ impl Stage {
             case("export/url", Ends::Finished, json!({"password": [self.wrong.text]})),
             case("export/url", Ends::Invalid, json!({"inline": self.wrong.text})),
         ]
+    }
+
+    fn uploads(&self) -> Vec<Case> {
+        let (web, query) = (self.web, &self.query.text);
+        let (password, wrong) = (self.password.in_url(), self.wrong.in_url());
+        let headers = json!({"X-Token": self.token.text, "X-Amz-Security-Token": self.token.text});
+        let with = |url: String| json!({"url": url, "headers": headers});
+        let to = |path: &str| with(format!("http://ann:{wrong}@{web}{path}?sig={query}"));
+        vec![
+            case("export/upload", Ends::Finished, with(format!("http://ann:{password}@{web}/guarded?sig={query}"))),
+            case("export/upload", Ends::Finished, with(format!("http://{web}/hop-put?{query}"))),
+            case("export/upload", Ends::Error("INVALID_CREDENTIALS"), to("/guarded")),
+            case("export/upload", Ends::Error("REMOTE_PROTOCOL"), to("/hop")),
+            case("export/upload", Ends::Error("REMOTE_REFUSED"), to("/echo/400")),
+            case("export/upload", Ends::Error("ACCESS_DENIED"), to("/echo/403")),
+            case("export/upload", Ends::Error("ACCESS_DENIED"), to("/echo-code/403/a")),
+            case("export/upload", Ends::Error("REMOTE_UNAVAILABLE"), to("/echo/500")),
+            case(
+                "export/upload",
+                Ends::Error("HOST_NOT_ALLOWED"),
+                with(format!("http://ann:{wrong}@10.0.0.1/?{query}")),
+            ),
+            case("export/upload", Ends::Cancelled, to("/silent")),
+            case("export/upload", Ends::Invalid, with(format!("ftp://ann:{wrong}@{web}/?{query}"))),
+            case("export/upload", Ends::Invalid, json!({"url": [query], "headers": self.token.text})),
+            case(
+                "export/upload",
+                Ends::Invalid,
+                json!({"url": "http://a.example/", "headers": {"a b": self.wrong.text}}),
+            ),
+        ]
+    }
+
+    /// What goes wrong for an export does so for its import.
+    fn imports_like_exports(&self) -> Vec<Case> {
+        let storages = &self.storages;
+        std::fs::create_dir_all(storages.sftp_root().join("a")).unwrap();
+        std::fs::write(storages.sftp_root().join("a/seed.txt"), "a file").unwrap();
+        std::fs::write(storages.bucket_folder().join("a%2Fseed.txt"), "a file").unwrap();
+        let s3 = self.exports_to_s3().into_iter().flat_map(|export| {
+            let mut one = Case { operation: "import/s3", ..export.clone() };
+            let args = one.args.as_object_mut().unwrap();
+            args.remove("key_prefix");
+            args.insert("key".to_owned(), json!("a/seed.txt"));
+            [one, Case { operation: "import/s3", ..export }]
+        });
+        let sftp = self.exports_to_sftp().into_iter().map(|export| Case { operation: "import/sftp", ..export });
+        s3.chain(sftp).collect()
     }
 
     fn exports_to_s3(&self) -> Vec<Case> {
@@ -273,6 +322,41 @@ impl Stage {
             ]
         };
         [each("export/google-cloud-storage"), each("import/google-cloud-storage")].concat()
+    }
+
+    /// A Keystone and a Swift that repeat what they are told.
+    fn openstack(&self) -> Vec<Case> {
+        let (web, wrong, query) = (self.web, self.wrong.in_url(), &self.query.text);
+        let of = |auth_url: String, password: &str| {
+            json!({"auth_url": auth_url, "username": "ann", "password": password, "region": "R", "container": "box",
+                "file": "a/in.txt"})
+        };
+        let at = |path: &str| of(format!("http://{web}{path}"), &self.password.text);
+        let mut credential = at("/openstack");
+        credential["application_credential_id"] = json!("id");
+        credential["application_credential_secret"] = json!(self.password.text);
+        let mut wrong_credential = credential.clone();
+        wrong_credential["application_credential_secret"] = json!(self.wrong.text);
+        let mut faulty = at("/openstack");
+        faulty["password"] = json!({"a": self.wrong.text});
+        let each = |operation| {
+            [
+                (Ends::Finished, at("/openstack")),
+                (Ends::Finished, at("/openstack/v3/")),
+                (Ends::Finished, credential.clone()),
+                (Ends::Error("INVALID_CREDENTIALS"), of(format!("http://{web}/openstack"), &self.wrong.text)),
+                (Ends::Error("INVALID_CREDENTIALS"), wrong_credential.clone()),
+                (Ends::Error("REMOTE_REFUSED"), at("/openstack/refusing")),
+                (Ends::Error("REMOTE_UNAVAILABLE"), at("/echo/500")),
+                (Ends::Error("HOST_NOT_ALLOWED"), of("http://10.0.0.1".to_owned(), &self.password.text)),
+                (Ends::Error("INVALID_DATA"), of(format!("http://ann:{wrong}@{web}/openstack"), &self.password.text)),
+                (Ends::Error("INVALID_DATA"), of(format!("http://{web}/openstack?{query}"), &self.password.text)),
+                (Ends::Cancelled, at("/silent")),
+                (Ends::Invalid, faulty.clone()),
+            ]
+            .map(|(ends, args)| case(operation, ends, args))
+        };
+        [each("export/openstack"), each("import/openstack")].concat()
     }
 
     /// Credentials in places where they have no business.

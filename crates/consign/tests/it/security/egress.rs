@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::routing::get;
+use axum::routing::any;
 use connectors::egress::{Guard, Resolver};
 use connectors::memory::MemoryJournal;
 use connectors::{Limits, Network, Progress, http};
@@ -152,7 +152,7 @@ impl Bench {
         let is_export = operations::find(attack.operation).unwrap().has_destination();
         let mut task = attack.args.as_object().unwrap().clone();
         task.insert("operation".to_owned(), attack.operation.into());
-        let Some(subject) = is_export.then(|| Subject::read(task).ok()).flatten() else { return None };
+        let subject = is_export.then(|| Subject::read(task).ok()).flatten()?;
         let report = Trials::new(self.network.clone()).run(subject).await;
         let refused = report.steps.iter().find(|step| step.status == Status::Refused);
         let step = refused.map(|step| (step.step, step.code.unwrap()));
@@ -210,6 +210,10 @@ fn azure(endpoint: &str) -> Value {
         "blob_prefix": "a"})
 }
 
+fn openstack(auth_url: &str) -> Value {
+    json!({"auth_url": auth_url, "username": "u", "password": "p", "region": "R", "container": "box", "file": "f"})
+}
+
 /// A service account's. It is not secret, and takes a while to make.
 static KEY: LazyLock<String> = LazyLock::new(targets::private_key);
 
@@ -221,6 +225,12 @@ fn google(endpoint: &str, token_uri: &str) -> Value {
 
 fn sftp(host: &str, port: u16) -> Value {
     json!({"host": host, "port": port, "username": "u", "password": "p"})
+}
+
+/// Arguments of an import: those of an account, and what is wanted.
+fn wanting(mut account: Value, what: &str) -> Value {
+    account[what] = json!("a/b");
+    account
 }
 
 /// Every name leads to loopback.
@@ -240,6 +250,7 @@ async fn no_spelling_leads_an_operation_into_the_servers_network() {
         for scheme in ["http", "HTTPS"] {
             add("import/url", json!({"url": format!("{scheme}://{host}:{port}/")}), is_address);
             add("export/s3", s3(&format!("{scheme}://{host}:{port}/base")), is_address);
+            add("export/upload", json!({"url": format!("{scheme}://{host}:{port}/a?sig=%2F")}), is_address);
             add("export/azure/blob", azure(&format!("{scheme}://{host}:{port}/acct")), is_address);
         }
         add("import/azure/blob", azure(&format!("{host}:{port}")), is_address);
@@ -249,6 +260,14 @@ async fn no_spelling_leads_an_operation_into_the_servers_network() {
         add("export/s3", s3(&host), is_address);
         add("export/google-cloud-storage", google("", &format!("http://{host}:{port}/token")), is_address);
         add("import/google-cloud-storage", google("", &format!("{host}:{port}")), is_address);
+        add("export/openstack", openstack(&format!("http://{host}:{port}/v3")), is_address);
+        add("import/openstack", openstack(&format!("{host}:{port}")), is_address);
+        add("import/s3", wanting(s3(&format!("{host}:{port}")), "key"), is_address);
+        add("import/s3", wanting(s3(&format!("http://{host}:{port}")), "key_prefix"), is_address);
+        add("export/upload", json!({"url": format!("http://{host}/")}), is_address);
+        add("export/upload", json!({"url": format!("http://public.example@{host}:{port}/%d")}), is_address);
+        add("import/sftp", wanting(sftp(&host, port), "file"), is_address);
+        add("import/sftp", wanting(sftp(form.host, port), "path"), is_address);
         add("export/sftp", sftp(&host, port), is_address);
         add("export/sftp", sftp(form.host, port), is_address);
     }
@@ -266,7 +285,7 @@ async fn redirector() -> SocketAddr {
         let place: Vec<u8> = percent_decode_str(place).collect();
         (status.parse::<StatusCode>().unwrap(), [(header::LOCATION, HeaderValue::from_bytes(&place).unwrap())])
     };
-    let router = Router::new().route("/", get(redirect));
+    let router = Router::new().route("/", any(redirect));
     tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
@@ -281,11 +300,14 @@ async fn no_redirect_leads_into_the_servers_network() {
         for place in [format!("http://{}:{}/", form.in_url(), trap.port()), format!("//{}/", form.in_url())] {
             let place = utf8_percent_encode(&place, NON_ALPHANUMERIC);
             let url = format!("http://{ALLOWED}:{}/?{status}={place}", web.port());
-            attacks.push(Attack {
-                operation: "import/url",
+            // What is sent goes on only where the method stays.
+            let operations = if status > 303 { vec!["import/url", "export/upload"] } else { vec!["import/url"] };
+            let is_address = form.address.is_some();
+            attacks.extend(operations.into_iter().map(|operation| Attack {
+                operation,
                 args: json!({"url": url}),
-                is_address: form.address.is_some(),
-            });
+                is_address,
+            }));
         }
     }
     let complaints = bench.run_all(attacks).await;
@@ -314,6 +336,27 @@ async fn no_token_leads_into_the_servers_network() {
     trap.heard_nothing();
 }
 
+/// What a catalogue says is trusted no more than what a client says.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_catalogue_leads_into_the_servers_network() {
+    let trap = Trap::set();
+    let wanted = targets::Wanted { password: "password".to_owned(), token: "token".to_owned() };
+    let web = targets::web(wanted).await;
+    let bench = Bench::new(&[format!("{ALLOWED}:{}", web.port())], to_loopback(), 1).await;
+    let mut attacks = Vec::new();
+    for form in forms() {
+        let place = format!("http://{}:{}/v1/AUTH_p", form.in_url(), trap.port());
+        let place = utf8_percent_encode(&place, NON_ALPHANUMERIC);
+        let args = openstack(&format!("http://{ALLOWED}:{}/catalogue/{place}", web.port()));
+        for operation in ["export/openstack", "import/openstack"] {
+            attacks.push(Attack { operation, args: args.clone(), is_address: form.address.is_some() });
+        }
+    }
+    let complaints = bench.run_all(attacks).await;
+    assert!(complaints.is_empty(), "{} got through:\n{}", complaints.len(), complaints.join("\n"));
+    trap.heard_nothing();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
     // 127.0.0.9 plays a public address: allowed, and nobody listens there. The trap is where the name leads next.
@@ -322,11 +365,15 @@ async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
     let (public, inside): (IpAddr, IpAddr) = ("127.0.0.9".parse().unwrap(), "127.0.0.8".parse().unwrap());
     for (operation, args) in [
         ("import/url", json!({"url": format!("http://rebound.example:{port}/")})),
+        ("export/upload", json!({"url": format!("http://rebound.example:{port}/")})),
+        ("import/s3", wanting(s3(&format!("http://rebound.example:{port}")), "key")),
+        ("import/sftp", wanting(sftp("rebound.example", port), "path")),
         ("export/s3", s3(&format!("http://rebound.example:{port}"))),
         ("export/s3", s3(&format!("rebound.example:{port}"))),
         ("export/azure/blob", azure(&format!("http://rebound.example:{port}"))),
         ("import/azure/blob", azure(&format!("rebound.example:{port}"))),
         ("export/google-cloud-storage", google("", &format!("http://rebound.example:{port}/token"))),
+        ("export/openstack", openstack(&format!("http://rebound.example:{port}"))),
         ("export/sftp", sftp("rebound.example", port)),
     ] {
         let resolver = Scripted::answering(&[&[public], &[inside]]);

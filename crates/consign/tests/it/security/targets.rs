@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Path, Request};
 use axum::http::Response as Plain;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -23,17 +23,20 @@ pub(super) struct Wanted {
 /// Starts a web server:
 ///
 /// - `/guarded` gives a file to who has the token (header `x-token`) and the password (basic, of the user `ann`)
-/// - `/hop` leads there with the password in the address, `/plain` gives a file to everybody
+/// - `/hop` leads there with the password in the address, `/hop-put` with the same method, `/plain` takes and gives a file
 /// - `/echo/{status}` refuses with all that it was told, as an S3 error whose texts are full of it
 /// - `/echo-code/{status}` does so in the error's code and request id
 /// - `/blobs/…` is a container of blobs that takes everything and holds one
 /// - `/echo-json/{status}` does so as Google's API does
 /// - `/google` is as much of Google's API as takes and gives one small file, to who has the token; it gives that out itself
+/// - `/openstack` is a Keystone and a Swift that takes and gives one small file, to who has the password
+/// - `/catalogue/{place}` is a Keystone whose catalogue leads to that place
 /// - `/silent` never answers
 pub(super) async fn web(wanted: Wanted) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let token = wanted.token.clone();
+    let (password, keystone_token) = (wanted.password.clone(), wanted.token.clone());
     let router = Router::new()
         .route("/plain", any(async || "a file"))
         .route("/guarded", any(async move |headers: HeaderMap| guarded(&wanted, &headers)))
@@ -45,6 +48,14 @@ pub(super) async fn web(wanted: Wanted) -> SocketAddr {
                 (StatusCode::FOUND, [(header::LOCATION, place)])
             }),
         )
+        .route(
+            "/hop-put",
+            any(async move |request: Request| {
+                let query = request.uri().query().unwrap_or_default();
+                let place = format!("http://ann:{query}@{address}/plain?signature={query}");
+                (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, place)])
+            }),
+        )
         .route("/blobs/{*name}", any(blobs))
         .route("/silent", any(std::future::pending::<StatusCode>))
         .route("/silent/{*rest}", any(std::future::pending::<StatusCode>))
@@ -52,7 +63,12 @@ pub(super) async fn web(wanted: Wanted) -> SocketAddr {
         .route("/echo/{status}/{*rest}", any(echo))
         .route("/echo-code/{status}/{*rest}", any(echo_code))
         .route("/echo-json/{status}/{*rest}", any(echo_json))
-        .nest("/google", google(&token));
+        .nest("/google", google(&token))
+        .nest("/openstack", openstack(address, &password, &keystone_token))
+        .route(
+            "/catalogue/{place}/v3/auth/tokens",
+            any(async move |Path(place): Path<String>| issued(&keystone_token, &place)),
+        );
     tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
@@ -69,6 +85,48 @@ pub(super) fn private_key() -> String {
         .map(|line| String::from_utf8_lossy(line).into_owned())
         .collect();
     format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+}
+
+/// A Keystone that wants the password, and the store of its catalogue, which wants the token. Below `/refusing` is a store
+/// that repeats all that it is told.
+fn openstack(address: SocketAddr, password: &str, token: &str) -> Router {
+    let log_in = |store: &'static str| {
+        let (password, token) = (password.to_owned(), token.to_owned());
+        any(async move |body: String| {
+            if body.contains(&password) {
+                issued(&token, &format!("http://{address}{store}"))
+            } else {
+                let told = json!({"error": {"code": 401, "title": body, "message": body}});
+                (StatusCode::UNAUTHORIZED, told.to_string()).into_response()
+            }
+        })
+    };
+    let wanted = token.to_owned();
+    let store = any(async move |request: Request| {
+        if request.headers().get("x-auth-token").is_none_or(|given| *given != wanted) {
+            return StatusCode::UNAUTHORIZED.into_response();
+        }
+        match request.method().as_str() {
+            "PUT" => {
+                let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+                (StatusCode::CREATED, [("etag", testkit::bytes::digest(&body).md5)]).into_response()
+            }
+            "HEAD" => [(header::CONTENT_LENGTH, "16")].into_response(),
+            _ => (StatusCode::PARTIAL_CONTENT, "bytes to deliver").into_response(),
+        }
+    });
+    Router::new()
+        .route("/v3/auth/tokens", log_in("/openstack/v1/AUTH_p"))
+        .route("/refusing/v3/auth/tokens", log_in("/echo/400/v1/AUTH_p"))
+        .route("/v1/{*rest}", store)
+}
+
+/// A token for a project, with a catalogue that has one region, `R`.
+fn issued(token: &str, store: &str) -> Response {
+    let endpoints = json!([{"interface": "public", "region": "R", "url": store}]);
+    let catalog = json!([{"type": "object-store", "endpoints": endpoints}]);
+    let body = json!({"token": {"project": {"id": "p"}, "catalog": catalog}}).to_string();
+    (StatusCode::CREATED, [("x-subject-token", token)], body).into_response()
 }
 
 /// Starts a server that takes connections and says nothing.

@@ -5,6 +5,7 @@ use testkit::{Azurite, or_skip};
 
 use crate::error::Code;
 use crate::operations::testing::{Bench, network};
+use crate::operations::trial::Name;
 use crate::operations::{self, Context, RawArgs};
 
 /// Arguments that say everything that is required, and `more`.
@@ -17,7 +18,7 @@ fn args(more: Value) -> RawArgs {
 
 fn faults(mut args: RawArgs) -> Vec<String> {
     let prepared = operations::find("export/azure/blob").unwrap().prepare(&mut args);
-    prepared.map_or_else(|faults| faults.0.into_keys().collect(), |warnings| warnings)
+    prepared.unwrap_or_else(|faults| faults.0.into_keys().collect())
 }
 
 #[test]
@@ -34,9 +35,14 @@ fn every_argument_of_the_contract_is_taken() {
 
 #[test]
 fn what_is_missing_or_excluded_is_said_all_at_once() {
-    assert_eq!(faults(RawArgs::new()), ["container", "storage_account"]);
-    let bad = json!({ "storage_access_key": "", "blob": "a", "blob_prefix": "b", "metadata": { "a-b": "", "k": "ü" } });
-    assert_eq!(faults(args(bad)), ["blob_prefix", "metadata.a-b", "metadata.k", "storage_access_key"]);
+    assert_eq!(faults(RawArgs::new()), ["container", "storage_access_key", "storage_account"]);
+    let bad =
+        json!({ "storage_access_key": "", "blob": "a", "blob_prefix": "b", "metadata": { "a-b": "", "good": "" } });
+    assert_eq!(faults(args(bad)), ["blob_prefix", "metadata.a-b", "storage_access_key"]);
+    for (key, value) in [("k", "ü"), ("k", "a\nx-ms-x: y"), ("1k", ""), ("", "")] {
+        let bad = json!({ "metadata": { key: value } });
+        assert_eq!(faults(args(bad)), [format!("metadata.{key}")]);
+    }
     assert_eq!(faults(args(json!({ "sas_token": "s" }))), ["sas_token"]);
 }
 
@@ -49,6 +55,16 @@ fn secrets_are_hidden_and_marked() {
         assert_eq!(shown["storage_account"], "acct");
         assert_eq!(entry.schema().as_value()["required"], json!(["storage_account", "container"]));
     }
+}
+
+#[test]
+fn the_least_token_may_create_and_write() {
+    let entry = operations::find("export/azure/blob").unwrap();
+    let found = entry.permissions(args(json!({ "container": "it's" }))).unwrap();
+    assert_eq!(found.of(Name::Write), ["write (w)"]);
+    assert_eq!((found.of(Name::List), found.of(Name::Abort)), (vec!["list (l)".to_owned()], Vec::new()));
+    assert!(found.needed.grant.contains(r"--account-name acct --name 'it'\''s' --permissions w "), "{found:?}");
+    assert!(found.extras.unwrap().grant.contains("--permissions rwdl "));
 }
 
 fn of_azurite(azurite: &Azurite, container: &str, more: Value) -> RawArgs {
@@ -73,7 +89,7 @@ async fn files_arrive_and_come_back_and_a_second_run_leaves_the_same() {
     let large = connectors::contract::bytes(20 << 20, 1);
     let inputs =
         [bench.input("a b.txt", b"one").await, bench.input("ü.bin", &large).await, bench.input("a b.txt", b"").await];
-    let token = azurite.container_sas(container, "cw", 1).await.unwrap();
+    let token = azurite.container_sas(container, "w", 1).await.unwrap();
     let more = json!({ "blob_prefix": "//out/", "metadata": { "Job": "7" } });
     let mut with_token = more.clone();
     with_token["sas_token"] = json!(token);

@@ -28,10 +28,10 @@ pub(super) fn permissions(asked: &Asked<'_>) -> Permissions {
     let mut put = vec!["s3:PutObject"];
     put.extend(asked.has_acl.then_some("s3:PutObjectAcl"));
     put.extend(asked.has_tags.then_some("s3:PutObjectTagging"));
-    let mut needed = vec![allow(&put, json!(objects))];
+    let mut needed = vec![allow(&put, &json!(objects))];
     if asked.has_kms {
         let keys = ["kms:GenerateDataKey", "kms:Decrypt"];
-        let mut statement = allow(&keys, json!("*"));
+        let mut statement = allow(&keys, &json!("*"));
         let domain = if partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
         statement["Condition"] = json!({"StringEquals": {"kms:ViaService": format!("s3.{region}.{domain}")}});
         needed.push(statement);
@@ -44,8 +44,8 @@ pub(super) fn permissions(asked: &Asked<'_>) -> Permissions {
         (Name::Delete, "s3:DeleteObject"),
     ];
     let extras = [
-        allow(&["s3:AbortMultipartUpload", "s3:GetObject", "s3:DeleteObject"], json!(objects)),
-        allow(&["s3:ListBucket"], json!(bucket)),
+        allow(&["s3:AbortMultipartUpload", "s3:GetObject", "s3:DeleteObject"], &json!(objects)),
+        allow(&["s3:ListBucket"], &json!(bucket)),
     ];
     let rights = on_objects.into_iter().chain([(Name::List, "s3:ListBucket")]);
     Permissions {
@@ -70,7 +70,7 @@ fn partition(region: &str) -> &'static str {
     }
 }
 
-fn allow(actions: &[&str], resource: Value) -> Value {
+fn allow(actions: &[&str], resource: &Value) -> Value {
     json!({"Effect": "Allow", "Action": actions, "Resource": resource})
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use connectors::{
     ByteStream, Capability, Digests, Error, OpenUpload, Put, Receipt, Result as Fetched, Retry, WholeDigest,
 };
+use futures_util::{StreamExt as _, stream};
 
 use super::*;
 use crate::operations::testing::{Bench, MemoryConnector};

@@ -1,0 +1,289 @@
+//! From a refusal of Keystone or Swift to our error: what happened, what to do about it, and their own words.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::{DELETE, FIND_PROJECT, LIST, PREPARE, READ, READ_MANIFEST, REMOVE_SEGMENTS, STAT, STAT_CONTAINER};
+use crate::error::{Error, Kind, ProviderAnswer, Retry};
+
+/// The longest text of the other side that is passed on.
+const MESSAGE_CHARS_MAX: usize = 300;
+/// Swift's own status for too many requests, from before 429 was common.
+///
+/// # Source
+/// Swift, `ratelimit` middleware.
+const RATE_LIMITED: u16 = 498;
+/// Swift's own status for a client that stopped sending.
+const CLIENT_DISCONNECT: u16 = 499;
+
+/// What was asked and of whom, for the sentence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) action: &'static str,
+    pub(super) container: &'a str,
+    pub(super) object: Option<&'a str>,
+    pub(super) host: &'a str,
+}
+
+/// Keystone's error, in both versions of the API.
+#[derive(Debug, Default, Deserialize)]
+struct Said {
+    error: Words,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Words {
+    title: Option<String>,
+    message: Option<String>,
+}
+
+/// The HTTP status of an error, or 0.
+pub(super) fn status(error: &Error) -> u16 {
+    error.answer.as_ref().and_then(|answer| answer.status).unwrap_or_default()
+}
+
+/// Makes the error of an answer of Keystone that is not a success.
+pub(super) fn of_keystone(
+    action: &'static str,
+    host: &str,
+    is_project_named: bool,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Error {
+    let Words { title, message } = serde_json::from_slice::<Said>(body).unwrap_or_default().error;
+    let message = message.as_deref().map(tidy).filter(|message| !message.is_empty());
+    let (kind, sentence) = match status.as_u16() {
+        300..=399 => (Kind::InvalidRequest, elsewhere("auth_url", host, headers)),
+        401 if headers.contains_key("openstack-auth-receipt") => (
+            Kind::InvalidCredentials,
+            format!("{host} asks for a second factor, which a server has not; use an application credential"),
+        ),
+        401 if action == FIND_PROJECT => (Kind::AccessDenied, format!("the user may use no project at {host}")),
+        401 if is_project_named => (
+            Kind::InvalidCredentials,
+            format!(
+                "{host} refused the log-in; check `username` and `password` (or the application credential), \
+                 `user_domain_name`, and that the user has a role on the project"
+            ),
+        ),
+        401 => (
+            Kind::InvalidCredentials,
+            format!(
+                "{host} refused the log-in; check `username`, `password` and `user_domain_name`, or the application credential"
+            ),
+        ),
+        403 => (Kind::AccessDenied, with(format!("{host} does not let this user log in"), message)),
+        404 | 410 => (Kind::InvalidRequest, format!("there is no Keystone at {host}; check `auth_url`")),
+        408 => (Kind::Timeout, format!("{host} waited too long for the request")),
+        413 | 429 | RATE_LIMITED => (Kind::Throttled, format!("{host} asks to slow down")),
+        500.. => (Kind::Unavailable, format!("Keystone at {host} failed")),
+        _ if message.is_none() => {
+            let sentence = format!("{host} refused the log-in without saying why; check that `auth_url` is a Keystone");
+            (Kind::InvalidRequest, sentence)
+        }
+        _ => (Kind::InvalidRequest, with(format!("{host} refused the log-in"), message)),
+    };
+    finish(Error::new(kind, action, sentence), status, title.as_deref(), headers)
+}
+
+/// Makes the error of an answer of Swift that is not a success.
+pub(super) fn of_swift(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    let Asked { action, container, host, .. } = asked;
+    let message = Some(tidy(&text_of(body))).filter(|message| !message.is_empty());
+    let (kind, sentence) = match status.as_u16() {
+        300..=399 => (Kind::Protocol, elsewhere("region", host, headers)),
+        401 => (Kind::InvalidCredentials, format!("{host} refuses the token that Keystone has just given")),
+        403 => (Kind::AccessDenied, denied(asked)),
+        404 | 410 => missing(asked),
+        408 | CLIENT_DISCONNECT => (Kind::Timeout, format!("{host} waited too long for the bytes")),
+        411 => (Kind::Protocol, format!("{host} asks for a length, which was sent; is there a proxy in between?")),
+        413 if message.as_deref().is_some_and(|text| text.to_ascii_lowercase().contains("quota")) => (
+            Kind::NoSpace,
+            format!("a quota of the container `{container}` or its account is used up; make room, or have it raised"),
+        ),
+        413 => (Kind::TooLarge, with(format!("the object is larger than {host} takes"), message)),
+        416 => (Kind::InvalidRequest, "the object is shorter than what was asked for".to_owned()),
+        422 => (Kind::IntegrityMismatch, "the bytes did not arrive as they were sent".to_owned()),
+        429 | RATE_LIMITED => (Kind::Throttled, format!("{host} asks to slow down")),
+        501 | 405 => (Kind::Unsupported, with(format!("{host} cannot do this"), message)),
+        507 => (Kind::NoSpace, format!("{host} has no space left")),
+        200..=299 | 409 | 425 | 500.. => (Kind::Unavailable, with(format!("{host} failed"), message)),
+        _ => (Kind::InvalidRequest, with(format!("{host} refused the request"), message)),
+    };
+    finish(Error::new(kind, action, sentence), status, None, headers)
+}
+
+/// Adds the status, the id of the request, and the pause that was asked for.
+fn finish(error: Error, status: StatusCode, code: Option<&str>, headers: &HeaderMap) -> Error {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let request_id = header("x-openstack-request-id").or_else(|| header("x-trans-id"));
+    let mut error = error.answered(ProviderAnswer {
+        status: Some(status.as_u16()),
+        code: code.map(tidy).filter(|code| !code.is_empty()),
+        request_id: request_id.map(tidy),
+    });
+    if error.is_transient() {
+        let seconds = header("retry-after").and_then(|text| text.trim().parse().ok());
+        error.retry = Retry::Later(seconds.map(Duration::from_secs));
+    }
+    error
+}
+
+fn denied(Asked { action, container, .. }: Asked<'_>) -> String {
+    let needs = match action {
+        STAT | READ | READ_MANIFEST | LIST | STAT_CONTAINER => "read from",
+        DELETE | REMOVE_SEGMENTS => "delete from",
+        PREPARE => "make",
+        _ => "write to",
+    };
+    format!(
+        "access to the container `{container}` was denied; give the user a role that may {needs} it (mostly `member`), or \
+         an entry in the container's access list"
+    )
+}
+
+fn missing(Asked { action, container, object, host }: Asked<'_>) -> (Kind, String) {
+    match object {
+        Some(object) if matches!(action, STAT | READ | READ_MANIFEST | DELETE | REMOVE_SEGMENTS) => {
+            (Kind::NotFound, format!("there is no object `{object}` in the container `{container}`"))
+        }
+        Some(_) | None => (
+            Kind::ContainerNotFound,
+            format!(
+                "the container `{container}` does not exist at {host}; check `container`, `region` and the project"
+            ),
+        ),
+    }
+}
+
+fn elsewhere(argument: &str, host: &str, headers: &HeaderMap) -> String {
+    let location = headers.get(http::header::LOCATION).and_then(|value| value.to_str().ok());
+    let host_of = |text: &str| Some(url::Url::parse(text).ok()?.origin().ascii_serialization());
+    match location.and_then(host_of) {
+        Some(origin) => format!("{host} sends elsewhere, to {origin}; check `{argument}`"),
+        None => format!("{host} sends elsewhere; check `{argument}`"),
+    }
+}
+
+/// Adds the other side's own message to a sentence.
+fn with(sentence: String, message: Option<String>) -> String {
+    match message {
+        Some(message) => format!("{sentence}: {message}"),
+        None => sentence,
+    }
+}
+
+/// The words of a body: Swift answers with small pages of HTML, or with plain text.
+fn text_of(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let mut words = String::new();
+    let mut in_tag = false;
+    for c in text.chars() {
+        match c {
+            '<' => in_tag = true,
+            '>' if in_tag => {
+                in_tag = false;
+                words.push(' ');
+            }
+            _ if in_tag => {}
+            c => words.push(c),
+        }
+    }
+    words
+}
+
+/// A text of the other side on one line, of bounded length, without a full stop.
+fn tidy(text: &str) -> String {
+    let line = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let line: String = line.collect::<Vec<_>>().join(" ").chars().take(MESSAGE_CHARS_MAX).collect();
+    line.trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swift::{LOG_IN, STORE};
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn swift(action: &'static str, status: u16, body: &str) -> Error {
+        let asked = Asked { action, container: "c", object: Some("o"), host: "swift.example" };
+        let headers = headers(&[("x-trans-id", "tx1"), ("retry-after", "7"), ("x-openstack-request-id", "req-1")]);
+        of_swift(asked, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+    }
+
+    #[test]
+    fn every_refusal_of_swift_has_its_kind() {
+        for (status, body, kind) in [
+            (401, "", Kind::InvalidCredentials),
+            (403, "", Kind::AccessDenied),
+            (404, "", Kind::ContainerNotFound),
+            (408, "", Kind::Timeout),
+            (411, "", Kind::Protocol),
+            (413, "<h1>Too Large</h1>", Kind::TooLarge),
+            (413, "Upload exceeds quota.", Kind::NoSpace),
+            (422, "", Kind::IntegrityMismatch),
+            (429, "", Kind::Throttled),
+            (498, "", Kind::Throttled),
+            (499, "", Kind::Timeout),
+            (501, "", Kind::Unsupported),
+            (503, "", Kind::Unavailable),
+            (507, "", Kind::NoSpace),
+            (409, "", Kind::Unavailable),
+            (400, "", Kind::InvalidRequest),
+            (302, "", Kind::Protocol),
+        ] {
+            let error = swift(STORE, status, body);
+            assert_eq!(error.kind, kind, "{status}");
+            assert_eq!(error.answer.as_ref().unwrap().request_id.as_deref(), Some("req-1"));
+            let pause = if error.is_transient() { Retry::Later(Some(Duration::from_secs(7))) } else { Retry::Never };
+            assert_eq!(error.retry, pause, "{status}");
+        }
+        assert_eq!(swift(STAT, 404, "").kind, Kind::NotFound);
+    }
+
+    #[test]
+    fn a_page_of_html_becomes_a_sentence() {
+        let page = "<html><h1>Bad Request</h1><p>Metadata name\r\ntoo long.</p></html>";
+        assert_eq!(
+            swift(STORE, 400, page).detail,
+            "swift.example refused the request: Bad Request Metadata name too long"
+        );
+        assert!(swift(STORE, 400, &"x".repeat(5000)).detail.len() < 400);
+    }
+
+    #[test]
+    fn every_refusal_of_keystone_says_what_to_check() {
+        let keystone = |status, extra: &[(&'static str, &str)], named, body: &str| {
+            of_keystone(
+                LOG_IN,
+                "k.example",
+                named,
+                StatusCode::from_u16(status).unwrap(),
+                &headers(extra),
+                body.as_bytes(),
+            )
+        };
+        let body =
+            r#"{"error": {"code": 401, "title": "Unauthorized", "message": "The request requires authentication."}}"#;
+        let error = keystone(401, &[("x-openstack-request-id", "req-2")], false, body);
+        assert_eq!((error.kind, error.retry), (Kind::InvalidCredentials, Retry::Never));
+        let answer = error.answer.unwrap();
+        assert_eq!((answer.code.as_deref(), answer.request_id.as_deref()), (Some("Unauthorized"), Some("req-2")));
+        assert!(keystone(401, &[], true, body).detail.contains("role on the project"));
+        assert!(
+            keystone(401, &[("openstack-auth-receipt", "r")], false, body).detail.contains("application credential")
+        );
+        let moved = keystone(301, &[("location", "https://k2.example/v3?token=x")], false, "");
+        assert!(moved.detail.ends_with("to https://k2.example; check `auth_url`"), "{}", moved.detail);
+        assert_eq!(keystone(503, &[], false, "").kind, Kind::Unavailable);
+        assert_eq!(keystone(429, &[], false, "").kind, Kind::Throttled);
+        let refused = keystone(400, &[], false, r#"{"error": {"message": "Expecting to find domain in user."}}"#);
+        assert!(refused.detail.ends_with("refused the log-in: Expecting to find domain in user"), "{}", refused.detail);
+    }
+}

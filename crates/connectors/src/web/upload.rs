@@ -1,0 +1,308 @@
+//! A file to an address that somebody has prepared for it: one `PUT`, and as a whole again after a transient fault.
+//!
+//! Redirects that keep method and body (307, 308) are followed. Headers of the caller are secrets, as for downloads:
+//! they go to the origin that they were meant for and to no other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use http::{Method, StatusCode};
+
+use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, retry_after, shown};
+use crate::error::{Error, Kind, ProviderAnswer, Result, Retry};
+use crate::http::{Answer, Body};
+use crate::retry;
+use crate::s3::xml::{ErrorBody, read_error};
+use crate::secret::Secret;
+use crate::source::{Digests, Source};
+use crate::transfer::{Progress, Receipt};
+
+/// What an error says was being done.
+const ACTION: &str = "uploading the file";
+/// What is read of the source at once.
+const CHUNK_BYTES: u64 = 512 * 1024;
+/// Chunks that are read ahead of the connection.
+const CHUNKS_AHEAD: usize = 2;
+/// What is read of an answer's body.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The longest text of the other side that is passed on.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// A file, and where it is to go.
+#[derive(Debug)]
+pub struct Upload<'a> {
+    /// `http:` or `https:` address. User info becomes basic authentication.
+    pub url: &'a str,
+    /// Headers to send along. A `Content-Type` among them is sent instead of the file's own; an empty one lets none be
+    /// sent. Those that belong to the connection (`Host`, `Content-Length` and such) are left out.
+    pub headers: &'a HeaderMap,
+    /// The file's media type.
+    pub content_type: &'a str,
+    /// The bytes.
+    pub source: Arc<dyn Source>,
+    /// Counts bytes as they are sent.
+    pub progress: Progress,
+}
+
+impl Web {
+    /// Sends a file with `PUT` and tells what the answer proves: `crc32c`, `sha256` or `md5` when it repeats that
+    /// digest of the bytes, else `status`, which is its word for it alone.
+    ///
+    /// # Errors
+    /// Those of [`Client::send`](crate::http::Client::send); [`Kind::InvalidRequest`] for what is no `http:` or
+    /// `https:` address; [`Kind::IntegrityMismatch`] when the answer tells another digest; by the status of the answer
+    /// or the code in it [`Kind::AccessDenied`], [`Kind::InvalidCredentials`], [`Kind::NotFound`],
+    /// [`Kind::ContainerNotFound`], [`Kind::TooLarge`], [`Kind::NoSpace`], [`Kind::Throttled`], [`Kind::Unavailable`].
+    pub async fn put(&self, upload: &Upload<'_>) -> Result<Receipt> {
+        let asked = Target::new(read_url(upload.url).map_err(while_uploading)?, upload.headers);
+        let secrets = secrets(upload);
+        let sent = retry::request(self.tries, |_| self.put_once(asked.clone(), upload)).await;
+        sent.map_err(|error| error.without(&secrets))
+    }
+
+    async fn put_once(&self, mut target: Target, upload: &Upload<'_>) -> Result<Receipt> {
+        for _ in 0..=REDIRECTS_MAX {
+            let counted = Arc::<AtomicU64>::default();
+            let request = request(&target, upload, &counted)?;
+            let answered = self.client.send(request, ACTION).await;
+            let received = match answered {
+                Ok(response) if response.status().is_success() => receipt(&target, &response, upload),
+                Ok(response) if matches!(response.status().as_u16(), 307 | 308) => {
+                    upload.progress.take_back(counted.swap(0, Ordering::Relaxed));
+                    target = target.redirected(&response).map_err(while_uploading)?;
+                    continue;
+                }
+                Ok(response) => Err(refusal(&target, response).await),
+                Err(error) => Err(error),
+            };
+            if received.is_err() {
+                upload.progress.take_back(counted.swap(0, Ordering::Relaxed));
+            }
+            return received;
+        }
+        Err(Error::new(Kind::Protocol, ACTION, format!("the URL redirects more than {REDIRECTS_MAX} times")))
+    }
+}
+
+fn while_uploading(mut error: Error) -> Error {
+    error.action = ACTION;
+    error
+}
+
+/// What the other side is told and may repeat.
+fn secrets(upload: &Upload<'_>) -> Vec<Secret> {
+    let url = read_url(upload.url).ok();
+    let query = url.as_ref().and_then(|url| url.query()).unwrap_or_default();
+    let raw = query.split('&').filter_map(|pair| pair.split_once('=').map(|(_, value)| value.to_owned()));
+    let plain = url.iter().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
+    let users = url.iter().flat_map(|url| [url.username(), url.password().unwrap_or_default()]).map(str::to_owned);
+    let headers = upload.headers.values().map(|value| disposition::text(value.as_bytes()));
+    let texts = std::iter::once(query.to_owned()).chain(raw).chain(plain).chain(users).chain(headers);
+    texts.map(Secret::new).collect()
+}
+
+fn request(target: &Target, upload: &Upload<'_>, counted: &Arc<AtomicU64>) -> Result<http::Request<Body>> {
+    let size = upload.source.size();
+    let mut request = http::Request::builder().method(Method::PUT).uri(target.url.as_str()).body(()).map_err(|_| {
+        let detail = "the URL cannot be used: it is too long or its host is malformed";
+        Error::new(Kind::InvalidRequest, ACTION, detail)
+    })?;
+    let headers = request.headers_mut();
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    if let Ok(own) = HeaderValue::from_str(upload.content_type) {
+        headers.insert(CONTENT_TYPE, own);
+    }
+    for name in target.headers.keys() {
+        headers.remove(name);
+    }
+    for (name, value) in &target.headers {
+        headers.append(name, value.clone());
+    }
+    if headers.get(CONTENT_TYPE).is_some_and(HeaderValue::is_empty) {
+        headers.remove(CONTENT_TYPE);
+    }
+    // The library leaves a length of 0 out, and servers insist on it.
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+    let body = if size == 0 { Body::empty() } else { Body::stream(size, bytes(upload, counted)) };
+    Ok(request.map(|()| body))
+}
+
+/// All bytes of the source, counted when they are handed to the connection.
+fn bytes(upload: &Upload<'_>, counted: &Arc<AtomicU64>) -> crate::ByteStream {
+    let (source, size) = (Arc::clone(&upload.source), upload.source.size());
+    let (progress, counted) = (upload.progress.clone(), Arc::clone(counted));
+    let pieces = (0..size).step_by(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX));
+    let read = move |offset: u64| {
+        let source = Arc::clone(&source);
+        let length = usize::try_from(CHUNK_BYTES.min(size - offset)).unwrap_or(usize::MAX);
+        async move { source.read_at(offset, length).await }
+    };
+    let read = stream::iter(pieces).map(read).buffered(CHUNKS_AHEAD);
+    read.inspect_ok(move |chunk| {
+        counted.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        progress.add(chunk.len() as u64);
+    })
+    .boxed()
+}
+
+fn receipt(target: &Target, response: &http::Response<Answer>, upload: &Upload<'_>) -> Result<Receipt> {
+    let headers = response.headers();
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let version = ["x-amz-version-id", "x-goog-generation", "x-ms-version-id"].into_iter().find_map(text);
+    Ok(Receipt {
+        location: shown(&target.url),
+        etag: text(ETAG.as_str()).map(|etag| etag.trim_matches('"').to_owned()).filter(|etag| !etag.is_empty()),
+        version: version.filter(|version| *version != "null").map(str::to_owned),
+        verified: verified(headers, &upload.source.digests())?.to_owned(),
+        ..Receipt::default()
+    })
+}
+
+/// Compares what the answer tells of the bytes with the bytes: the strongest proof first.
+///
+/// # Source
+/// Amazon S3 API Reference, `PutObject`; Google Cloud Storage XML API, `x-goog-hash`; Azure, `Put Blob` (`Content-MD5`);
+/// OpenStack Swift API, "Create or replace object" (`ETag`).
+fn verified(headers: &HeaderMap, digests: &Digests) -> Result<&'static str> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let google: Vec<&str> = headers
+        .get_all("x-goog-hash")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    let google = |name: &str| google.iter().find_map(|hash| hash.trim().strip_prefix(name)?.strip_prefix('='));
+    let crc32c = BASE64.encode(digests.crc32c.to_be_bytes());
+    for (told, expected, name) in [
+        (text("x-amz-checksum-crc32c").or(google("crc32c")), crc32c, "crc32c"),
+        (text("x-amz-checksum-sha256"), BASE64.encode(digests.sha256), "sha256"),
+        (text("content-md5").or(google("md5")), BASE64.encode(digests.md5), "md5"),
+    ] {
+        match told {
+            Some(told) if told == expected => return Ok(name),
+            Some(_) => return Err(mismatch()),
+            None => {}
+        }
+    }
+    // An `ETag` is whatever the server likes; where it is known to be an MD5, another one is a fault.
+    let etag = text("etag").map(|etag| etag.trim_matches('"').to_ascii_lowercase()).unwrap_or_default();
+    if etag == hex::encode(digests.md5) {
+        return Ok("md5");
+    }
+    let is_md5_there =
+        ["x-amz-request-id", "x-trans-id", "x-openstack-request-id"].into_iter().any(|it| text(it).is_some());
+    let is_encrypted = text("x-amz-server-side-encryption-customer-algorithm").is_some()
+        || text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"));
+    let has_its_form = etag.len() == 32 && etag.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if is_md5_there && has_its_form && !is_encrypted { Err(mismatch()) } else { Ok("status") }
+}
+
+fn mismatch() -> Error {
+    Error::new(Kind::IntegrityMismatch, ACTION, "the bytes did not arrive as they were sent")
+}
+
+/// Makes an error of an answer that is no success.
+async fn refusal(target: &Target, response: http::Response<Answer>) -> Error {
+    let (head, answer) = response.into_parts();
+    let body = answer.bytes(ANSWER_BYTES_MAX).await.unwrap_or_default();
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let said = read_error(&body).unwrap_or_default();
+    let code = said.code.clone().or_else(|| header("x-ms-error-code")).map(|code| tidy(&code));
+    let ids = ["x-amz-request-id", "x-ms-request-id", "x-guploader-uploadid", "x-trans-id", "x-request-id"];
+    let request_id = ids.into_iter().find_map(header).or_else(|| said.request_id.clone()).map(|id| tidy(&id));
+    let place = header(LOCATION.as_str()).and_then(|place| target.url.join(&place).ok()).map(|url| shown(&url));
+    let (kind, advice) = code
+        .as_deref()
+        .and_then(|code| by_code(code, &said, target))
+        .unwrap_or_else(|| by_status(head.status, place.as_deref(), target));
+    let words = said.message.as_deref().map(tidy).filter(|words| !words.is_empty());
+    let words = words.map(|words| format!(": {words}")).unwrap_or_default();
+    let retry = match kind.retry() {
+        Retry::Later(_) => Retry::Later(retry_after(&head.headers)),
+        Retry::Never => Retry::Never,
+    };
+    let answer = ProviderAnswer { status: Some(head.status.as_u16()), code, request_id };
+    Error::new(kind, ACTION, format!("{advice}{words}")).answered(answer).retrying(retry)
+}
+
+/// What a code of S3, Google Cloud Storage or Azure means for a `PUT` to a signed address.
+fn by_code(code: &str, said: &ErrorBody, target: &Target) -> Option<(Kind, String)> {
+    let is_late = said.message.as_deref().is_some_and(|words| words.to_ascii_lowercase().contains("expired"));
+    let (kind, advice) = match code {
+        "AccessDenied" | "ExpiredToken" | "RequestExpired" if is_late || code != "AccessDenied" => {
+            (Kind::AccessDenied, "the URL has expired; make a new one".to_owned())
+        }
+        "SignatureDoesNotMatch" | "AuthenticationFailed" => {
+            (Kind::InvalidCredentials, format!("the URL's signature does not fit; {}", to_sign(target)))
+        }
+        "NoSuchBucket" | "ContainerNotFound" => {
+            (Kind::ContainerNotFound, "the bucket or container in the URL does not exist".to_owned())
+        }
+        "EntityTooLarge" | "RequestBodyTooLarge" | "MaxMessageLengthExceeded" => {
+            (Kind::TooLarge, "the file is larger than the other side takes".to_owned())
+        }
+        "BadDigest" | "InvalidDigest" | "Md5Mismatch" | "XAmzContentChecksumMismatch" | "XAmzContentSHA256Mismatch" => {
+            let detail = "the bytes do not fit the checksum in `headers`, or were altered on their way";
+            (Kind::IntegrityMismatch, detail.to_owned())
+        }
+        "MissingRequiredHeader" => {
+            let detail = "a header is missing; add it to `headers` (Azure wants `x-ms-blob-type: BlockBlob`)";
+            (Kind::InvalidRequest, detail.to_owned())
+        }
+        "RequestTimeout" | "OperationTimedOut" => (Kind::Timeout, "the other side waited too long".to_owned()),
+        "SlowDown" | "ServerBusy" | "TooManyRequests" => {
+            (Kind::Throttled, "the other side asks to slow down".to_owned())
+        }
+        "InternalError" | "ServiceUnavailable" => (Kind::Unavailable, "the other side failed".to_owned()),
+        "QuotaExceeded" | "InsufficientStorage" => (Kind::NoSpace, "the other side has no space left".to_owned()),
+        _ => return None,
+    };
+    Some((kind, advice))
+}
+
+/// Says what a signature must have been made for, without showing a value.
+fn to_sign(target: &Target) -> String {
+    let mut names: Vec<&str> = target.headers.keys().map(http::HeaderName::as_str).collect();
+    if !names.contains(&CONTENT_TYPE.as_str()) {
+        names.push(CONTENT_TYPE.as_str());
+    }
+    let names = names.join(", ");
+    format!("sign it for PUT, and for the headers that are sent with it ({names})")
+}
+
+fn by_status(status: StatusCode, place: Option<&str>, target: &Target) -> (Kind, String) {
+    let advice = format!("it may have expired, or its signature does not fit: {}", to_sign(target));
+    let advice = advice.as_str();
+    let (kind, advice) = match status.as_u16() {
+        300..=399 => {
+            let place = place.unwrap_or("somewhere else");
+            let detail = format!("the URL answers {status} and leads to {place}; a PUT follows 307 and 308 only");
+            return (Kind::Protocol, format!("{detail}, so give the final URL"));
+        }
+        401 => (Kind::InvalidCredentials, advice),
+        403 => (Kind::AccessDenied, advice),
+        404 | 410 => (Kind::NotFound, "check that the place in the URL exists"),
+        405 | 501 => (Kind::Unsupported, "it does not take PUT"),
+        408 => (Kind::Timeout, "it waited too long"),
+        412 => (Kind::InvalidRequest, "a condition in `headers` does not hold"),
+        413 => (Kind::TooLarge, "the file is larger than it takes"),
+        425 | 429 => (Kind::Throttled, "it asks for fewer requests"),
+        507 => (Kind::NoSpace, "it has no space left"),
+        500.. => (Kind::Unavailable, "the server behind it has a problem"),
+        _ => (Kind::InvalidRequest, "check the URL and `headers`"),
+    };
+    (kind, format!("the URL answers {status}; {advice}"))
+}
+
+/// The other side's text on one line, of bounded length, without a full stop.
+fn tidy(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
+    line.trim().trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests;

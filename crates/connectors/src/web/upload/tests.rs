@@ -1,0 +1,70 @@
+//! What answers prove, and what refusals mean.
+
+use http::HeaderName;
+
+use super::*;
+
+fn told(fields: &[(&'static str, String)]) -> Result<&'static str> {
+    let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+    verified(&fields.collect(), &Digests::of(b"x"))
+}
+
+#[test]
+fn an_answer_proves_what_it_repeats() {
+    let digests = Digests::of(b"x");
+    let crc32c = BASE64.encode(digests.crc32c.to_be_bytes());
+    let (md5, hex) = (BASE64.encode(digests.md5), format!("\"{}\"", hex::encode(digests.md5)));
+    let wrong = BASE64.encode([0; 16]);
+    assert_eq!(told(&[]).unwrap(), "status");
+    assert_eq!(told(&[("x-amz-checksum-crc32c", crc32c.clone()), ("etag", hex.clone())]).unwrap(), "crc32c");
+    assert_eq!(told(&[("x-amz-checksum-sha256", BASE64.encode(digests.sha256))]).unwrap(), "sha256");
+    assert_eq!(told(&[("x-goog-hash", format!("crc32c={crc32c}, md5={wrong}"))]).unwrap(), "crc32c");
+    assert_eq!(told(&[("x-goog-hash", format!("md5={md5}"))]).unwrap(), "md5");
+    assert_eq!(told(&[("content-md5", md5), ("etag", "\"0x8D\"".to_owned())]).unwrap(), "md5");
+    assert_eq!(told(&[("etag", hex)]).unwrap(), "md5");
+    for name in ["content-md5", "x-amz-checksum-crc32c", "x-amz-checksum-sha256"] {
+        assert_eq!(told(&[(name, wrong.clone())]).unwrap_err().kind, Kind::IntegrityMismatch, "{name}");
+    }
+}
+
+#[test]
+fn an_etag_counts_as_md5_only_where_it_is_one() {
+    let etag = ("etag", format!("\"{}\"", hex::encode([0; 16])));
+    let s3 = ("x-amz-request-id", "tx1".to_owned());
+    assert_eq!(told(std::slice::from_ref(&etag)).unwrap(), "status", "any server may have such a mark");
+    assert_eq!(told(&[etag.clone(), s3.clone()]).unwrap_err().kind, Kind::IntegrityMismatch);
+    assert_eq!(told(&[etag.clone(), ("x-trans-id", "tx".to_owned())]).unwrap_err().kind, Kind::IntegrityMismatch);
+    let encrypted = ("x-amz-server-side-encryption", "aws:kms".to_owned());
+    assert_eq!(told(&[etag, s3.clone(), encrypted]).unwrap(), "status");
+    assert_eq!(told(&[("etag", "\"opaque\"".to_owned()), s3]).unwrap(), "status");
+}
+
+#[test]
+fn refusals_are_told_apart() {
+    let target = Target::new(read_url("https://h.example/a?q").unwrap(), &HeaderMap::new());
+    let of = |code: &str, message: &str| {
+        let said = ErrorBody { message: Some(message.to_owned()), ..ErrorBody::default() };
+        by_code(code, &said, &target).map(|(kind, _)| kind)
+    };
+    assert_eq!(of("AccessDenied", "Request has expired"), Some(Kind::AccessDenied));
+    assert_eq!(of("AccessDenied", "no"), None, "the status tells the rest");
+    assert_eq!(of("SignatureDoesNotMatch", ""), Some(Kind::InvalidCredentials));
+    assert_eq!(of("RequestBodyTooLarge", ""), Some(Kind::TooLarge));
+    assert_eq!(of("MissingRequiredHeader", ""), Some(Kind::InvalidRequest));
+    assert_eq!(of("ServerBusy", ""), Some(Kind::Throttled));
+    for (status, kind) in [
+        (301, Kind::Protocol),
+        (401, Kind::InvalidCredentials),
+        (403, Kind::AccessDenied),
+        (404, Kind::NotFound),
+        (405, Kind::Unsupported),
+        (409, Kind::InvalidRequest),
+        (413, Kind::TooLarge),
+        (429, Kind::Throttled),
+        (502, Kind::Unavailable),
+        (507, Kind::NoSpace),
+    ] {
+        let (found, words) = by_status(StatusCode::from_u16(status).unwrap(), None, &target);
+        assert!(found == kind && words.contains(&status.to_string()), "{words}");
+    }
+}
