@@ -36,6 +36,9 @@ def request(method, path, body=None, **headers):
         return answer.headers, json.loads(text) if text else None
 
 
+# Names arrive as they are: the library beneath would take `a/../b` for `b`.
+quote, dots = swiftclient.client.quote, {".": "%2E", "..": "%2E%2E"}
+swiftclient.client.quote = lambda *what: "/".join(dots.get(part, part) for part in quote(*what).split("/"))
 swift = connection()
 result = None
 exec(sys.argv[1])

@@ -18,7 +18,7 @@ fn args(more: Value) -> RawArgs {
 
 fn faults(mut args: RawArgs) -> Vec<String> {
     let prepared = operations::find("export/azure/blob").unwrap().prepare(&mut args);
-    prepared.map_or_else(|faults| faults.0.into_keys().collect(), |warnings| warnings)
+    prepared.unwrap_or_else(|faults| faults.0.into_keys().collect())
 }
 
 #[test]
@@ -35,9 +35,14 @@ fn every_argument_of_the_contract_is_taken() {
 
 #[test]
 fn what_is_missing_or_excluded_is_said_all_at_once() {
-    assert_eq!(faults(RawArgs::new()), ["container", "storage_account"]);
-    let bad = json!({ "storage_access_key": "", "blob": "a", "blob_prefix": "b", "metadata": { "a-b": "", "k": "ü" } });
-    assert_eq!(faults(args(bad)), ["blob_prefix", "metadata.a-b", "metadata.k", "storage_access_key"]);
+    assert_eq!(faults(RawArgs::new()), ["container", "storage_access_key", "storage_account"]);
+    let bad =
+        json!({ "storage_access_key": "", "blob": "a", "blob_prefix": "b", "metadata": { "a-b": "", "good": "" } });
+    assert_eq!(faults(args(bad)), ["blob_prefix", "metadata.a-b", "storage_access_key"]);
+    for (key, value) in [("k", "ü"), ("k", "a\nx-ms-x: y"), ("1k", ""), ("", "")] {
+        let bad = json!({ "metadata": { key: value } });
+        assert_eq!(faults(args(bad)), [format!("metadata.{key}")]);
+    }
     assert_eq!(faults(args(json!({ "sas_token": "s" }))), ["sas_token"]);
 }
 

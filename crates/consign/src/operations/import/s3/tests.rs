@@ -75,7 +75,10 @@ fn a_key_or_a_prefix_is_asked_for() {
         let mut args = json!({ "bucket": "b", "region": "r", "access_key_id": "k", "secret_access_key": "s" });
         args.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let Value::Object(mut args) = args else { panic!("arguments are an object") };
-        operations::find("import/s3").unwrap().prepare(&mut args).map_or_else(|f| f.0.into_keys().collect(), |w| w)
+        operations::find("import/s3")
+            .unwrap()
+            .prepare(&mut args)
+            .unwrap_or_else(|faults| faults.0.into_keys().collect())
     };
     assert_eq!(faults(&json!({ "key": "a", "filename": "b" })), Vec::<String>::new());
     assert_eq!(faults(&json!({ "key_prefix": "a/", "key": "" })), Vec::<String>::new());
