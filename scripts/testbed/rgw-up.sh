@@ -56,6 +56,9 @@ keyring = $dir/keyring
 debug ms = 0
 [mon]
 mon data = $dir/mon
+# A developer's disk is often nearly full: what matters here is only that some hundred MiB are left.
+mon data avail warn = 2
+mon data avail crit = 1
 [osd]
 osd data = $dir/osd
 osd objectstore = bluestore

@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn record(lines: &[Line]) -> String {
-        lines.iter().map(|line| format!("{}\n", serde_json::to_string(line).unwrap())).collect()
+        lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect()
     }
 
     fn whole() -> Vec<Line> {
@@ -273,7 +273,7 @@ mod tests {
     fn a_real_server_counts_most() {
         let acl = Row::Argument { name: "acl".to_owned(), form: Form::Single };
         let practice = line(Standing::Practice, acl.clone(), Cell::Shown);
-        let text = document(&read(&record(&[practice.clone()])).unwrap()).unwrap();
+        let text = document(&read(&record(std::slice::from_ref(&practice))).unwrap()).unwrap();
         assert!(text.contains("| `acl` | ○<sup>1</sup> |  |"), "{text}");
         let real = line(Standing::Real, acl, Cell::Shown);
         let text = document(&read(&record(&[practice, real])).unwrap()).unwrap();

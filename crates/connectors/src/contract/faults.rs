@@ -127,11 +127,26 @@ async fn refused_now_and_then(fixture: &dyn Fixture, status: u16) -> Outcome {
     let connector = through(fixture, wire.as_ref(), fixture.limits())?;
     let attempt = Attempt::of(format!("{}refused-{status}", fixture.prefix()), source(2 * many_parts(fixture), 53));
     wire.answer_every(5, status, RETRY_AFTER);
-    let began = Instant::now();
     attempt.put(connector.as_ref()).await.must(&attempt.name);
     assert!(wire.answered() > 0, "nothing was refused");
-    assert!(began.elapsed() >= RETRY_AFTER, "Retry-After was not kept");
     wire.heal();
+    attempt.is_whole(fixture, connector.as_ref()).await;
+    delete(connector.as_ref(), &attempt.name).await;
+
+    // One request is refused; it comes again when it was asked to, and not before.
+    let attempt = Attempt::of(format!("{}asked-{status}", fixture.prefix()), source(1000, 54));
+    wire.answer_every(1, status, RETRY_AFTER);
+    let refused_once = async {
+        while wire.answered() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        wire.heal();
+        Instant::now()
+    };
+    let (ended, refused) = futures_util::join!(attempt.put(connector.as_ref()), refused_once);
+    ended.must(&attempt.name);
+    // The refusal is seen a moment after it was sent.
+    assert!(refused.elapsed() + Duration::from_millis(100) >= RETRY_AFTER, "Retry-After was not kept");
     attempt.is_whole(fixture, connector.as_ref()).await;
     delete(connector.as_ref(), &attempt.name).await;
     Ok(())

@@ -218,7 +218,7 @@ async fn refusal(target: &Target, response: http::Response<Answer>) -> Error {
     let (kind, advice) = code
         .as_deref()
         .and_then(|code| by_code(code, &said, target))
-        .unwrap_or_else(|| by_status(head.status, place.as_deref()));
+        .unwrap_or_else(|| by_status(head.status, place.as_deref(), target));
     let words = said.message.as_deref().map(tidy).filter(|words| !words.is_empty());
     let words = words.map(|words| format!(": {words}")).unwrap_or_default();
     let retry = match kind.retry() {
@@ -236,7 +236,9 @@ fn by_code(code: &str, said: &ErrorBody, target: &Target) -> Option<(Kind, Strin
         "AccessDenied" | "ExpiredToken" | "RequestExpired" if is_late || code != "AccessDenied" => {
             (Kind::AccessDenied, "the URL has expired; make a new one".to_owned())
         }
-        "SignatureDoesNotMatch" | "AuthenticationFailed" => (Kind::InvalidCredentials, misfit(target)),
+        "SignatureDoesNotMatch" | "AuthenticationFailed" => {
+            (Kind::InvalidCredentials, format!("the URL's signature does not fit; {}", to_sign(target)))
+        }
         "NoSuchBucket" | "ContainerNotFound" => {
             (Kind::ContainerNotFound, "the bucket or container in the URL does not exist".to_owned())
         }
@@ -263,17 +265,18 @@ fn by_code(code: &str, said: &ErrorBody, target: &Target) -> Option<(Kind, Strin
 }
 
 /// Says what a signature must have been made for, without showing a value.
-fn misfit(target: &Target) -> String {
+fn to_sign(target: &Target) -> String {
     let mut names: Vec<&str> = target.headers.keys().map(http::HeaderName::as_str).collect();
     if !names.contains(&CONTENT_TYPE.as_str()) {
         names.push(CONTENT_TYPE.as_str());
     }
     let names = names.join(", ");
-    format!("the URL's signature does not fit; sign it for PUT and for the headers that are sent ({names})")
+    format!("sign it for PUT, and for the headers that are sent with it ({names})")
 }
 
-fn by_status(status: StatusCode, place: Option<&str>) -> (Kind, String) {
-    let advice = "it may have expired, or be signed for another method than PUT";
+fn by_status(status: StatusCode, place: Option<&str>, target: &Target) -> (Kind, String) {
+    let advice = format!("it may have expired, or its signature does not fit: {}", to_sign(target));
+    let advice = advice.as_str();
     let (kind, advice) = match status.as_u16() {
         300..=399 => {
             let place = place.unwrap_or("somewhere else");

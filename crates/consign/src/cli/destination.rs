@@ -147,8 +147,12 @@ fn mark(step: &Step) -> &'static str {
 }
 
 fn show_grant(head: &str, grant: &Grant) {
-    let mut names: Vec<&str> = grant.rights.iter().map(|right| right.name.as_str()).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for right in &grant.rights {
+        if !names.contains(&right.name.as_str()) {
+            names.push(&right.name);
+        }
+    }
     print::line(format!("{head} {}\n", names.join(", ")));
     for line in grant.grant.lines() {
         print::line(format!("    {line}"));

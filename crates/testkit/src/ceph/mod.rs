@@ -86,7 +86,8 @@ impl Ceph {
         self.s3api(&format!("s3.create_bucket(Bucket={name:?})")).await.map(drop)
     }
 
-    /// What the server itself keeps about an object: `attrs` proves encryption and headers, `size` the length.
+    /// What the server itself keeps about an object: `attrs` proves encryption and headers, `size` the length. It encrypts
+    /// every object; `user.rgw.x-amz-server-side-encryption` is there when it was asked to.
     ///
     /// # Errors
     /// When there is no such object.
@@ -151,6 +152,7 @@ result = s3.get_object(Bucket='testkit-round-trip', Key='a/ü +.bin')['Body'].re
         let stat = ceph.object_stat("testkit-round-trip", "a/ü +.bin").await.unwrap();
         assert_eq!(stat["size"], 5);
         assert_eq!(stat["attrs"]["user.rgw.crypt.mode"], "RGW-AUTO", "{stat}");
+        assert_eq!(stat["attrs"]["user.rgw.x-amz-server-side-encryption"], "AES256", "{stat}");
         assert!(ceph.object_stat("testkit-round-trip", "nothing").await.is_err());
     }
 

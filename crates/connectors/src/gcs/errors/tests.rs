@@ -1,3 +1,5 @@
+//! Refusals as Google writes them, and what becomes of them.
+
 use super::*;
 
 fn head(status: u16, headers: &[(&str, &str)]) -> Parts {

@@ -64,7 +64,7 @@ fn refusals_are_told_apart() {
         (502, Kind::Unavailable),
         (507, Kind::NoSpace),
     ] {
-        let (found, words) = by_status(StatusCode::from_u16(status).unwrap(), None);
+        let (found, words) = by_status(StatusCode::from_u16(status).unwrap(), None, &target);
         assert!(found == kind && words.contains(&status.to_string()), "{words}");
     }
 }

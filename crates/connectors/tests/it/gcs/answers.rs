@@ -237,14 +237,14 @@ async fn tokens_are_renewed_once() {
 #[tokio::test]
 async fn the_token_endpoint_may_stumble() {
     let asked = AtomicUsize::new(0);
-    let tokens = Scripted::start(move |request| match asked.fetch_add(1, Ordering::Relaxed) {
-        0 => answer(503, &[], "{\"error\": \"internal_failure\"}"),
-        _ => {
-            let form = String::from_utf8_lossy(request.body());
-            let grant = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=ey";
-            assert!(form.starts_with(grant), "{form}");
-            answer(200, &[], "{\"access_token\": \"t\", \"expires_in\": 3599}")
+    let tokens = Scripted::start(move |request| {
+        if asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            return answer(503, &[], "{\"error\": \"internal_failure\"}");
         }
+        let form = String::from_utf8_lossy(request.body());
+        let grant = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=ey";
+        assert!(form.starts_with(grant), "{form}");
+        answer(200, &[], "{\"access_token\": \"t\", \"expires_in\": 3599}")
     });
     let tokens = tokens.await;
     let (_server, config) = server(|_| answer(404, &[], "")).await;
@@ -315,7 +315,12 @@ async fn names_that_cannot_be_are_refused_before_anything_is_sent() {
     assert_eq!(server.seen().len(), 0);
     for bucket in ["", "gs://b", "..", "a/b"] {
         let config = Config { bucket: bucket.to_owned(), ..config.clone() };
-        let made = connectors::gcs::Gcs::new(&config, crate::client(&LIMITS).unwrap(), &Default::default(), LIMITS);
+        let made = connectors::gcs::Gcs::new(
+            &config,
+            crate::client(&LIMITS).unwrap(),
+            &connectors::gcs::Tokens::default(),
+            LIMITS,
+        );
         assert_eq!(made.unwrap_err().kind, Kind::InvalidRequest);
     }
 }

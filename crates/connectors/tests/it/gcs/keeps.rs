@@ -73,9 +73,9 @@ impl Fixture for Bed {
         }
         match who {
             Who::Owner => {}
-            Who::UnknownKey => config.client_email = "nobody@elsewhere.example".to_owned(),
+            Who::UnknownKey => "nobody@elsewhere.example".clone_into(&mut config.client_email),
             Who::WrongSecret => config.private_key = self.gcs.unknown_private_key.as_str().into(),
-            Who::MissingContainer => config.bucket = "no-such-bucket-here".to_owned(),
+            Who::MissingContainer => "no-such-bucket-here".clone_into(&mut config.bucket),
             Who::Reader => config.client_email.clone_from(&self.reader),
         }
         Ok(Box::new(Gcs::new(&config, client(&limits).unwrap(), &self.tokens, limits).unwrap()))

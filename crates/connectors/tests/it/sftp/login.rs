@@ -20,7 +20,7 @@ async fn delivers(sshd: &Sshd, config: Config, argument: &str) {
     for (form, size) in [(Form::Single, 100), (Form::Parts, 3 * MIB)] {
         let place = folder.join(format!("{size}"));
         let put = contract::put(&connector, &place.display().to_string(), &source(size, 1)).await;
-        put.unwrap_or_else(|error| panic!("{argument}: {error:?}"));
+        assert!(put.is_ok(), "{argument}: {put:?}");
         assert!(fs::read(place).unwrap() == contract::bytes(size, 1), "{argument}: other bytes arrived");
         conformance::argument(&openssh(sshd), argument, form, Cell::Shown);
     }

@@ -12,6 +12,7 @@ use crate::secret::Secret;
 
 /// Reaches one container.
 #[derive(Deserialize, JsonSchema, Validate)]
+#[expect(clippy::struct_field_names, reason = "they are the arguments of the contract")]
 pub(in crate::operations) struct Account {
     /// Name of the storage account.
     #[garde(length(min = 1, max = 255))]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::given;
 use crate::error::Faults;
+use crate::operations::permissions::shell_word;
 use crate::secret::Secret;
 
 /// Reaches one bucket.
@@ -41,6 +42,13 @@ impl Account {
         if self.private_key.expose().is_empty() {
             faults.add("private_key", "The private_key field is required.");
         }
+    }
+
+    /// A command that grants the service account a role on the bucket.
+    pub(in crate::operations) fn granting(&self, role: &str) -> String {
+        let bucket = shell_word(&format!("gs://{}", self.bucket));
+        let member = shell_word(&format!("serviceAccount:{}", self.client_email));
+        format!("gcloud storage buckets add-iam-policy-binding {bucket} --member={member} --role=roles/{role}")
     }
 
     /// Reaches the bucket.

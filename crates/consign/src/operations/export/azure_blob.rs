@@ -98,6 +98,12 @@ impl ToStorage for ExportAzureBlob {
 
     fn permissions(Args { account, .. }: &Args) -> Option<Permissions> {
         let config = account.config();
+        if config.key.is_some() {
+            let account = shell_word(&config.account);
+            let grant = format!("az storage account update --name {account} --allow-shared-key-access true");
+            let rights = vec![Right::new(Name::Write, "access with the key of the storage account")];
+            return Some(Permissions { needed: Grant { rights, grant }, extras: None });
+        }
         let extras = [
             (Name::Stat, "read (r)"),
             (Name::Read, "read (r)"),
@@ -105,13 +111,13 @@ impl ToStorage for ExportAzureBlob {
             (Name::Delete, "delete (d)"),
         ];
         Some(Permissions {
-            needed: grant(&config, "w", &[(Name::Write, "write (w)")]),
+            needed: grant(&config, "w", &[(Name::Write, "write (w)"), (Name::Replace, "write (w)")]),
             extras: Some(grant(&config, "rwdl", &extras)),
         })
     }
 }
 
-/// Rights as letters of a token, and the command that makes one. A key of the account may do all of it.
+/// Rights as letters of a token, and the command that makes one.
 ///
 /// # Source
 /// Azure documentation, "Create a service SAS: Specify permissions", and the reference of `az storage container

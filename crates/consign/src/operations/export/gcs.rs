@@ -11,7 +11,9 @@ use super::naming::{self, Naming};
 use crate::error::Faults;
 use crate::operations::account::gcs::Account;
 use crate::operations::arguments::With;
+use crate::operations::permissions::{Grant, Permissions, Right};
 use crate::operations::storage::{Destination, ToStorage};
+use crate::operations::trial::Name;
 
 /// The operation `export/google-cloud-storage`; its manual stands on [`Own`], where OpenAPI and the manual find it.
 pub(super) struct ExportGcs;
@@ -65,6 +67,28 @@ impl ToStorage for ExportGcs {
         Ok(Destination {
             connector: Arc::new(account.connector(network)?),
             naming: Naming::object(own.file.clone(), own.file_prefix.clone()),
+        })
+    }
+
+    /// # Source
+    /// Cloud Storage documentation, "IAM permissions for JSON methods" and "IAM roles for Cloud Storage".
+    fn permissions(Args { account, .. }: &Args) -> Option<Permissions> {
+        let extras = [
+            (Name::Replace, "storage.objects.delete"),
+            (Name::Stat, "storage.objects.get"),
+            (Name::Read, "storage.objects.get"),
+            (Name::List, "storage.objects.list"),
+            (Name::Delete, "storage.objects.delete"),
+        ];
+        Some(Permissions {
+            needed: Grant {
+                rights: vec![Right::new(Name::Write, "storage.objects.create")],
+                grant: account.granting("storage.objectCreator"),
+            },
+            extras: Some(Grant {
+                rights: extras.into_iter().map(|(step, right)| Right::new(step, right)).collect(),
+                grant: account.granting("storage.objectUser"),
+            }),
         })
     }
 }

@@ -79,12 +79,12 @@ mod tests {
     fn faults(args: Value) -> Vec<String> {
         let Value::Object(mut args) = args else { panic!("arguments are an object") };
         let prepared = operations::find("import/azure/blob").unwrap().prepare(&mut args);
-        prepared.map_or_else(|faults| faults.0.into_keys().collect(), |warnings| warnings)
+        prepared.unwrap_or_else(|faults| faults.0.into_keys().collect())
     }
 
     #[test]
     fn one_blob_or_a_prefix_and_one_credential_are_wanted() {
-        assert_eq!(faults(json!({})), ["container", "storage_account"]);
+        assert_eq!(faults(json!({})), ["blob", "container", "storage_access_key", "storage_account"]);
         let base = json!({ "storage_account": "a", "container": "c" });
         let with = |more: Value| {
             let mut all = base.clone();

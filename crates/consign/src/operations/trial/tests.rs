@@ -333,3 +333,36 @@ async fn a_destination_that_cannot_be_made_is_a_step() {
     assert!(report.steps[1..].iter().all(|step| step.status == Status::Skipped));
     assert!(report.permissions.is_some());
 }
+
+/// Arguments of each export to a storage, as little as it takes.
+fn least() -> Vec<Value> {
+    vec![
+        json!({"operation": "export/s3", "bucket": "b", "region": "r", "access_key_id": "k",
+            "secret_access_key": "canary-secret"}),
+        json!({"operation": "export/azure/blob", "storage_account": "a", "container": "c", "sas_token": "canary-secret"}),
+        json!({"operation": "export/azure/blob", "storage_account": "a", "container": "c",
+            "storage_access_key": "canary-secret"}),
+        json!({"operation": "export/google-cloud-storage", "project_id": "p", "bucket": "b",
+            "client_email": "me@p.iam.gserviceaccount.com", "private_key": "canary-secret"}),
+        json!({"operation": "export/openstack", "auth_url": "k", "username": "u", "password": "canary-secret",
+            "region": "r", "container": "c"}),
+        json!({"operation": "export/sftp", "host": "h", "username": "u", "password": "canary-secret"}),
+        json!({"operation": "export/sftp", "host": "h", "username": "u", "password": "canary-secret", "path": "/a b"}),
+    ]
+}
+
+#[test]
+fn every_export_says_what_it_must_be_allowed_and_how_to_allow_it() {
+    for entry in crate::operations::all().filter(|entry| entry.has_destination()) {
+        let own = || least().into_iter().filter(|task| task["operation"] == entry.name);
+        assert_ne!(own().count(), 0, "{} is not among the cases", entry.name);
+        for subject in own().map(|task| read(task).unwrap()) {
+            let known = entry.permissions(subject.args).expect(entry.name);
+            assert_ne!(known.of(Name::Write), [""; 0], "{}", entry.name);
+            for grant in [Some(&known.needed), known.extras.as_ref()].into_iter().flatten() {
+                println!("{}\n", grant.grant);
+                assert!(!grant.grant.is_empty() && !grant.grant.contains("canary"), "{}", entry.name);
+            }
+        }
+    }
+}

@@ -82,7 +82,7 @@ impl Stage {
     fn cases(&self) -> Vec<Case> {
         let storages =
             [self.exports_to_s3(), self.exports_to_sftp(), self.azure(), self.google(), self.openstack()].concat();
-        [self.imports(), storages, self.misplaced()].concat()
+        [self.imports(), self.uploads(), self.imports_like_exports(), storages, self.misplaced()].concat()
     }
 
     fn imports(&self) -> Vec<Case> {
@@ -137,6 +137,54 @@ impl Stage {
             case("export/url", Ends::Finished, json!({"password": [self.wrong.text]})),
             case("export/url", Ends::Invalid, json!({"inline": self.wrong.text})),
         ]
+    }
+
+    fn uploads(&self) -> Vec<Case> {
+        let (web, query) = (self.web, &self.query.text);
+        let (password, wrong) = (self.password.in_url(), self.wrong.in_url());
+        let headers = json!({"X-Token": self.token.text, "X-Amz-Security-Token": self.token.text});
+        let with = |url: String| json!({"url": url, "headers": headers});
+        let to = |path: &str| with(format!("http://ann:{wrong}@{web}{path}?sig={query}"));
+        vec![
+            case("export/upload", Ends::Finished, with(format!("http://ann:{password}@{web}/guarded?sig={query}"))),
+            case("export/upload", Ends::Finished, with(format!("http://{web}/hop-put?{query}"))),
+            case("export/upload", Ends::Error("INVALID_CREDENTIALS"), to("/guarded")),
+            case("export/upload", Ends::Error("REMOTE_PROTOCOL"), to("/hop")),
+            case("export/upload", Ends::Error("REMOTE_REFUSED"), to("/echo/400")),
+            case("export/upload", Ends::Error("ACCESS_DENIED"), to("/echo/403")),
+            case("export/upload", Ends::Error("ACCESS_DENIED"), to("/echo-code/403/a")),
+            case("export/upload", Ends::Error("REMOTE_UNAVAILABLE"), to("/echo/500")),
+            case(
+                "export/upload",
+                Ends::Error("HOST_NOT_ALLOWED"),
+                with(format!("http://ann:{wrong}@10.0.0.1/?{query}")),
+            ),
+            case("export/upload", Ends::Cancelled, to("/silent")),
+            case("export/upload", Ends::Invalid, with(format!("ftp://ann:{wrong}@{web}/?{query}"))),
+            case("export/upload", Ends::Invalid, json!({"url": [query], "headers": self.token.text})),
+            case(
+                "export/upload",
+                Ends::Invalid,
+                json!({"url": "http://a.example/", "headers": {"a b": self.wrong.text}}),
+            ),
+        ]
+    }
+
+    /// What goes wrong for an export does so for its import.
+    fn imports_like_exports(&self) -> Vec<Case> {
+        let storages = &self.storages;
+        std::fs::create_dir_all(storages.sftp_root().join("a")).unwrap();
+        std::fs::write(storages.sftp_root().join("a/seed.txt"), "a file").unwrap();
+        std::fs::write(storages.bucket_folder().join("a%2Fseed.txt"), "a file").unwrap();
+        let s3 = self.exports_to_s3().into_iter().flat_map(|export| {
+            let mut one = Case { operation: "import/s3", ..export.clone() };
+            let args = one.args.as_object_mut().unwrap();
+            args.remove("key_prefix");
+            args.insert("key".to_owned(), json!("a/seed.txt"));
+            [one, Case { operation: "import/s3", ..export }]
+        });
+        let sftp = self.exports_to_sftp().into_iter().map(|export| Case { operation: "import/sftp", ..export });
+        s3.chain(sftp).collect()
     }
 
     fn exports_to_s3(&self) -> Vec<Case> {

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::routing::get;
+use axum::routing::any;
 use connectors::egress::{Guard, Resolver};
 use connectors::memory::MemoryJournal;
 use connectors::{Limits, Network, Progress, http};
@@ -227,6 +227,12 @@ fn sftp(host: &str, port: u16) -> Value {
     json!({"host": host, "port": port, "username": "u", "password": "p"})
 }
 
+/// Arguments of an import: those of an account, and what is wanted.
+fn wanting(mut account: Value, what: &str) -> Value {
+    account[what] = json!("a/b");
+    account
+}
+
 /// Every name leads to loopback.
 fn to_loopback() -> Arc<Scripted> {
     Scripted::answering(&[&[Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]])
@@ -244,6 +250,7 @@ async fn no_spelling_leads_an_operation_into_the_servers_network() {
         for scheme in ["http", "HTTPS"] {
             add("import/url", json!({"url": format!("{scheme}://{host}:{port}/")}), is_address);
             add("export/s3", s3(&format!("{scheme}://{host}:{port}/base")), is_address);
+            add("export/upload", json!({"url": format!("{scheme}://{host}:{port}/a?sig=%2F")}), is_address);
             add("export/azure/blob", azure(&format!("{scheme}://{host}:{port}/acct")), is_address);
         }
         add("import/azure/blob", azure(&format!("{host}:{port}")), is_address);
@@ -255,6 +262,12 @@ async fn no_spelling_leads_an_operation_into_the_servers_network() {
         add("import/google-cloud-storage", google("", &format!("{host}:{port}")), is_address);
         add("export/openstack", openstack(&format!("http://{host}:{port}/v3")), is_address);
         add("import/openstack", openstack(&format!("{host}:{port}")), is_address);
+        add("import/s3", wanting(s3(&format!("{host}:{port}")), "key"), is_address);
+        add("import/s3", wanting(s3(&format!("http://{host}:{port}")), "key_prefix"), is_address);
+        add("export/upload", json!({"url": format!("http://{host}/")}), is_address);
+        add("export/upload", json!({"url": format!("http://public.example@{host}:{port}/%d")}), is_address);
+        add("import/sftp", wanting(sftp(&host, port), "file"), is_address);
+        add("import/sftp", wanting(sftp(form.host, port), "path"), is_address);
         add("export/sftp", sftp(&host, port), is_address);
         add("export/sftp", sftp(form.host, port), is_address);
     }
@@ -272,7 +285,7 @@ async fn redirector() -> SocketAddr {
         let place: Vec<u8> = percent_decode_str(place).collect();
         (status.parse::<StatusCode>().unwrap(), [(header::LOCATION, HeaderValue::from_bytes(&place).unwrap())])
     };
-    let router = Router::new().route("/", get(redirect));
+    let router = Router::new().route("/", any(redirect));
     tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
@@ -287,11 +300,14 @@ async fn no_redirect_leads_into_the_servers_network() {
         for place in [format!("http://{}:{}/", form.in_url(), trap.port()), format!("//{}/", form.in_url())] {
             let place = utf8_percent_encode(&place, NON_ALPHANUMERIC);
             let url = format!("http://{ALLOWED}:{}/?{status}={place}", web.port());
-            attacks.push(Attack {
-                operation: "import/url",
+            // What is sent goes on only where the method stays.
+            let operations = if status > 303 { vec!["import/url", "export/upload"] } else { vec!["import/url"] };
+            let is_address = form.address.is_some();
+            attacks.extend(operations.into_iter().map(|operation| Attack {
+                operation,
                 args: json!({"url": url}),
-                is_address: form.address.is_some(),
-            });
+                is_address,
+            }));
         }
     }
     let complaints = bench.run_all(attacks).await;
@@ -349,6 +365,9 @@ async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
     let (public, inside): (IpAddr, IpAddr) = ("127.0.0.9".parse().unwrap(), "127.0.0.8".parse().unwrap());
     for (operation, args) in [
         ("import/url", json!({"url": format!("http://rebound.example:{port}/")})),
+        ("export/upload", json!({"url": format!("http://rebound.example:{port}/")})),
+        ("import/s3", wanting(s3(&format!("http://rebound.example:{port}")), "key")),
+        ("import/sftp", wanting(sftp("rebound.example", port), "path")),
         ("export/s3", s3(&format!("http://rebound.example:{port}"))),
         ("export/s3", s3(&format!("rebound.example:{port}"))),
         ("export/azure/blob", azure(&format!("http://rebound.example:{port}"))),

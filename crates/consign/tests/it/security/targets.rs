@@ -23,7 +23,7 @@ pub(super) struct Wanted {
 /// Starts a web server:
 ///
 /// - `/guarded` gives a file to who has the token (header `x-token`) and the password (basic, of the user `ann`)
-/// - `/hop` leads there with the password in the address, `/plain` gives a file to everybody
+/// - `/hop` leads there with the password in the address, `/hop-put` with the same method, `/plain` takes and gives a file
 /// - `/echo/{status}` refuses with all that it was told, as an S3 error whose texts are full of it
 /// - `/echo-code/{status}` does so in the error's code and request id
 /// - `/blobs/…` is a container of blobs that takes everything and holds one
@@ -48,6 +48,14 @@ pub(super) async fn web(wanted: Wanted) -> SocketAddr {
                 (StatusCode::FOUND, [(header::LOCATION, place)])
             }),
         )
+        .route(
+            "/hop-put",
+            any(async move |request: Request| {
+                let query = request.uri().query().unwrap_or_default();
+                let place = format!("http://ann:{query}@{address}/plain?signature={query}");
+                (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, place)])
+            }),
+        )
         .route("/blobs/{*name}", any(blobs))
         .route("/silent", any(std::future::pending::<StatusCode>))
         .route("/silent/{*rest}", any(std::future::pending::<StatusCode>))
@@ -56,7 +64,7 @@ pub(super) async fn web(wanted: Wanted) -> SocketAddr {
         .route("/echo-code/{status}/{*rest}", any(echo_code))
         .route("/echo-json/{status}/{*rest}", any(echo_json))
         .nest("/google", google(&token))
-        .nest("/openstack", openstack(address, password, keystone_token.clone()))
+        .nest("/openstack", openstack(address, &password, &keystone_token))
         .route(
             "/catalogue/{place}/v3/auth/tokens",
             any(async move |Path(place): Path<String>| issued(&keystone_token, &place)),
@@ -81,9 +89,9 @@ pub(super) fn private_key() -> String {
 
 /// A Keystone that wants the password, and the store of its catalogue, which wants the token. Below `/refusing` is a store
 /// that repeats all that it is told.
-fn openstack(address: SocketAddr, password: String, token: String) -> Router {
+fn openstack(address: SocketAddr, password: &str, token: &str) -> Router {
     let log_in = |store: &'static str| {
-        let (password, token) = (password.clone(), token.clone());
+        let (password, token) = (password.to_owned(), token.to_owned());
         any(async move |body: String| {
             if body.contains(&password) {
                 issued(&token, &format!("http://{address}{store}"))
@@ -93,7 +101,7 @@ fn openstack(address: SocketAddr, password: String, token: String) -> Router {
             }
         })
     };
-    let wanted = token.clone();
+    let wanted = token.to_owned();
     let store = any(async move |request: Request| {
         if request.headers().get("x-auth-token").is_none_or(|given| *given != wanted) {
             return StatusCode::UNAUTHORIZED.into_response();
@@ -168,13 +176,23 @@ fn google(token: &str) -> Router {
             _ => Err(StatusCode::UNAUTHORIZED),
         })
     };
+    let accepted = bearer.clone();
     let object = json!({"name": "a/in.txt", "size": "16", "contentType": "text/plain"}).to_string();
     let range = Plain::builder().status(206).header("content-range", "bytes 0-15/16");
     Router::new()
         .route("/token", any(async move || issued))
-        .route("/upload/{*rest}", guarded(Plain::new(object.clone())))
+        .route("/upload/{*rest}", any(async move |headers: HeaderMap, body: String| stored(&accepted, &headers, &body)))
         .route("/storage/{*rest}", guarded(Plain::new(object)))
         .route("/download/{*rest}", guarded(range.body("bytes to deliver".to_owned()).unwrap()))
+}
+
+/// Says how long the second part of a body is.
+fn stored(bearer: &str, headers: &HeaderMap, body: &str) -> Response {
+    if headers.get("authorization").is_none_or(|given| given != bearer) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let media = body.rsplit_once("\r\n--").and_then(|(parts, _)| parts.rsplit_once("\r\n\r\n")).unwrap().1;
+    json!({"size": media.len().to_string()}).to_string().into_response()
 }
 
 fn status_of(request: &Request) -> StatusCode {

@@ -18,7 +18,7 @@ fn args(more: Value) -> RawArgs {
 
 fn faults(mut args: RawArgs) -> Vec<String> {
     let prepared = operations::find("export/azure/blob").unwrap().prepare(&mut args);
-    prepared.map_or_else(|faults| faults.0.into_keys().collect(), |warnings| warnings)
+    prepared.unwrap_or_else(|faults| faults.0.into_keys().collect())
 }
 
 #[test]
@@ -35,9 +35,14 @@ fn every_argument_of_the_contract_is_taken() {
 
 #[test]
 fn what_is_missing_or_excluded_is_said_all_at_once() {
-    assert_eq!(faults(RawArgs::new()), ["container", "storage_account"]);
-    let bad = json!({ "storage_access_key": "", "blob": "a", "blob_prefix": "b", "metadata": { "a-b": "", "k": "ü" } });
-    assert_eq!(faults(args(bad)), ["blob_prefix", "metadata.a-b", "metadata.k", "storage_access_key"]);
+    assert_eq!(faults(RawArgs::new()), ["container", "storage_access_key", "storage_account"]);
+    let bad =
+        json!({ "storage_access_key": "", "blob": "a", "blob_prefix": "b", "metadata": { "a-b": "", "good": "" } });
+    assert_eq!(faults(args(bad)), ["blob_prefix", "metadata.a-b", "storage_access_key"]);
+    for (key, value) in [("k", "ü"), ("k", "a\nx-ms-x: y"), ("1k", ""), ("", "")] {
+        let bad = json!({ "metadata": { key: value } });
+        assert_eq!(faults(args(bad)), [format!("metadata.{key}")]);
+    }
     assert_eq!(faults(args(json!({ "sas_token": "s" }))), ["sas_token"]);
 }
 
@@ -53,13 +58,16 @@ fn secrets_are_hidden_and_marked() {
 }
 
 #[test]
-fn the_least_token_may_create_and_write() {
+fn the_least_token_may_write() {
     let entry = operations::find("export/azure/blob").unwrap();
-    let found = entry.permissions(args(json!({ "container": "it's" }))).unwrap();
-    assert_eq!(found.of(Name::Write), ["write (w)"]);
+    let with_token = json!({ "container": "it's", "storage_access_key": null, "sas_token": "sv=1&sig=x" });
+    let found = entry.permissions(args(with_token)).unwrap();
+    assert_eq!((found.of(Name::Write), found.of(Name::Replace)), (vec!["write (w)".into()], vec!["write (w)".into()]));
     assert_eq!((found.of(Name::List), found.of(Name::Abort)), (vec!["list (l)".to_owned()], Vec::new()));
     assert!(found.needed.grant.contains(r"--account-name acct --name 'it'\''s' --permissions w "), "{found:?}");
     assert!(found.extras.unwrap().grant.contains("--permissions rwdl "));
+    let with_key = entry.permissions(args(json!({}))).unwrap();
+    assert!(with_key.needed.grant.contains("--allow-shared-key-access true") && with_key.extras.is_none());
 }
 
 fn of_azurite(azurite: &Azurite, container: &str, more: Value) -> RawArgs {

@@ -4,9 +4,10 @@ use connectors::Retry;
 use serde_json::{Value, json};
 use testkit::{Gcs, or_skip};
 
+use super::*;
 use crate::error::Code;
 use crate::operations::testing::{Bench, network};
-use crate::operations::{self, Context, Outcome, RawArgs};
+use crate::operations::{self, Arguments as _, Context, Outcome, RawArgs};
 
 const EXPORT: &str = "export/google-cloud-storage";
 const IMPORT: &str = "import/google-cloud-storage";
@@ -58,6 +59,19 @@ fn the_key_is_hidden_and_marked() {
         let required = json!(["project_id", "bucket", "client_email", "private_key"]);
         assert_eq!(entry.schema().as_value()["required"], required);
     }
+}
+
+#[test]
+fn rights_come_with_a_command_that_grants_them() {
+    let args = Args::take(args(json!({ "bucket": "it's mine" })).into()).unwrap();
+    let permissions = ExportGcs::permissions(&args).unwrap();
+    let (needed, extras) = (&permissions.needed, permissions.extras.as_ref().unwrap());
+    assert_eq!(permissions.of(Name::Write), ["storage.objects.create"]);
+    assert_eq!(permissions.of(Name::Replace), ["storage.objects.delete"]);
+    let command = r"gcloud storage buckets add-iam-policy-binding 'gs://it'\''s mine' ";
+    let member = "--member=serviceAccount:me@project.iam.gserviceaccount.com --role=roles/storage.";
+    assert_eq!(needed.grant, format!("{command}{member}objectCreator"));
+    assert_eq!(extras.grant, format!("{command}{member}objectUser"));
 }
 
 fn of(gcs: &Gcs, client_email: &str, bucket: &str, more: Value) -> RawArgs {

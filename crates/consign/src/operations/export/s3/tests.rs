@@ -2,6 +2,7 @@
 
 use connectors::{Kind, OpenUpload, Retry};
 use serde_json::{Value, json};
+use testkit::http_faults::HttpFaults;
 use testkit::{Ceph, or_skip};
 
 use super::*;
@@ -148,6 +149,49 @@ result = [[found['Key'], found['Size'], head['ContentType'], head['Metadata']] f
         ["//out/ü.bin", large.len(), "application/octet-stream", { "job": "7" }],
     ]);
     assert_eq!(ceph.s3api(&script).await.unwrap(), left);
+}
+
+/// What a client says as JSON is found at the server, for a file in one write and one in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_argument_reaches_the_server() {
+    let bucket = "export-s3-arguments";
+    let Some(ceph) = or_skip(testkit::ceph().await) else { return };
+    ceph.create_bucket(bucket).await.unwrap();
+    let session = ceph.session_account().await.unwrap();
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let more = json!({
+        "endpoint": faults.endpoint(), "region": "eu-north-9", "access_key_id": session.access_key_id,
+        "secret_access_key": session.secret_access_key, "session_token": session.session_token,
+        "key": "all/%02d.bin", "acl": "PublicRead", "cache_control": "max-age=5", "content_disposition": "inline",
+        "content_type": "video/x-own", "metadata": { "x-amz-meta-job": "7" }, "tagging": { "team": "a b" },
+        "server_side_encryption": "aes256",
+    });
+    let bench = Bench::new().await;
+    let large = connectors::contract::bytes(20 << 20, 1);
+    let inputs = [bench.input("a.txt", b"one").await, bench.input("b.txt", &large).await];
+    let context = Context { network: network(), ..bench.context(&inputs) };
+    Export::<ExportS3>::run(of_ceph(&ceph, bucket, &more), context).await.unwrap();
+    for (key, is_single) in [("all/01.bin", true), ("all/02.bin", false)] {
+        let script = format!(
+            "
+at = {{'Bucket': {bucket:?}, 'Key': {key:?}}}
+head = s3.head_object(**at)
+grants = s3.get_object_acl(**at)['Grants']
+tags = s3.get_object_tagging(**at).get('TagSet', [])
+result = [head['CacheControl'], head['ContentDisposition'], head['ContentType'], head['Metadata'],
+          any('AllUsers' in grant['Grantee'].get('URI', '') for grant in grants), [[t['Key'], t['Value']] for t in tags]]"
+        );
+        // This gateway forgets the tags of multipart uploads.
+        let tags = if is_single { json!([["team", "a b"]]) } else { json!([]) };
+        let expected = json!(["max-age=5", "inline", "video/x-own", { "job": "7" }, true, tags]);
+        assert_eq!(ceph.s3api(&script).await.unwrap(), expected, "{key}");
+        let stat = ceph.object_stat(bucket, key).await.unwrap();
+        assert_eq!(stat["attrs"]["user.rgw.x-amz-server-side-encryption"], "AES256", "{key}: {stat}");
+    }
+    let requests = faults.requests();
+    assert!(requests.iter().all(|request| request.header("authorization").unwrap().contains("/eu-north-9/s3/")));
+    let opened = requests.iter().find(|request| request.path.ends_with("?uploads=")).unwrap();
+    assert_eq!(opened.header("x-amz-tagging"), Some("team=a%20b"));
 }
 
 #[tokio::test]
