@@ -40,15 +40,17 @@ impl Catalogue {
     pub(super) fn find(&self, region: &str) -> Result<String> {
         let found = self.endpoints.iter().find(|endpoint| endpoint.region == region);
         let Some(endpoint) = found else { return Err(self.unknown(region)) };
-        let text = endpoint.url.trim_end_matches('/');
-        let is_usable = Url::parse(text).is_ok_and(|url| {
+        let is_usable = |url: &Url| {
             matches!(url.scheme(), "http" | "https")
                 && url.has_host()
                 && url.query().is_none()
+                && url.fragment().is_none()
                 && url.username().is_empty()
-        });
-        if is_usable {
-            Ok(text.to_owned())
+                && url.password().is_none()
+        };
+        if let Some(url) = Url::parse(&endpoint.url).ok().filter(is_usable) {
+            // As it was read: other letters in the host are written in ASCII.
+            Ok(url.as_str().trim_end_matches('/').to_owned())
         } else {
             let detail = format!("the catalogue has no usable address for the object store in the region `{region}`");
             Err(Error::new(Kind::Protocol, LOG_IN, detail))
@@ -77,10 +79,12 @@ mod tests {
         catalogue.add("b", "https://b.example/v1/AUTH_x/");
         catalogue.add("a", "ftp://a.example/v1");
         assert_eq!(catalogue.find("b").unwrap(), "https://b.example/v1/AUTH_x");
+        catalogue.add("d", "http://１27.0.0.1:80/v1");
+        assert_eq!(catalogue.find("d").unwrap(), "http://127.0.0.1/v1");
         assert_eq!(catalogue.find("a").unwrap_err().kind, Kind::Protocol);
         let error = catalogue.find("c").unwrap_err();
         assert_eq!(error.kind, Kind::InvalidRequest);
-        assert!(error.detail.ends_with("set `region` to one of `a`, `b`"), "{}", error.detail);
+        assert!(error.detail.ends_with("set `region` to one of `a`, `b`, `d`"), "{}", error.detail);
         assert!(Catalogue::default().find("c").unwrap_err().detail.contains("check the project"));
     }
 }

@@ -5,7 +5,7 @@
 //! type on the whole, or lets a ledger know of them before they are sent.
 //!
 //! `identity` logs in (`keystone` and `keystone_v2` speak its two versions, `catalogue` finds the store), `service` sends one
-//! request, `upload` is the way in, `segments` its large objects, `objects` everything else, `errors` the translation of
+//! request, `upload` is the way in, `segments` that of large objects, `manifest` what they are made of, `objects` everything else, `errors` the translation of
 //! refusals.
 
 mod body;
@@ -15,6 +15,7 @@ mod features;
 mod identity;
 mod keystone;
 mod keystone_v2;
+mod manifest;
 mod objects;
 mod segments;
 mod service;

@@ -10,7 +10,7 @@ use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderValue, Method};
 
 use super::body::Cargo;
-use super::segments::{Handle, Manifest};
+use super::manifest::{Handle, Manifest};
 use super::service::{Call, Reply};
 use super::{COMPLETE, READ_MANIFEST, STORE, Swift};
 use crate::error::{Error, Kind, Result};
