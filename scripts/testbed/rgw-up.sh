@@ -36,7 +36,6 @@ auth service required = none
 auth client required = none
 mon allow pool size one = true
 mon warn on pool no redundancy = false
-mon data avail crit = 1
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 8
