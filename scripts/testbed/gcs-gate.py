@@ -355,7 +355,8 @@ class Gate(BaseHTTPRequestHandler):
         with lock:
             if what == "account":  # {"client_email", "rights", "token_secs"}
                 account = account_of(asked["client_email"])
-                account.update(rights={"storage.objects." + r for r in asked["rights"]}, token_secs=asked["token_secs"])
+                rights = {"storage.objects." + right for right in asked["rights"]}
+                account.update(rights=rights, token_secs=asked["token_secs"], issued=0)
                 return self.answer(200, {})
             if what == "issued":
                 return self.answer(200, {"issued": account_of(asked["client_email"])["issued"]})

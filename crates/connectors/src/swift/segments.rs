@@ -136,6 +136,7 @@ impl Swift {
         open.parts.values().for_each(|part| tally.add(part.size));
         for _ in 0..MANIFESTS_MAX {
             self.send_missing(put, &prefix, &mut open, &mut tally).await?;
+            let _turn = self.service.turn(&put.name).await?;
             let replaced = self.replaced(&put.name, notes).await?.filter(|manifest| !manifest.uses(&prefix));
             if let Some(manifest) = &replaced {
                 let handle = Handle { replaces: manifest.prefix(), ..Handle::of(&open) };

@@ -1,6 +1,6 @@
 //! One request to Swift: with a token that is renewed when it is refused, and its refusal understood.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, USER_AGENT};
@@ -14,6 +14,7 @@ use super::identity::{Identity, Session, sensitive};
 use super::{STAT_CONTAINER, invalid};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Answer, Body, Client};
+use crate::network::{HostSlot, HostSlots};
 use crate::retry;
 use crate::secret::Secret;
 use crate::transfer::Limits;
@@ -22,6 +23,10 @@ use crate::transfer::Limits;
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What is read of an error's body.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// Objects that are being replaced by this process, each by one at a time. Their addresses play the hosts; that those which
+/// differ in case alone take turns as well harms nobody.
+static TURNS: LazyLock<HostSlots> = LazyLock::new(|| HostSlots::new(1));
 
 /// What stands in a path or a query as it is; everything else is percent-encoded, so that a name arrives byte for byte.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -125,6 +130,13 @@ impl Service {
     pub(super) async fn features(&self) -> Result<Features> {
         let ask = || async { Ok(super::features::ask(&self.client, &self.session().await?.storage).await) };
         self.features.get_or_try_init(ask).await.copied()
+    }
+
+    /// The right to replace an object, until it is dropped. Whoever replaces one looks at what it is made of first and removes
+    /// that afterwards; two who did so at once would both leave the other's segments behind.
+    pub(super) async fn turn(&self, object: &str) -> Result<HostSlot> {
+        let storage = &self.session().await?.storage;
+        Ok(TURNS.take(&format!("{storage}/{}/{object}", self.container)).await)
     }
 
     /// Sends a call without a body, again after transient faults, and reads the whole answer.

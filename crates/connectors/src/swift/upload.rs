@@ -83,6 +83,7 @@ impl Swift {
     }
 
     async fn store_single(&self, put: &Put, notes: &mut Vec<String>) -> Result<Receipt> {
+        let _turn = self.service.turn(&put.name).await?;
         let replaced = self.replaced(&put.name, notes).await?;
         if let Some(manifest) = &replaced {
             let open = OpenUpload {

@@ -146,6 +146,23 @@ async fn an_abort_spares_what_is_published() {
     assert_eq!(segments_of(&openstack, container).await.len(), 6);
 }
 
+/// Two who replace the same object at once: one of them is seen, and nothing is left of the other, nor of the earlier one.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_leave_the_segments_of_one() {
+    let container = "objects-at-once";
+    let Some(openstack) = with_container(container).await else { return };
+    let config = of(&openstack, User::Demo, container);
+    let (one, other) = (swift(&config), swift(&config));
+    put(&one, "x", 2 * MIB, 1).await.unwrap();
+    for sizes in [[3 * MIB, 4 * MIB], [3 * MIB, 10], [10, 3 * MIB]] {
+        let (first, second) = tokio::join!(put(&one, "x", sizes[0], 2), put(&other, "x", sizes[1], 3));
+        (first.unwrap(), second.unwrap());
+        let size = one.stat("x").await.unwrap().size;
+        let expected = if size > MIB as u64 { size / MIB as u64 } else { 0 };
+        assert_eq!(segments_of(&openstack, container).await.len() as u64, expected);
+    }
+}
+
 /// Lets the user `reader`, who has no right of its own, write to a container.
 async fn let_write(openstack: &OpenStack, container: &str) {
     let script = format!(

@@ -58,13 +58,16 @@ fn secrets_are_hidden_and_marked() {
 }
 
 #[test]
-fn the_least_token_may_create_and_write() {
+fn the_least_token_may_write() {
     let entry = operations::find("export/azure/blob").unwrap();
-    let found = entry.permissions(args(json!({ "container": "it's" }))).unwrap();
-    assert_eq!(found.of(Name::Write), ["write (w)"]);
+    let with_token = json!({ "container": "it's", "storage_access_key": null, "sas_token": "sv=1&sig=x" });
+    let found = entry.permissions(args(with_token)).unwrap();
+    assert_eq!((found.of(Name::Write), found.of(Name::Replace)), (vec!["write (w)".into()], vec!["write (w)".into()]));
     assert_eq!((found.of(Name::List), found.of(Name::Abort)), (vec!["list (l)".to_owned()], Vec::new()));
     assert!(found.needed.grant.contains(r"--account-name acct --name 'it'\''s' --permissions w "), "{found:?}");
     assert!(found.extras.unwrap().grant.contains("--permissions rwdl "));
+    let with_key = entry.permissions(args(json!({}))).unwrap();
+    assert!(with_key.needed.grant.contains("--allow-shared-key-access true") && with_key.extras.is_none());
 }
 
 fn of_azurite(azurite: &Azurite, container: &str, more: Value) -> RawArgs {
