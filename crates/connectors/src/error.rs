@@ -121,7 +121,8 @@ impl Error {
     /// Texts of fewer than 6 bytes stay: they are words that a message may hold by chance.
     #[must_use]
     pub fn without(mut self, secrets: &[Secret]) -> Self {
-        for secret in secrets.iter().map(Secret::expose).filter(|secret| secret.len() >= SECRET_BYTES_MIN) {
+        let long = secrets.iter().map(Secret::expose).filter(|secret| secret.len() >= SECRET_BYTES_MIN);
+        for secret in &long.flat_map(spellings).collect::<Vec<String>>() {
             let cover = |text: &mut String| {
                 if text.contains(secret) {
                     *text = text.replace(secret, "***");
@@ -149,6 +150,14 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self.retry, Retry::Later(_))
     }
+}
+
+/// A secret as it is, and as a JSON text has it where that is different: some repeat the body that they were sent.
+fn spellings(secret: &str) -> impl Iterator<Item = String> {
+    let quoted = serde_json::Value::from(secret).to_string();
+    let escaped = quoted[1..quoted.len() - 1].to_owned();
+    let is_other = escaped != secret;
+    is_other.then_some(escaped).into_iter().chain(std::iter::once(secret.to_owned()))
 }
 
 fn chain_holds(cause: &(dyn StdError + 'static), text: &str) -> bool {
@@ -242,6 +251,9 @@ mod tests {
         let error = error.without(&[Secret::new("hunter22"), Secret::new("no"), Secret::new("")]);
         assert_eq!(error.to_string(), "no *** here: *** (while a, code ***, request x***x)");
         assert!(!format!("{error:?}").contains("hunter22"));
+        let repeated = Error::new(Kind::AccessDenied, "a", r#"{"password":"hu\"nter\\22"} hu"nter\22"#);
+        let covered = repeated.without(&[Secret::new(r#"hu"nter\22"#)]);
+        assert_eq!(covered.detail, r#"{"password":"***"} ***"#);
         let harmless = Error::new(Kind::Local, "c", "outer").because("inner").without(&[Secret::new("hunter22")]);
         assert!(harmless.source().is_some());
     }

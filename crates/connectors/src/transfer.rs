@@ -86,8 +86,9 @@ pub struct Put {
     pub progress: Progress,
 }
 
-/// An upload that is open at the storage: enough to go on with it, or to abort it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// An upload that is open at the storage: enough to go on with it, or to abort it. Its handle may be a secret (who has the
+/// address of a session may write the object), so it is not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenUpload {
     /// The name that the object will have.
     pub target: String,
@@ -100,6 +101,20 @@ pub struct OpenUpload {
     pub part_bytes: u64,
     /// Acknowledged parts by number, from 1.
     pub parts: BTreeMap<u32, Part>,
+}
+
+impl fmt::Debug for OpenUpload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, handle, sha256, part_bytes, parts } = self;
+        let handle = if handle.is_empty() { "" } else { "***" };
+        f.debug_struct("OpenUpload")
+            .field("target", target)
+            .field("handle", &handle)
+            .field("sha256", sha256)
+            .field("part_bytes", part_bytes)
+            .field("parts", parts)
+            .finish()
+    }
 }
 
 /// An acknowledged part.

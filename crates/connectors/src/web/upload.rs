@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
 
 use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, retry_after, shown};
 use crate::error::{Error, Kind, ProviderAnswer, Result, Retry};
@@ -59,9 +60,10 @@ impl Web {
     /// [`Kind::ContainerNotFound`], [`Kind::TooLarge`], [`Kind::NoSpace`], [`Kind::Throttled`], [`Kind::Unavailable`].
     pub async fn put(&self, upload: &Upload<'_>) -> Result<Receipt> {
         let asked = Target::new(read_url(upload.url).map_err(while_uploading)?, upload.headers);
-        let secrets = secrets(upload);
-        let sent = retry::request(self.tries, |_| self.put_once(asked.clone(), upload)).await;
-        sent.map_err(|error| error.without(&secrets))
+        let secrets = secrets(upload, &asked);
+        // Covered at once: each failed try is logged.
+        let once = async |_| self.put_once(asked.clone(), upload).await.map_err(|error| error.without(&secrets));
+        retry::request(self.tries, once).await
     }
 
     async fn put_once(&self, mut target: Target, upload: &Upload<'_>) -> Result<Receipt> {
@@ -93,16 +95,25 @@ fn while_uploading(mut error: Error) -> Error {
     error
 }
 
-/// What the other side is told and may repeat.
-fn secrets(upload: &Upload<'_>) -> Vec<Secret> {
+/// What the other side is told and may repeat: whole, and word by word.
+fn secrets(upload: &Upload<'_>, asked: &Target) -> Vec<Secret> {
     let url = read_url(upload.url).ok();
     let query = url.as_ref().and_then(|url| url.query()).unwrap_or_default();
     let raw = query.split('&').filter_map(|pair| pair.split_once('=').map(|(_, value)| value.to_owned()));
     let plain = url.iter().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
-    let users = url.iter().flat_map(|url| [url.username(), url.password().unwrap_or_default()]).map(str::to_owned);
-    let headers = upload.headers.values().map(|value| disposition::text(value.as_bytes()));
-    let texts = std::iter::once(query.to_owned()).chain(raw).chain(plain).chain(users).chain(headers);
-    texts.map(Secret::new).collect()
+    let users = url.iter().flat_map(|url| [url.username(), url.password().unwrap_or_default()]);
+    let users: Vec<String> = users.flat_map(|text| [text.to_owned(), decoded(text)]).collect();
+    // Those of the target have user info among them, as basic authentication.
+    let headers =
+        upload.headers.values().chain(asked.headers.values()).map(|value| disposition::text(value.as_bytes()));
+    let headers: Vec<String> = headers.collect();
+    let words = headers.iter().filter_map(|text| text.split_once(' ').map(|(_, token)| token.to_owned()));
+    let texts = std::iter::once(query.to_owned()).chain(raw).chain(plain).chain(users).chain(words.collect::<Vec<_>>());
+    texts.chain(headers).map(Secret::new).collect()
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn request(target: &Target, upload: &Upload<'_>, counted: &Arc<AtomicU64>) -> Result<http::Request<Body>> {

@@ -91,7 +91,8 @@ pub(super) fn private_key() -> String {
 /// that repeats all that it is told.
 fn openstack(address: SocketAddr, password: &str, token: &str) -> Router {
     let log_in = |store: &'static str| {
-        let (password, token) = (password.to_owned(), token.to_owned());
+        // As it stands in JSON: quoted and escaped.
+        let (password, token) = (json!(password).to_string(), token.to_owned());
         any(async move |body: String| {
             if body.contains(&password) {
                 issued(&token, &format!("http://{address}{store}"))
