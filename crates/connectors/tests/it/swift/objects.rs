@@ -156,7 +156,8 @@ async fn two_at_once_leave_the_segments_of_one() {
     put(&one, "x", 2 * MIB, 1).await.unwrap();
     for sizes in [[3 * MIB, 4 * MIB], [3 * MIB, 10], [10, 3 * MIB]] {
         let (first, second) = tokio::join!(put(&one, "x", sizes[0], 2), put(&other, "x", sizes[1], 3));
-        (first.unwrap(), second.unwrap());
+        first.unwrap();
+        second.unwrap();
         let size = one.stat("x").await.unwrap().size;
         let expected = if size > MIB as u64 { size / MIB as u64 } else { 0 };
         assert_eq!(segments_of(&openstack, container).await.len() as u64, expected);
