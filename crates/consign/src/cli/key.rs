@@ -67,7 +67,7 @@ fn parse_scope(text: &str) -> Result<Scope, String> {
     Scope::from_wire(text).ok_or_else(|| format!("there is no scope `{text}`; scopes are {}", known()))
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
         return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters"));
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::body::View;
+use super::event::Teller;
 use super::limits::Limiter;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -62,6 +63,12 @@ impl AppState {
         let limiter = Arc::new(Limiter::new(config.limits.creations_per_minute_max));
         let public_url = Arc::from(public_url.trim_end_matches('/'));
         Self { store, files, vault, clock, config, public_url, metrics, limiter, trials, manual: Arc::default() }
+    }
+
+    /// Makes deliveries of what the outbox has to tell.
+    pub fn teller(&self) -> Teller {
+        let (store, vault) = (Arc::clone(&self.store), Arc::clone(&self.vault));
+        Teller { store, view: self.view(), vault, clock: self.clock.clone() }
     }
 
     /// How answers are written to a client that is not known to need anything special.

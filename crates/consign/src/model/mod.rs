@@ -1,4 +1,4 @@
-//! The words of the program as plain data: jobs, tasks, files, users. No I/O, no clock.
+//! The words of the program as plain data: jobs, tasks, files, users, webhooks. No I/O, no clock.
 
 pub mod file;
 pub mod graph;
@@ -8,6 +8,7 @@ pub mod page;
 pub mod task;
 pub mod task_state;
 pub mod user;
+pub mod webhook;
 
 pub use file::{BlobKey, Download, File};
 pub use job::{Job, Origin};
@@ -16,3 +17,4 @@ pub use page::Page;
 pub use task::Task;
 pub use task_state::{Event, State, WireStatus};
 pub use user::{ApiKey, Scope, User};
+pub use webhook::{Delivery, DeliveryAttempt, DeliveryState, EventKind, Webhook};

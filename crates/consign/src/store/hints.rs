@@ -12,6 +12,8 @@ use uuid::Uuid;
 pub struct Hints {
     ready: Notify,
     sweep: Notify,
+    outbox: Notify,
+    deliveries: Notify,
     watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
 }
 
@@ -34,6 +36,26 @@ impl Hints {
     /// Waits until there is something to clean up. A hint given before is not missed.
     pub async fn sweep(&self) {
         self.sweep.notified().await;
+    }
+
+    /// Says that the outbox has something to tell.
+    pub fn announce_outbox(&self) {
+        self.outbox.notify_one();
+    }
+
+    /// Waits until the outbox has something to tell. A hint given before is not missed.
+    pub async fn outbox(&self) {
+        self.outbox.notified().await;
+    }
+
+    /// Says that deliveries are due.
+    pub fn announce_deliveries(&self) {
+        self.deliveries.notify_one();
+    }
+
+    /// Waits until deliveries are due. A hint given before is not missed.
+    pub async fn deliveries(&self) {
+        self.deliveries.notified().await;
     }
 
     /// Says that these jobs and tasks changed.

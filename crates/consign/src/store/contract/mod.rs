@@ -26,6 +26,7 @@ pub mod races;
 pub mod removal;
 mod scene;
 pub mod walk;
+pub mod webhooks;
 
 pub use scene::{Made, Scene, file};
 
@@ -41,6 +42,7 @@ pub async fn all(make: impl AsyncFn() -> Arc<dyn Store>) {
     fairness::all(&make).await;
     races::all(&make).await;
     walk::all(&make).await;
+    webhooks::all(&make).await;
 }
 
 /// Runs cases one after the other, each on its own store.
