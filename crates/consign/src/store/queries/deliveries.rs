@@ -28,15 +28,19 @@ macro_rules! delivery_columns {
 /// When the next delivery is due.
 pub(crate) const NEXT_SQL: &str = "SELECT MIN(due_at) AS due_at FROM deliveries WHERE state = 'pending'";
 
-/// Receivers that have something due, longest first: hops from one receiver to the next in the index, however much each has.
+/// Receivers that have something due, longest first: hops from one receiver to the next in the index, however much each has. (A
+/// comparison of pairs would be shorter, but SQLite uses only its first half.)
 pub(crate) const RECEIVERS_SQL: &str = "WITH RECURSIVE heads (user_id, receiver, due_at) AS ( \
          SELECT d.user_id, d.receiver, d.due_at FROM deliveries d WHERE d.id = \
              (SELECT f.id FROM deliveries f WHERE f.state = 'pending' ORDER BY f.user_id, f.receiver, f.due_at LIMIT 1) \
          UNION ALL \
          SELECT d.user_id, d.receiver, d.due_at FROM heads h JOIN deliveries d ON d.id = \
-             (SELECT n.id FROM deliveries n \
-              WHERE n.state = 'pending' AND (n.user_id, n.receiver) > (h.user_id, h.receiver) \
-              ORDER BY n.user_id, n.receiver, n.due_at LIMIT 1)) \
+             COALESCE( \
+                 (SELECT n.id FROM deliveries n \
+                  WHERE n.state = 'pending' AND n.user_id = h.user_id AND n.receiver > h.receiver \
+                  ORDER BY n.receiver, n.due_at LIMIT 1), \
+                 (SELECT n.id FROM deliveries n WHERE n.state = 'pending' AND n.user_id > h.user_id \
+                  ORDER BY n.user_id, n.receiver, n.due_at LIMIT 1))) \
      SELECT user_id, receiver FROM heads WHERE due_at <= $1 ORDER BY due_at";
 
 /// Takes what is due of one receiver.

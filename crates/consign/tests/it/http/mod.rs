@@ -13,3 +13,4 @@ mod sockets;
 mod tasks;
 mod uploads;
 mod waits;
+mod webhooks;

@@ -9,4 +9,6 @@ mod faults;
 mod fence;
 mod harness;
 mod places;
+mod receiver;
 mod sweep;
+mod webhooks;
