@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use connectors::http::Client;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ const FAILED_PAUSE: Duration = Duration::from_secs(2);
 const BOUNDED_PAUSE: Duration = Duration::from_secs(1);
 /// Lines of the outbox that are read in one go.
 const LINES: u32 = 100;
+/// Lines that are told at once: their transactions share a commit.
+const TELLING_MAX: usize = 16;
 /// Deliveries that this process sends at once.
 const SENDING_MAX: u32 = 64;
 /// Those of one user.
@@ -152,9 +155,10 @@ impl Dispatcher {
     async fn tell_all(&self) -> store::Result<()> {
         loop {
             let lines = self.tools().store.outbox(LINES).await?;
-            for &line in &lines {
-                self.tools().teller.tell(line).await?;
-            }
+            let telling = stream::iter(&lines).map(|&line| self.tools().teller.tell(line));
+            // One that cannot be told must not keep the others from being told.
+            let told: Vec<store::Result<()>> = telling.buffer_unordered(TELLING_MAX).collect().await;
+            told.into_iter().collect::<store::Result<()>>()?;
             if lines.len() < LINES as usize {
                 return Ok(());
             }

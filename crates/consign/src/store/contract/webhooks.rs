@@ -214,7 +214,7 @@ async fn a_job_stays_until_its_end_is_told(scene: Scene) {
     let delete = async || scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap();
     assert_eq!(delete().await, Deletion::Untold);
     assert_eq!(delete().await, Deletion::Untold);
-    assert_eq!(scene.states(&made).await, "error: a error CANCELLED, b error INPUT_TASK_FAILED");
+    assert_eq!(scene.states(&made).await, "error: a error CANCELLED, b error CANCELLED");
     assert_eq!(events_of(&scene, &made).await, [EventKind::JobCreated, EventKind::JobFailed], "once");
     scene.wait(10);
     assert_eq!(scene.store.expire(scene.now(), 10, scene.now()).await.unwrap(), 0, "nor does it expire");
