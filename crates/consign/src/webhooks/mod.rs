@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use connectors::http::Client;
-use futures_util::{StreamExt as _, stream};
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -155,10 +155,13 @@ impl Dispatcher {
     async fn tell_all(&self) -> store::Result<()> {
         loop {
             let lines = self.tools().store.outbox(LINES).await?;
-            let telling = stream::iter(&lines).map(|&line| self.tools().teller.tell(line));
             // One that cannot be told must not keep the others from being told.
-            let told: Vec<store::Result<()>> = telling.buffer_unordered(TELLING_MAX).collect().await;
-            told.into_iter().collect::<store::Result<()>>()?;
+            let mut outcome = Ok(());
+            for some in lines.chunks(TELLING_MAX) {
+                let telling: Vec<_> = some.iter().map(|line| self.tools().teller.tell(*line)).collect();
+                outcome = join_all(telling).await.into_iter().fold(outcome, Result::and);
+            }
+            outcome?;
             if lines.len() < LINES as usize {
                 return Ok(());
             }

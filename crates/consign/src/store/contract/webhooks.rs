@@ -211,6 +211,7 @@ async fn who_is_gone_by_then_is_told_nothing(scene: Scene) {
 async fn a_job_stays_until_its_end_is_told(scene: Scene) {
     let webhook = hook(&scene).await;
     let made = scene.job("a; b: a").await;
+    scene.wait(1);
     let delete = async || scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap();
     assert_eq!(delete().await, Deletion::Untold);
     assert_eq!(delete().await, Deletion::Untold);
