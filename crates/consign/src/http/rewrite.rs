@@ -81,6 +81,9 @@ mod tests {
         ] {
             assert_eq!(seen(target, host), (id.to_owned(), waits), "{target} at {host}");
         }
+        // HTTP/2 has no Host header, but an authority.
+        let request = Request::builder().uri("https://sync.h.test/v2/jobs/1").body(axum::body::Body::empty()).unwrap();
+        assert_eq!(rewrite(request, false).extensions().get(), Some(&Waits(true)));
         assert_eq!(seen("/", "localhost"), ("/".to_owned(), false));
         assert_eq!(seen("/sync/v2x", "localhost"), ("/sync/v2x".to_owned(), false));
     }

@@ -33,18 +33,34 @@ const SEATS_MAX: usize = 4096;
 /// Events of this long before the last one that a client saw are told again: two commits may land in the other order of
 /// their times.
 const OVERLAP: Duration = Duration::from_secs(5);
-/// How often it is checked whether the key of a subscription still holds.
-pub(super) const KEY_CHECK: Duration = Duration::from_mins(1);
 
 /// Bounds live connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Live {
     seats: Arc<Semaphore>,
+    /// How long what may take.
+    pub periods: Periods,
+}
+
+/// How long what may take on a live connection; tests have less patience.
+#[derive(Clone, Copy, Debug)]
+pub struct Periods {
+    /// How often it is checked whether the key of a subscription still holds.
+    pub key_check: Duration,
+    /// How often a silent stream of server-sent events says that it lives.
+    pub keep_alive: Duration,
+    /// A Socket.IO client that has not subscribed to anything within this time is shown out.
+    pub silence_max: Duration,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { seats: Arc::new(Semaphore::new(SEATS_MAX)) }
+        let periods = Periods {
+            key_check: Duration::from_mins(1),
+            keep_alive: Duration::from_secs(15),
+            silence_max: Duration::from_mins(1),
+        };
+        Self { seats: Arc::new(Semaphore::new(SEATS_MAX)), periods }
     }
 }
 

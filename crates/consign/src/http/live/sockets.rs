@@ -6,7 +6,7 @@
 //! do not subscribe, do not read, or send too much are shown out.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::Service as _;
 
 use super::packet::{self, Packet};
-use super::{Channel, Follower, KEY_CHECK};
+use super::{Channel, Follower};
 use crate::auth;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::http::extract::{Query, admit, bearer_of};
@@ -47,8 +47,9 @@ const PACKETS_SPARE: usize = 4;
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// Pause between two tries to find a place.
 const STALL_PAUSE: Duration = Duration::from_millis(20);
-/// A client that has not subscribed to anything within this time is shown out.
-const SILENCE_MAX: Duration = Duration::from_mins(1);
+/// How long the end of a job waits for those of its tasks, and how often it looks.
+const ORDER_PATIENCE: Duration = Duration::from_secs(2);
+const ORDER_PAUSE: Duration = Duration::from_millis(5);
 /// How often the server asks whether a client is there, and how long it waits for the answer.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -179,6 +180,13 @@ impl Auth {
     }
 }
 
+/// The channels of a connection, by name.
+type Channels = Arc<Mutex<HashMap<String, AbortHandle>>>;
+
+fn locked(channels: &Channels) -> MutexGuard<'_, HashMap<String, AbortHandle>> {
+    channels.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One connection.
 struct Session {
     state: AppState,
@@ -186,7 +194,7 @@ struct Session {
     is_v4: bool,
     is_welcome: bool,
     has_subscribed: bool,
-    channels: HashMap<String, AbortHandle>,
+    channels: Channels,
     // Dropping it ends them all.
     subscriptions: JoinSet<String>,
 }
@@ -199,7 +207,7 @@ impl Session {
             socket,
             is_welcome: false,
             has_subscribed: false,
-            channels: HashMap::new(),
+            channels: Channels::default(),
             subscriptions: JoinSet::new(),
         }
     }
@@ -208,7 +216,7 @@ impl Session {
         if self.is_v4 {
             self.is_welcome = self.say(packet::WELCOME_V4.to_owned()).await;
         }
-        let silent_until = Instant::now() + SILENCE_MAX;
+        let silent_until = Instant::now() + self.state.live.periods.silence_max;
         let stopping = self.state.stopping.clone();
         loop {
             tokio::select! {
@@ -222,10 +230,11 @@ impl Session {
                     None => break,
                 },
                 Some(ended) = self.subscriptions.join_next(), if !self.subscriptions.is_empty() => {
-                    if let Ok(channel) = ended
-                        && self.channels.get(&channel).is_some_and(AbortHandle::is_finished)
-                    {
-                        self.channels.remove(&channel);
+                    if let Ok(channel) = ended {
+                        let mut channels = locked(&self.channels);
+                        if channels.get(&channel).is_some_and(AbortHandle::is_finished) {
+                            channels.remove(&channel);
+                        }
                     }
                 }
                 () = sleep_until(silent_until), if !self.has_subscribed => break,
@@ -265,7 +274,7 @@ impl Session {
                 Err(refused) => self.say(refusal(&wish.channel, &refused)).await,
             },
             "unsubscribe" => {
-                if let Some(subscription) = self.channels.remove(&wish.channel) {
+                if let Some(subscription) = locked(&self.channels).remove(&wish.channel) {
                     subscription.abort();
                 }
                 true
@@ -280,7 +289,11 @@ impl Session {
         let key_hash = wish.auth.key_hash().ok_or_else(unauthenticated)?;
         let caller = admit(&self.state, &key_hash, Scope::TaskRead).await?;
         let channel: Channel = wish.channel.parse().map_err(|()| ApiError::not_found())?;
-        if self.channels.len() >= CHANNELS_MAX && !self.channels.contains_key(&wish.channel) {
+        let is_full = {
+            let channels = locked(&self.channels);
+            channels.len() >= CHANNELS_MAX && !channels.contains_key(&wish.channel)
+        };
+        if is_full {
             return Err(ApiError::new(Code::TooManyRequests, "A connection has at most 100 channels."));
         }
         let follower = Follower::open(&self.state, caller.id(), channel).await?;
@@ -289,11 +302,12 @@ impl Session {
             state: self.state.clone(),
             socket: Arc::clone(&self.socket),
             channel: wish.channel.clone(),
+            channels: Arc::clone(&self.channels),
             key_hash,
             follower,
         };
         let handle = self.subscriptions.spawn(subscription.run());
-        if let Some(earlier) = self.channels.insert(wish.channel.clone(), handle) {
+        if let Some(earlier) = locked(&self.channels).insert(wish.channel.clone(), handle) {
             earlier.abort();
         }
         Ok(())
@@ -309,6 +323,7 @@ struct Subscription {
     state: AppState,
     socket: Arc<Socket<Inbox>>,
     channel: String,
+    channels: Channels,
     key_hash: [u8; 32],
     follower: Follower,
 }
@@ -317,20 +332,24 @@ impl Subscription {
     /// Tells what happens until nothing follows, and returns the channel's name.
     async fn run(mut self) -> String {
         let view = self.state.view();
-        let mut check_at = Instant::now() + KEY_CHECK;
+        let key_check = self.state.live.periods.key_check;
+        let mut check_at = Instant::now() + key_check;
         loop {
             let Ok(news) = timeout_at(check_at, self.follower.next()).await else {
                 if let Err(refused) = admit(&self.state, &self.key_hash, Scope::TaskRead).await {
                     send(&self.socket, refusal(&self.channel, &refused)).await;
                     break;
                 }
-                check_at = Instant::now() + KEY_CHECK;
+                check_at = Instant::now() + key_check;
                 continue;
             };
             match news {
                 Ok(events) if events.is_empty() => break,
                 Ok(events) => {
                     for event in events {
+                        if event.is_end_of_job() {
+                            self.let_tasks_go_first().await;
+                        }
                         if !send(&self.socket, packet::event(event.name, &self.channel, &event.data(&view))).await {
                             self.socket.close(DisconnectReason::TransportError);
                             return self.channel;
@@ -344,6 +363,16 @@ impl Subscription {
             }
         }
         self.channel
+    }
+
+    /// Whoever hears a job and its tasks on one connection mostly leaves at the job's end: the tasks' ends come first.
+    async fn let_tasks_go_first(&self) {
+        let tasks = format!("{}.tasks", self.channel);
+        let give_up = Instant::now() + ORDER_PATIENCE;
+        let are_told = || locked(&self.channels).get(&tasks).is_none_or(AbortHandle::is_finished);
+        while !are_told() && Instant::now() < give_up {
+            sleep(ORDER_PAUSE).await;
+        }
     }
 }
 

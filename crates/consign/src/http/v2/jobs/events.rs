@@ -16,12 +16,10 @@ use crate::error::{ApiError, ApiResult, Code};
 use crate::http::AppState;
 use crate::http::body::{View, no_content};
 use crate::http::extract::{By, Id, Query, admit, bearer};
-use crate::http::live::{Event, EventId, JobFollower, KEY_CHECK, Seat};
+use crate::http::live::{Event, EventId, JobFollower, Seat};
 use crate::id::JobId;
 use crate::model::Scope;
 
-/// How often a silent stream says that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long clients should wait before they connect again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -50,15 +48,16 @@ pub async fn handler(
     if after.is_some_and(|after| first.last().is_some_and(|event| event.is_end_of_job() && event.id == Some(after))) {
         return Ok(no_content());
     }
-    let telling =
-        Telling { state, view, key_hash, check_at: Instant::now() + KEY_CHECK, follower, queue: first.into(), seat };
+    let periods = state.live.periods;
+    let check_at = Instant::now() + periods.key_check;
+    let telling = Telling { state, view, key_hash, check_at, follower, queue: first.into(), seat };
     let hello = stream::iter([Ok::<_, Infallible>(Sent::default().retry(RETRY_AFTER))]);
     let told = stream::unfold(telling, async |mut telling| {
         let event = telling.next().await?;
         Some((Ok(event), telling))
     });
     let stream = futures_util::StreamExt::chain(hello, told);
-    let mut response = Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    let mut response = Sse::new(stream).keep_alive(KeepAlive::new().interval(periods.keep_alive)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     // Proxies that collect answers before they pass them on would hold events back.
@@ -95,7 +94,7 @@ impl Telling {
                 }
                 Err(_) => {
                     admit(&self.state, &self.key_hash, Scope::TaskRead).await.ok()?;
-                    self.check_at = Instant::now() + KEY_CHECK;
+                    self.check_at = Instant::now() + self.state.live.periods.key_check;
                 }
             }
         }
