@@ -23,6 +23,7 @@ mod marks;
 mod one;
 mod packet;
 pub mod sockets;
+mod subscription;
 mod user;
 
 pub use log::EventId;

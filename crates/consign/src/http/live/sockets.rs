@@ -21,10 +21,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tower::Service as _;
 
 use super::packet::{self, Packet};
+use super::subscription::{Subscription, refusal, send};
 use super::{Channel, Follower};
 use crate::auth;
 use crate::error::{ApiError, ApiResult, Code};
@@ -41,15 +42,6 @@ const MESSAGES_MAX: usize = 256;
 const WAITING_BYTES_MAX: usize = 64 * 1024;
 /// Packets that wait to be sent to a client. Events wait for a place, and are put together meanwhile.
 const PACKETS_MAX: usize = 32;
-/// Places that events leave free, for a ping must always find one.
-const PACKETS_SPARE: usize = 4;
-/// A client that takes no event for so long is shown out; it can come again.
-const STALL_MAX: Duration = Duration::from_secs(30);
-/// Pause between two tries to find a place.
-const STALL_PAUSE: Duration = Duration::from_millis(20);
-/// How long the end of a job waits for those of its tasks, and how often it looks.
-const ORDER_PATIENCE: Duration = Duration::from_secs(2);
-const ORDER_PAUSE: Duration = Duration::from_millis(5);
 /// How often the server asks whether a client is there, and how long it waits for the answer.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -110,7 +102,7 @@ type Message = (Str, OwnedSemaphorePermit);
 
 /// Where a connection's messages go.
 #[derive(Debug)]
-struct Inbox {
+pub(super) struct Inbox {
     sender: Mutex<Option<mpsc::Sender<Message>>>,
     room: Arc<Semaphore>,
 }
@@ -181,9 +173,10 @@ impl Auth {
 }
 
 /// The channels of a connection, by name.
-type Channels = Arc<Mutex<HashMap<String, AbortHandle>>>;
+pub(super) type Channels = Arc<Mutex<HashMap<String, AbortHandle>>>;
 
-fn locked(channels: &Channels) -> MutexGuard<'_, HashMap<String, AbortHandle>> {
+/// Looks into them.
+pub(super) fn locked(channels: &Channels) -> MutexGuard<'_, HashMap<String, AbortHandle>> {
     channels.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -316,91 +309,4 @@ impl Session {
     async fn say(&self, text: String) -> bool {
         send(&self.socket, text).await
     }
-}
-
-/// A channel that a client hears.
-struct Subscription {
-    state: AppState,
-    socket: Arc<Socket<Inbox>>,
-    channel: String,
-    channels: Channels,
-    key_hash: [u8; 32],
-    follower: Follower,
-}
-
-impl Subscription {
-    /// Tells what happens until nothing follows, and returns the channel's name.
-    async fn run(mut self) -> String {
-        let view = self.state.view();
-        let key_check = self.state.live.periods.key_check;
-        let mut check_at = Instant::now() + key_check;
-        loop {
-            let Ok(news) = timeout_at(check_at, self.follower.next()).await else {
-                if let Err(refused) = admit(&self.state, &self.key_hash, Scope::TaskRead).await {
-                    send(&self.socket, refusal(&self.channel, &refused)).await;
-                    break;
-                }
-                check_at = Instant::now() + key_check;
-                continue;
-            };
-            match news {
-                Ok(events) if events.is_empty() => break,
-                Ok(events) => {
-                    for event in events {
-                        if event.is_end_of_job() {
-                            self.let_tasks_go_first().await;
-                        }
-                        if !send(&self.socket, packet::event(event.name, &self.channel, &event.data(&view))).await {
-                            self.socket.close(DisconnectReason::TransportError);
-                            return self.channel;
-                        }
-                    }
-                }
-                Err(error) => {
-                    send(&self.socket, refusal(&self.channel, &error)).await;
-                    break;
-                }
-            }
-        }
-        self.channel
-    }
-
-    /// Whoever hears a job and its tasks on one connection mostly leaves at the job's end: the tasks' ends come first.
-    async fn let_tasks_go_first(&self) {
-        let tasks = format!("{}.tasks", self.channel);
-        let give_up = Instant::now() + ORDER_PATIENCE;
-        let are_told = || locked(&self.channels).get(&tasks).is_none_or(AbortHandle::is_finished);
-        while !are_told() && Instant::now() < give_up {
-            sleep(ORDER_PAUSE).await;
-        }
-    }
-}
-
-fn refusal(channel: &str, why: &ApiError) -> String {
-    packet::event("subscription_error", channel, &why.code.status().to_string())
-}
-
-/// Sends a packet as soon as there is a place for it; `false` when the client is gone, or took nothing for too long.
-async fn send(socket: &Socket<Inbox>, text: String) -> bool {
-    let give_up = Instant::now() + STALL_MAX;
-    while !socket.is_closed() {
-        if try_send(socket, &text) {
-            return true;
-        }
-        if Instant::now() >= give_up {
-            return false;
-        }
-        sleep(STALL_PAUSE).await;
-    }
-    false
-}
-
-fn try_send(socket: &Socket<Inbox>, text: &str) -> bool {
-    let Ok(place) = socket.reserve() else { return false };
-    let spare: Vec<_> = (0..PACKETS_SPARE).map_while(|_| socket.reserve().ok()).collect();
-    if spare.len() < PACKETS_SPARE {
-        return false;
-    }
-    place.emit(text.to_owned().into());
-    true
 }

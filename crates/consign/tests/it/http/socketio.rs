@@ -54,6 +54,8 @@ impl Client {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a packet comes, or the end");
             match next?.ok()? {
+                // Today's clients are asked whether they are there, old ones ask.
+                Message::Text(text) if text.as_str() == "2" => self.say("3").await,
                 Message::Text(text) => return Some(text.to_string()),
                 Message::Close(_) => return None,
                 _ => {}
