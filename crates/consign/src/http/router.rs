@@ -1,12 +1,12 @@
 //! Every route on one page: method, path, scope, handler, and what the manual says of it.
 
-use axum::{Extension, Router};
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, any, delete, get, options, post};
+use axum::{Extension, Router};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::body::{Data, JobBody, TaskBody};

@@ -55,7 +55,7 @@ async fn until<T, F: Future<Output = ApiResult<Option<T>>>>(
     let deadline = Instant::now() + state.config.limits.wait_max.0;
     // Watching begins before the first reading, so that no change falls in between.
     let mut pace = Pace::new(state.store.hints(), id);
-    let mut wait = std::pin::pin!(async {
+    let mut wait = std::pin::pin!(async move {
         loop {
             pace.turn().await;
             if let Some(ended) = read().await? {

@@ -66,11 +66,8 @@ impl Marks {
             Some(mark) => step > mark.last,
             None => self.is_new(step, at, newcomer),
         };
-        let mut news: Vec<News> = past
-            .steps()
-            .filter(|(step, at)| is_new(*step, *at))
-            .map(|(step, at)| News::Step(step, at))
-            .collect();
+        let mut news: Vec<News> =
+            past.steps().filter(|(step, at)| is_new(*step, *at)).map(|(step, at)| News::Step(step, at)).collect();
         let has_moved = match known {
             Some(mark) => mark.percent != past.percent,
             None => newcomer != Newcomer::Settled && past.percent > 0,

@@ -156,9 +156,9 @@ impl Event {
     pub(super) fn data(&self, view: &View) -> String {
         let json = match &self.subject {
             Subject::Job(job) => serde_json::to_string(&serde_json::json!({"job": view.job(job, true)})),
-            Subject::TaskOf(job, position) => {
-                serde_json::to_string(&serde_json::json!({"task": job.tasks.get(*position).map(|task| view.task(task))}))
-            }
+            Subject::TaskOf(job, position) => serde_json::to_string(
+                &serde_json::json!({"task": job.tasks.get(*position).map(|task| view.task(task))}),
+            ),
             Subject::Task(task) => serde_json::to_string(&serde_json::json!({"task": view.task(task)})),
         };
         // Maps have text keys and nothing else can fail, so that this is never the fallback.

@@ -62,13 +62,7 @@ impl JobFollower {
         Self::open(state, user, id, Tells::Both, Newcomer::Since(since)).await
     }
 
-    async fn open(
-        state: &AppState,
-        user: UserId,
-        id: JobId,
-        tells: Tells,
-        newcomer: Newcomer,
-    ) -> ApiResult<Self> {
+    async fn open(state: &AppState, user: UserId, id: JobId, tells: Tells, newcomer: Newcomer) -> ApiResult<Self> {
         // Watching begins before the first reading, so that no change falls in between.
         let pace = Pace::new(state.store.hints(), id.0);
         state.store.jobs(user, &[id]).await?.pop().ok_or_else(ApiError::not_found)?;
@@ -110,9 +104,7 @@ impl JobFollower {
                 let past = Past::of_task(task);
                 for news in self.marks.advance(task.id.0, &past, self.newcomer) {
                     let (name, id) = match news {
-                        News::Step(step, at) => {
-                            (task_event(step, &past), Some(EventId::of_task(position, step, at)))
-                        }
+                        News::Step(step, at) => (task_event(step, &past), Some(EventId::of_task(position, step, at))),
                         News::Progress => (task_event(Step::Started, &past), None),
                     };
                     events.push(Event { name, id, subject: Subject::TaskOf(Arc::clone(job), position) });

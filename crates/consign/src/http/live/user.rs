@@ -151,7 +151,11 @@ impl UserFollower {
             let (past, job) = (Past::of_job(&job), Arc::new(job));
             for news in self.marks.advance(job.id.0, &past, self.newcomer) {
                 if let News::Step(step, _) = news {
-                    events.push(Event { name: job_event(step, &past), id: None, subject: Subject::Job(Arc::clone(&job)) });
+                    events.push(Event {
+                        name: job_event(step, &past),
+                        id: None,
+                        subject: Subject::Job(Arc::clone(&job)),
+                    });
                 }
             }
         }

@@ -5,7 +5,14 @@ use crate::id::{JobId, KeyId, TaskId, UserId};
 use crate::model::{Origin, Page, WireStatus};
 use crate::store::{Creation, JobFilter, TaskFilter};
 
-cases!(pages_are_newest_first, jobs_are_filtered, tasks_are_filtered, tasks_are_read_in_the_given_order, jobs_are_read_by_id, counts_count);
+cases!(
+    pages_are_newest_first,
+    jobs_are_filtered,
+    tasks_are_filtered,
+    tasks_are_read_in_the_given_order,
+    jobs_are_read_by_id,
+    counts_count
+);
 
 fn jobs_of(user_id: UserId) -> JobFilter {
     JobFilter { user_id, status: None, tag: None, key_id: None, with_tasks: false }

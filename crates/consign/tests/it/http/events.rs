@@ -47,7 +47,8 @@ impl Reader {
                 self.text = rest.to_owned();
                 return Some(fields);
             }
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("something comes, or the end")?;
+            let frame =
+                tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("something comes, or the end")?;
             self.text.push_str(std::str::from_utf8(frame.unwrap().data_ref().unwrap()).unwrap());
         }
     }

@@ -138,39 +138,52 @@ async fn every_channel_tells_what_happens() {
     told.sort();
     let wanted = [("job.created", "jobs"), ("task.created", "tasks"), ("task.created", "tasks")];
     assert_eq!(told, wanted.map(|(name, of)| (name.to_owned(), of.to_owned())));
-    for channel in [format!("private-job.{job}"), format!("private-job.{job}.tasks"), format!("private-task.{import}")] {
+    for channel in [format!("private-job.{job}"), format!("private-job.{job}.tasks"), format!("private-task.{import}")]
+    {
         client.subscribe(&channel, &app.key).await;
     }
     assert!(client.is_silent().await, "nothing has happened yet that is not known");
     let claim = app.claim().await;
-    assert_eq!(told_by_channel(&mut client, 5).await, [
-        ("private-job", "job.updated"),
-        ("private-job.tasks", "task.updated"),
-        ("private-task", "task.updated"),
-        ("private-user.jobs", "job.updated"),
-        ("private-user.tasks", "task.updated"),
-    ]);
+    assert_eq!(
+        told_by_channel(&mut client, 5).await,
+        [
+            ("private-job", "job.updated"),
+            ("private-job.tasks", "task.updated"),
+            ("private-task", "task.updated"),
+            ("private-user.jobs", "job.updated"),
+            ("private-user.tasks", "task.updated"),
+        ]
+    );
     app.progress(&claim, 50).await;
-    assert_eq!(told_by_channel(&mut client, 3).await, [
-        ("private-job.tasks", "task.updated"),
-        ("private-task", "task.updated"),
-        ("private-user.tasks", "task.updated"),
-    ]);
+    assert_eq!(
+        told_by_channel(&mut client, 3).await,
+        [
+            ("private-job.tasks", "task.updated"),
+            ("private-task", "task.updated"),
+            ("private-user.tasks", "task.updated"),
+        ]
+    );
     app.finish(&claim, &[]).await;
-    assert_eq!(told_by_channel(&mut client, 3).await, [
-        ("private-job.tasks", "task.finished"),
-        ("private-task", "task.finished"),
-        ("private-user.tasks", "task.finished"),
-    ]);
+    assert_eq!(
+        told_by_channel(&mut client, 3).await,
+        [
+            ("private-job.tasks", "task.finished"),
+            ("private-task", "task.finished"),
+            ("private-user.tasks", "task.finished"),
+        ]
+    );
     app.run_one().await;
-    assert_eq!(told_by_channel(&mut client, 6).await, [
-        ("private-job", "job.finished"),
-        ("private-job.tasks", "task.finished"),
-        ("private-job.tasks", "task.updated"),
-        ("private-user.jobs", "job.finished"),
-        ("private-user.tasks", "task.finished"),
-        ("private-user.tasks", "task.updated"),
-    ]);
+    assert_eq!(
+        told_by_channel(&mut client, 6).await,
+        [
+            ("private-job", "job.finished"),
+            ("private-job.tasks", "task.finished"),
+            ("private-job.tasks", "task.updated"),
+            ("private-user.jobs", "job.finished"),
+            ("private-user.tasks", "task.finished"),
+            ("private-user.tasks", "task.updated"),
+        ]
+    );
     assert!(client.is_silent().await);
 }
 
@@ -228,7 +241,9 @@ async fn only_the_owner_with_the_right_key_is_told_anything() {
             assert_eq!(client.event().await, ("subscription_error".to_owned(), channel.clone(), json!(status)));
         }
     }
-    for channel in ["", "private-job", "private-job.1", "public", "private-job.x.tasks.y", &format!("private-job.{import}")] {
+    for channel in
+        ["", "private-job", "private-job.1", "public", "private-job.x.tasks.y", &format!("private-job.{import}")]
+    {
         client.subscribe(channel, &app.key).await;
         assert_eq!(client.event().await.2, 404, "{channel}");
     }
@@ -288,7 +303,8 @@ async fn polling_does_as_well() {
     let sid = serde_json::from_str::<Value>(&hello.text()[1..]).unwrap()["sid"].as_str().unwrap().to_owned();
     let path = format!("{path}&sid={sid}");
     let post = async |packet: String| {
-        let reply = app.request("POST", &path).anonymous().header("content-type", "text/plain").body(packet).send().await;
+        let reply =
+            app.request("POST", &path).anonymous().header("content-type", "text/plain").body(packet).send().await;
         assert_eq!((reply.status.as_u16(), reply.text()), (200, "ok".to_owned()));
     };
     let poll = async || app.request("GET", &path).anonymous().send().await.text();
