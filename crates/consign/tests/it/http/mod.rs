@@ -7,6 +7,7 @@ mod destinations;
 mod downloads;
 mod lists;
 mod logs;
+mod operations;
 mod pages;
 mod shapes;
 mod sockets;
