@@ -22,6 +22,7 @@ mod print;
 mod progress;
 mod run;
 mod serve;
+mod signed_url;
 
 /// Exit code of a command that did what it should, but the outcome is bad: the job failed, a check did not pass.
 const EXIT_FAILED: u8 = 1;
@@ -51,6 +52,8 @@ enum Command {
     Run(run::Run),
     #[command(subcommand)]
     Key(key::Key),
+    #[command(subcommand)]
+    SignedUrl(signed_url::SignedUrlCommand),
     Doctor(doctor::Doctor),
     #[cfg(feature = "practice")]
     Practice(practice::PracticeCommand),
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
             Command::Demo(command) => command.run().await,
             Command::Run(command) => command.run().await,
             Command::Key(command) => command.run().await,
+            Command::SignedUrl(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
             #[cfg(feature = "practice")]
             Command::Practice(command) => command.run().await,

@@ -19,7 +19,7 @@ use super::state::AppState;
 use super::v2::operations::OperationBody;
 use super::v2::users_me::UserBody;
 use super::v2::{self, jobs, tasks};
-use super::{access, body, docs, download, openapi, status, upload};
+use super::{access, body, docs, download, openapi, signed, status, upload};
 use crate::error::{ApiError, ApiResult, Code, Faults};
 use crate::model::Scope;
 use crate::operations::trial::Report;
@@ -30,6 +30,11 @@ const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a 
      (`consign-test-…`) with the task's arguments, reads it back and deletes it. The answer is 200 also when the \
      destination refuses: `ok` says whether the export would work, `steps` what was found, `permissions` which rights it \
      needs and how to give them. It takes a minute at the most, and ends when the client goes away.";
+
+/// What the manual says of signed URLs.
+const SIGNED: &str = "Runs the job that the address carries and sends the client to its first file. `job` is the JSON of a job in \
+     base64, `s` the HMAC-SHA256 in hex of all that stands before `&s=`, with the secret of \
+     `consign signed-url create`. The same `cache_key` gives the same result for 24 hours.";
 
 /// What a list of operations reads from the query.
 const OPERATION_FILTERS: [&str; 7] = [
@@ -118,6 +123,11 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Lists conversions", "The same list with `filter[operation]=convert`, under its older address.")
             .query(&OPERATION_FILTERS[1..])
             .answers::<Data<Vec<OperationBody>>>(200),
+        Route::get("/s/{id}", signed::handler)
+            .says("Runs a signed job", SIGNED)
+            .query(&["job", "cache_key", "s"])
+            .answers_with(302, "")
+            .fails(&[Code::LinkInvalid, Code::InvalidData, Code::JobFailed, Code::TooManyRequests, Code::WaitTimeout]),
         Route::post("/upload/{task}", upload::handler)
             .takes(Takes::Form)
             .says("Takes the file of an import/upload task", "Post the fields of `result.form`, then the file.")

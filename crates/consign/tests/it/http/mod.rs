@@ -10,6 +10,7 @@ mod logs;
 mod operations;
 mod pages;
 mod shapes;
+mod signed;
 mod sockets;
 mod tasks;
 mod uploads;
