@@ -14,6 +14,7 @@ mod api;
 mod demo;
 mod destination;
 mod doctor;
+pub mod hosts;
 mod key;
 mod local;
 #[cfg(feature = "practice")]
@@ -55,6 +56,7 @@ enum Command {
     #[command(subcommand)]
     SignedUrl(signed_url::SignedUrlCommand),
     Doctor(doctor::Doctor),
+    Hosts(hosts::Hosts),
     #[cfg(feature = "practice")]
     Practice(practice::PracticeCommand),
 }
@@ -112,6 +114,7 @@ pub fn main() -> ExitCode {
             Command::Key(command) => command.run().await,
             Command::SignedUrl(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
+            Command::Hosts(command) => command.run(),
             #[cfg(feature = "practice")]
             Command::Practice(command) => command.run().await,
         }

@@ -38,7 +38,7 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 ///
 /// # Errors
 /// `NOT_FOUND`, `LINK_INVALID`, `INVALID_DATA`, `TOO_MANY_REQUESTS`, `JOB_FAILED`, `WAIT_TIMEOUT`.
-pub async fn handler(
+pub(super) async fn handler(
     State(state): State<AppState>,
     view: View,
     Id(id): Id<SignedUrlId>,

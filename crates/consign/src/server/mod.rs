@@ -219,7 +219,7 @@ impl Server {
 
     async fn listen(&mut self, files: Files) -> Result<(), Error> {
         let config = Arc::clone(&self.base.config);
-        let tls = tls::acceptor(&config.tls)?;
+        let tls = tls::Certificate::open(&config.tls)?.map(Arc::new);
         let listener = listen::bind(config.listen).await?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
         self.public_url = config.public_url_at(address);

@@ -188,8 +188,10 @@ async fn so_many_jobs_a_minute_and_no_more() {
     assert_eq!(refused.header("retry-after"), "60");
 }
 
+type Encode = fn(&str) -> String;
+
 /// What each client encodes, how, and its signature: facts of the clients' own tests.
-const VECTORS: [(&str, fn(&str) -> String, &str, &str); 6] = [
+const VECTORS: [(&str, Encode, &str, &str); 6] = [
     (
         "Node",
         |json| STANDARD_NO_PAD.encode(json).replacen('+', "-", 1).replacen('/', "_", 1),

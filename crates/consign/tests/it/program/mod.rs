@@ -10,3 +10,4 @@ mod fence;
 mod harness;
 mod places;
 mod sweep;
+mod tls;
