@@ -10,4 +10,5 @@ mod fence;
 mod harness;
 mod places;
 mod sweep;
+mod tls;
 mod waiting;
