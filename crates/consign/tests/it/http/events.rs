@@ -44,7 +44,7 @@ impl Reader {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let fields = block.lines().map(|line| line.split_once(':').unwrap());
                 let fields = fields.map(|(name, value)| (name.to_owned(), value.trim_start().to_owned())).collect();
-                self.text = rest.to_owned();
+                rest.to_owned().clone_into(&mut self.text);
                 return Some(fields);
             }
             let frame =

@@ -58,7 +58,7 @@ impl Client {
                 Message::Text(text) if text.as_str() == "2" => self.say("3").await,
                 Message::Text(text) => return Some(text.to_string()),
                 Message::Close(_) => return None,
-                _ => {}
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
     }
