@@ -283,6 +283,7 @@ async fn old_clients_are_understood() {
     client.say("2").await;
     assert_eq!(client.next().await.unwrap(), "3", "the client asks whether the server is there");
     client.subscribe(&format!("private-job.{job}"), &app.key).await;
+    assert!(client.is_silent().await);
     app.run_small_job().await;
     let names = [client.event().await.0, client.event().await.0];
     assert_eq!(names, ["job.updated", "job.finished"]);
