@@ -256,6 +256,32 @@ async fn only_the_owner_with_the_right_key_is_told_anything() {
 }
 
 #[tokio::test]
+async fn who_missed_commits_looks_around() {
+    let app = App::new().await;
+    let user = app.get("/v2/users/me").await.json()["data"]["id"].clone();
+    let mut client = Client::connect(&app).await;
+    client.subscribe(&format!("private-user.{user}.jobs"), &app.key).await;
+    assert!(client.is_silent().await);
+    app.small_job().await;
+    assert_eq!(client.event().await.0, "job.created");
+    // The follower pauses after that; more commits than are kept for it push what follows out.
+    let mut wanted = vec![app.small_job().await.0, app.small_job().await.0];
+    for _ in 0..3_000 {
+        app.state.store.hints().announce([uuid::Uuid::now_v7()]);
+    }
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let (name, _, data) = client.event().await;
+        assert_eq!(name, "job.created");
+        told.push(data["job"]["id"].as_str().unwrap().to_owned());
+    }
+    told.sort();
+    wanted.sort();
+    assert_eq!(told, wanted);
+    assert!(client.is_silent().await, "what was told is not told again");
+}
+
+#[tokio::test]
 async fn who_unsubscribes_hears_no_more() {
     let app = App::new().await;
     let (job, import, _) = app.small_job().await;

@@ -97,6 +97,28 @@ async fn two_thousand_waiters_cost_little_and_are_answered_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn live_connections_end_in_peace_when_the_server_stops() {
+    let mut program = Program::started(&[]).await;
+    let job = id(&program.job(json!({"in": {"operation": "import/upload"}})).await);
+    let mut stream = TcpSocket::new_v4().unwrap().connect(program.address()).await.unwrap();
+    stream.write_all(program.head(&format!("/v2/jobs/{job}/events")).as_bytes()).await.unwrap();
+    let upgrade = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+                   Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    let mut socket = TcpSocket::new_v4().unwrap().connect(program.address()).await.unwrap();
+    socket.write_all(upgrade.as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    let began = Instant::now();
+    program.signal(Signal::TERM);
+    let (mut told, mut said) = (Vec::new(), Vec::new());
+    stream.read_to_end(&mut told).await.unwrap();
+    socket.read_to_end(&mut said).await.unwrap();
+    assert!(String::from_utf8(told).unwrap().ends_with("\r\n0\r\n\r\n"), "the answer ends as it should");
+    assert!(String::from_utf8_lossy(&said).starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
+    assert_eq!(program.exit(Duration::from_secs(5)).await.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn waiters_are_told_to_ask_again_when_the_server_stops() {
     let mut program = Program::started(&[("LIMITS__STOP_GRACE", "1s")]).await;
     let job = id(&program.job(json!({"in": {"operation": "import/upload"}})).await);
