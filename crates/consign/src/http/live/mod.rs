@@ -29,7 +29,8 @@ mod user;
 pub use log::EventId;
 pub(super) use one::JobFollower;
 
-/// Live connections at once in this process, Socket.IO and server-sent events together.
+/// Live connections at once in this process, of each kind: whoever opens sockets without a key keeps nobody with a key from
+/// a stream.
 const SEATS_MAX: usize = 4096;
 /// Events of this long before the last one that a client saw are told again: two commits may land in the other order of
 /// their times.
@@ -38,7 +39,8 @@ const OVERLAP: Duration = Duration::from_secs(5);
 /// Bounds live connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Live {
-    seats: Arc<Semaphore>,
+    sockets: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     /// How long what may take.
     pub periods: Periods,
 }
@@ -61,17 +63,30 @@ impl Default for Live {
             keep_alive: Duration::from_secs(15),
             silence_max: Duration::from_mins(1),
         };
-        Self { seats: Arc::new(Semaphore::new(SEATS_MAX)), periods }
+        let seats = || Arc::new(Semaphore::new(SEATS_MAX));
+        Self { sockets: seats(), streams: seats(), periods }
     }
 }
 
 impl Live {
-    /// A seat for a live connection; it is free again when the last copy is gone.
+    /// A seat for a Socket.IO connection; it is free again when the last copy is gone.
     ///
     /// # Errors
     /// [`Code::Unavailable`] when all are taken.
-    pub(super) fn seat(&self) -> ApiResult<Seat> {
-        let permit = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| {
+    pub(super) fn socket(&self) -> ApiResult<Seat> {
+        Self::seat(&self.sockets)
+    }
+
+    /// A seat for a stream of server-sent events; it is free again when the last copy is gone.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when all are taken.
+    pub(super) fn stream(&self) -> ApiResult<Seat> {
+        Self::seat(&self.streams)
+    }
+
+    fn seat(seats: &Arc<Semaphore>) -> ApiResult<Seat> {
+        let permit = Arc::clone(seats).try_acquire_owned().map_err(|_| {
             ApiError::new(Code::Unavailable, "Too many live connections are open; try again in a moment.")
                 .after(Duration::from_secs(5))
         })?;
@@ -80,7 +95,7 @@ impl Live {
 
     /// How many live connections there are.
     pub fn taken(&self) -> usize {
-        SEATS_MAX - self.seats.available_permits()
+        2 * SEATS_MAX - self.sockets.available_permits() - self.streams.available_permits()
     }
 }
 

@@ -82,7 +82,7 @@ pub(in crate::http) async fn handler(
     }
     if begins {
         // The head of the request lives as long as the connection that it makes, and so does what it carries.
-        request.extensions_mut().insert(state.live.seat()?);
+        request.extensions_mut().insert(state.live.socket()?);
     }
     let answer: Result<_, std::convert::Infallible> = service.call(request).await;
     Ok(match answer {

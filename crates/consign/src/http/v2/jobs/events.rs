@@ -39,7 +39,7 @@ pub async fn handler(
 ) -> ApiResult<Response> {
     let unauthenticated = || ApiError::new(Code::Unauthenticated, "Unauthenticated.");
     let key_hash = auth::hash(bearer(&headers).ok_or_else(unauthenticated)?);
-    let seat = state.live.seat()?;
+    let seat = state.live.stream()?;
     let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     // What is no id of ours cannot have been the last one: then everything is told.
     let after: Option<EventId> = header.or_else(|| query.get("last_event_id")).and_then(|text| text.parse().ok());
