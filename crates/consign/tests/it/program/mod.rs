@@ -11,3 +11,4 @@ mod harness;
 mod places;
 mod sweep;
 mod tls;
+mod waiting;
