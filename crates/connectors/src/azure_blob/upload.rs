@@ -21,7 +21,7 @@ use super::service::{Call, MD5_HEADER, Reply};
 use super::xml::{self, BlockList, Commit};
 use super::{AzureBlob, COMMIT, LIST_BLOCKS, SEND_BLOCK, STORE, errors};
 use crate::error::{Error, Kind, Result};
-use crate::transfer::{OpenUpload, Part, Progress, Put, Receipt};
+use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 
 const MIB: u64 = 1024 * 1024;
 /// Largest block.
@@ -124,29 +124,6 @@ fn block_bytes(size_bytes: u64, wanted_bytes: u64) -> u64 {
     bytes.clamp(1, BLOCK_BYTES_MAX)
 }
 
-/// Acknowledged bytes of one upload; given back unless it ends well, so that another attempt can count them itself.
-struct Counted<'a> {
-    progress: &'a Progress,
-    bytes: u64,
-}
-
-impl Counted<'_> {
-    fn add(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.progress.add(bytes);
-    }
-
-    fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.progress.take_back(self.bytes);
-    }
-}
-
 impl AzureBlob {
     /// Stores one blob.
     pub(super) async fn store(&self, put: Put) -> Result<Receipt> {
@@ -240,7 +217,7 @@ impl AzureBlob {
         mut parts: BTreeMap<u32, Part>,
         commit: &Call<'_>,
     ) -> Result<Option<Receipt>> {
-        let mut counted = Counted { progress: &put.progress, bytes: 0 };
+        let mut counted = Counted::new(&put.progress);
         for part in parts.values() {
             counted.add(part.size);
         }

@@ -20,7 +20,7 @@ use super::xml::{self, Complete, CompletePart, Completed, Created};
 use super::{COMPLETE, CREATE, OBJECT_BYTES_MAX, S3, SEND_PART, STORE, attributes, errors};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::retry;
-use crate::transfer::{OpenUpload, Part, Progress, Put, Receipt};
+use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 
 /// S3's smallest part, apart from the last.
 const PART_BYTES_MIN: u64 = 5 * 1024 * 1024;
@@ -53,33 +53,6 @@ impl Cargo {
     async fn md5(&self) -> Result<[u8; 16]> {
         let compute = || async { Ok(checksum::digests(&self.bytes, true).await?.1.unwrap_or_default()) };
         self.md5.get_or_try_init(compute).await.copied()
-    }
-}
-
-/// Acknowledged bytes of one upload; given back unless it ends well, so that another attempt can count them itself.
-struct Counted<'a> {
-    progress: &'a Progress,
-    bytes: u64,
-}
-
-impl<'a> Counted<'a> {
-    fn new(progress: &'a Progress) -> Self {
-        Self { progress, bytes: 0 }
-    }
-
-    fn add(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.progress.add(bytes);
-    }
-
-    fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.progress.take_back(self.bytes);
     }
 }
 
