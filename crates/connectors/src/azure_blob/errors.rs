@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::credentials::{Credentials, now};
 use super::xml::{ErrorBody, read_error};
 use crate::error::{Error, Kind, ProviderAnswer, Retry};
+use crate::http::Reply;
 
 /// The longest text of the service that is passed on.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -24,17 +25,17 @@ pub(super) struct Asked<'a> {
 }
 
 /// Makes the error of an answer that is not a success.
-pub(super) fn refusal(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut said = read_error(body).unwrap_or_default();
+pub(super) fn refusal(asked: Asked<'_>, reply: &Reply) -> Error {
+    let header = |name: &str| reply.header(name).map(str::to_owned);
+    let mut said = read_error(&reply.body).unwrap_or_default();
     let code = header("x-ms-error-code").or(said.code.take());
     let code = code.map(|code| tidy(&code)).filter(|code| !code.is_empty());
     let (kind, sentence) = code
         .as_deref()
         .and_then(|code| by_code(code, asked, &said))
-        .unwrap_or_else(|| by_status(status, asked, &said, code.is_some()));
+        .unwrap_or_else(|| by_status(reply.status, asked, &said, code.is_some()));
     let mut error = Error::new(kind, asked.action, sentence).answered(ProviderAnswer {
-        status: Some(status.as_u16()),
+        status: Some(reply.status.as_u16()),
         code,
         request_id: header("x-ms-request-id").as_deref().map(tidy),
     });

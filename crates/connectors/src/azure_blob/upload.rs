@@ -17,10 +17,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use md5::{Digest as _, Md5};
 
 use super::blobs::unquoted;
-use super::service::{Call, MD5_HEADER, Reply};
+use super::service::{Call, MD5_HEADER};
 use super::xml::{self, BlockList, Commit};
 use super::{AzureBlob, COMMIT, LIST_BLOCKS, SEND_BLOCK, STORE, errors};
 use crate::error::{Error, Kind, Result};
+use crate::http::Reply;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 
 const MIB: u64 = 1024 * 1024;

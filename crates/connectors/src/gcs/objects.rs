@@ -17,6 +17,7 @@ use super::service::Service;
 use super::upload::State;
 use super::{ABORT, DELETE, Gcs, LIST, READ, STAT, checked};
 use crate::error::{Error, Kind, Result};
+use crate::http::header;
 use crate::retry;
 use crate::source::ByteStream;
 use crate::transfer::{Object, OpenUpload};
@@ -166,10 +167,6 @@ impl Gcs {
             }
         }
     }
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// The length of the whole object, in an answer that holds exactly this range of it.

@@ -11,15 +11,13 @@ use super::errors::{self, Asked};
 use super::tokens::{Account, Tokens};
 use super::{ARGUMENTS, CREATE, Config};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Answer, Body, Client};
+use crate::http::{Answer, Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
 use crate::transfer::Limits;
 
 /// An answer in JSON: a page of a listing with 1,000 names of 1,024 bytes, escaped, is below 7 MiB.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// What is read of an error's body.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// The address of an upload's session: who has it may write the object.
 pub(super) struct Session(String);
@@ -43,20 +41,6 @@ pub(super) struct Call<'a> {
     pub(super) object: Option<&'a str>,
     /// The body, in pieces that are sent one after the other without being copied.
     pub(super) body: Vec<Bytes>,
-}
-
-/// A whole answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
 }
 
 /// The service that holds the bucket, and the account that uses it.
@@ -136,9 +120,7 @@ impl Service {
 
     /// Sends a call once and reads the whole answer.
     pub(super) async fn call_once(&self, call: &Call<'_>) -> Result<Reply> {
-        let (head, answer) = self.open(call).await?.into_parts();
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Reply::read(self.open(call).await?, ANSWER_BYTES_MAX).await
     }
 
     /// Sends a call once, and once more with another token when its token was refused, and leaves the body of the
@@ -195,8 +177,7 @@ impl Service {
         if response.status().is_success() || wants_more {
             return Ok(response);
         }
-        let (head, answer) = response.into_parts();
-        let body = answer.bytes(ERROR_BYTES_MAX).await.unwrap_or_default();
+        let reply = Reply::refused(response).await;
         let host = self.host();
         let asked = Asked {
             action: call.action,
@@ -213,6 +194,6 @@ impl Service {
             let ids = values.filter_map(|pair| pair.strip_prefix("upload_id="));
             secrets.extend(ids.map(Secret::from));
         }
-        Err(errors::refusal(asked, &head, &body, &secrets))
+        Err(errors::refusal(asked, &reply, &secrets))
     }
 }

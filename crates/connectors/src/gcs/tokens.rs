@@ -18,7 +18,7 @@ use super::endpoint::address;
 use super::keys::SigningKey;
 use super::{ARGUMENTS, Config, TOKEN, errors};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Body, Client};
+use crate::http::{Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
 
@@ -145,12 +145,12 @@ impl Account {
             .body(Body::from(body))
             .map_err(|error| Error::new(Kind::InvalidRequest, TOKEN, "`token_uri` is not a URL").because(error))?;
         let asked = Instant::now();
-        let (head, answer) = client.send(request, TOKEN).await?.into_parts();
-        if !head.status.is_success() {
-            let body = answer.bytes(ANSWER_BYTES_MAX).await.unwrap_or_default();
-            return Err(errors::token_refusal(&self.host, &head, &body, &assertion.into()));
+        let response = client.send(request, TOKEN).await?;
+        if !response.status().is_success() {
+            let reply = Reply::refused(response).await;
+            return Err(errors::token_refusal(&self.host, &reply, &assertion.into()));
         }
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
+        let body = Reply::read(response, ANSWER_BYTES_MAX).await?.body;
         // The cause is left out: it may quote the token.
         let issued: Issued = serde_json::from_slice(&body).map_err(|_| unclear(&self.host))?;
         if issued.access_token.expose().is_empty() || HeaderValue::try_from(issued.access_token.expose()).is_err() {

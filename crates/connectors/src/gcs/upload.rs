@@ -22,9 +22,10 @@ use serde_json::json;
 use super::endpoint::Tree;
 use super::errors::is_gone;
 use super::objects::{Resource, crc32c_text, read};
-use super::service::{Reply, Service, Session};
+use super::service::{Service, Session};
 use super::{CREATE, Gcs, OBJECT_BYTES_MAX, SEND, STATUS, STORE, checked};
 use crate::error::{Error, Kind, Result, Retry};
+use crate::http::Reply;
 use crate::retry;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 

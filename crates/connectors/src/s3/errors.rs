@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::xml::{ErrorBody, read_error};
 use crate::error::{Error, Kind, ProviderAnswer, Retry};
+use crate::http::Reply;
 
 /// The longest text of a provider that is passed on.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -20,18 +21,18 @@ pub(super) struct Asked<'a> {
 }
 
 /// Makes the error of an answer that is not a success.
-pub(super) fn refusal(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut said = read_error(body).unwrap_or_default();
+pub(super) fn refusal(asked: Asked<'_>, reply: &Reply) -> Error {
+    let header = |name: &str| reply.header(name).map(str::to_owned);
+    let mut said = read_error(&reply.body).unwrap_or_default();
     said.region = header("x-amz-bucket-region").or(said.region).filter(|region| !region.is_empty());
     let code = said.code.take().map(|code| code.trim().to_owned()).filter(|code| !code.is_empty());
     let request_id = header("x-amz-request-id").or(said.request_id.take());
     let (kind, sentence) = code
         .as_deref()
         .and_then(|code| by_code(code, asked, &said))
-        .unwrap_or_else(|| by_status(status, asked, &said, code.is_some()));
+        .unwrap_or_else(|| by_status(reply.status, asked, &said, code.is_some()));
     let mut error = Error::new(kind, asked.action, sentence).answered(ProviderAnswer {
-        status: Some(status.as_u16()),
+        status: Some(reply.status.as_u16()),
         code: code.as_deref().map(tidy),
         request_id: request_id.as_deref().map(tidy),
     });
@@ -261,10 +262,9 @@ fn retry_after(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn error(status: u16, headers: &[(&'static str, &str)], body: &str) -> Error {
-        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+    fn error(status: u16, headers: &[(&str, &str)], body: &str) -> Error {
         let asked = Asked { action: "storing the object", bucket: "bkt", host: "s3.example", key: Some("k") };
-        refusal(asked, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        refusal(asked, &Reply::of(status, headers, body.to_owned()))
     }
 
     fn coded(status: u16, code: &str, rest: &str) -> Error {

@@ -15,10 +15,11 @@ use tokio::sync::OnceCell;
 
 use super::checksum::{self, ALGORITHM_HEADER, CRC32C_HEADER, MD5_HEADER, Proof, Support};
 use super::objects::{is_gone, unquoted};
-use super::service::{Call, Reply};
+use super::service::Call;
 use super::xml::{self, Complete, CompletePart, Completed, Created};
 use super::{COMPLETE, CREATE, OBJECT_BYTES_MAX, S3, SEND_PART, STORE, attributes, errors};
 use crate::error::{Error, Kind, Result, Retry};
+use crate::http::Reply;
 use crate::retry;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 
@@ -318,7 +319,7 @@ impl S3 {
     async fn complete_once(&self, call: &Call<'_>) -> Result<(Reply, Completed)> {
         let reply = self.service.call_once(call).await?;
         if xml::read_error(&reply.body).is_some() {
-            return Err(self.service.error(call, reply.status, &reply.headers, &reply.body));
+            return Err(self.service.error(call, &reply));
         }
         let completed = xml::read(COMPLETE, &reply.body).map_err(|error| error.retrying(Retry::Later(None)))?;
         Ok((reply, completed))

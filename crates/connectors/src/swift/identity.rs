@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{Config, errors, invalid};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Body, Client};
+use crate::http::{Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
 
@@ -120,13 +120,13 @@ impl Identity {
         let body = body.map(|value| Bytes::from(value.to_string())).unwrap_or_default();
         let answer = retry::request(self.tries, |_| self.ask_once(action, &method, path, token, &body)).await;
         let secrets: Vec<Secret> = self.secrets.iter().chain(token).cloned().collect();
-        let (headers, text) = answer.map_err(|error| error.without(&secrets))?;
-        let body = serde_json::from_slice(&text).map_err(|error| {
+        let reply = answer.map_err(|error| error.without(&secrets))?;
+        let body = serde_json::from_slice(&reply.body).map_err(|error| {
             let detail = format!("the answer of {} is none of Keystone; check `auth_url`", self.host);
             // The cause may quote the answer, which holds a catalogue and no secret, but is long.
             Error::new(Kind::Protocol, action, detail).because(format!("{:?}", error.classify()))
         })?;
-        Ok(Told { headers, body })
+        Ok(Told { headers: reply.headers, body })
     }
 
     async fn ask_once(
@@ -136,7 +136,7 @@ impl Identity {
         path: &str,
         token: Option<&Secret>,
         body: &Bytes,
-    ) -> Result<(HeaderMap, Bytes)> {
+    ) -> Result<Reply> {
         let built =
             http::Request::builder().method(method).uri(format!("{}{path}", self.base)).body(Body::from(body.clone()));
         let mut request = built
@@ -152,12 +152,11 @@ impl Identity {
         if let Some(token) = token {
             headers.insert("x-auth-token", sensitive(token, action)?);
         }
-        let (head, answer) = self.client.send(request, action).await?.into_parts();
-        let text = answer.bytes(ANSWER_BYTES_MAX).await?;
-        if head.status.is_success() {
-            return Ok((head.headers, text));
+        let reply = Reply::read(self.client.send(request, action).await?, ANSWER_BYTES_MAX).await?;
+        if reply.status.is_success() {
+            return Ok(reply);
         }
-        Err(errors::of_keystone(action, &self.host, self.project.is_some(), head.status, &head.headers, &text))
+        Err(errors::of_keystone(action, &self.host, self.project.is_some(), &reply))
     }
 }
 

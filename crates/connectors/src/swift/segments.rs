@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::body::Cargo;
 use super::manifest::{Handle, prefix_of, segment};
-use super::service::{Call, Reply};
+use super::service::Call;
 use super::upload::{confirmed, lost, typed};
 use super::{COMPLETE, PREPARE, SEND_SEGMENT, STAT_CONTAINER, Swift};
 use crate::error::{Error, Kind, Result, Retry};
+use crate::http::Reply;
 use crate::retry;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 
@@ -234,7 +235,7 @@ impl Swift {
             if reply.status.is_success() {
                 return confirmed(COMPLETE, &reply, &etag).map(|()| Ok(reply));
             }
-            let refusal = self.service.error(&call, reply.status, &reply.headers, &reply.body);
+            let refusal = self.service.error(&call, &reply);
             match problems(&reply, parts) {
                 Problems::Missing(numbers) => Ok(Err(numbers)),
                 Problems::Unseen => Err(self.unseen_segments(refusal)),

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock, PoisonError};
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,7 +12,7 @@ use super::features::Features;
 use super::identity::{Identity, Session, sensitive};
 use super::{STAT_CONTAINER, invalid};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Answer, Body, Client};
+use crate::http::{Answer, Body, Client, Reply};
 use crate::network::{HostSlot, HostSlots};
 use crate::retry;
 use crate::secret::Secret;
@@ -21,8 +20,6 @@ use crate::transfer::Limits;
 
 /// A listing of 1,000 names of 1,024 bytes, which JSON may write with six characters for two or three bytes, or a manifest.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What is read of an error's body.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Objects that are being replaced by this process, each by one at a time. Their addresses play the hosts; that those which
 /// differ in case alone take turns as well harms nobody.
@@ -63,24 +60,6 @@ impl<'a> Call<'a> {
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
-    }
-}
-
-/// A whole answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    pub(super) fn says_true(&self, name: &str) -> bool {
-        self.header(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 }
 
@@ -146,16 +125,12 @@ impl Service {
 
     /// Sends a call once and reads the whole answer.
     pub(super) async fn call_once(&self, call: &Call<'_>, body: MakeBody<'_>) -> Result<Reply> {
-        let (head, answer) = self.open(call, body).await?.into_parts();
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Reply::read(self.open(call, body).await?, ANSWER_BYTES_MAX).await
     }
 
     /// Sends a call once and reads the whole answer, whatever its status.
     pub(super) async fn call_any(&self, call: &Call<'_>, body: MakeBody<'_>) -> Result<Reply> {
-        let (head, answer) = self.open_any(call, body).await?.into_parts();
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Reply::read(self.open_any(call, body).await?, ANSWER_BYTES_MAX).await
     }
 
     /// Sends a call once and leaves the body of the answer to be read.
@@ -164,9 +139,7 @@ impl Service {
         if response.status().is_success() {
             return Ok(response);
         }
-        let (head, answer) = response.into_parts();
-        let body = answer.bytes(ERROR_BYTES_MAX).await.unwrap_or_default();
-        Err(self.error(call, head.status, &head.headers, &body))
+        Err(self.error(call, &Reply::refused(response).await))
     }
 
     /// Sends a call once, or twice when the token was refused.
@@ -186,11 +159,11 @@ impl Service {
     }
 
     /// The error of an answer, whatever its status.
-    pub(super) fn error(&self, call: &Call<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    pub(super) fn error(&self, call: &Call<'_>, reply: &Reply) -> Error {
         let host = self.identity.host();
         let asked = Asked { action: call.action, container: call.container, object: call.object, host };
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        errors::of_swift(asked, status, headers, body).without(self.identity.secrets()).without(&tokens)
+        errors::of_swift(asked, reply).without(self.identity.secrets()).without(&tokens)
     }
 
     async fn session(&self) -> Result<Arc<Session>> {

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 
 use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, retry_after, shown};
 use crate::error::{Error, Kind, ProviderAnswer, Result, Retry};
-use crate::http::{Answer, Body};
+use crate::http::{Answer, Body, Reply, header};
 use crate::retry;
 use crate::s3::xml::{ErrorBody, read_error};
 use crate::secret::Secret;
@@ -28,8 +28,6 @@ const ACTION: &str = "uploading the file";
 const CHUNK_BYTES: u64 = 512 * 1024;
 /// Chunks that are read ahead of the connection.
 const CHUNKS_AHEAD: usize = 2;
-/// What is read of an answer's body.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The longest text of the other side that is passed on.
 const MESSAGE_CHARS_MAX: usize = 300;
 
@@ -162,7 +160,7 @@ fn bytes(upload: &Upload<'_>, counted: &Arc<AtomicU64>) -> crate::ByteStream {
 
 fn receipt(target: &Target, response: &http::Response<Answer>, upload: &Upload<'_>) -> Result<Receipt> {
     let headers = response.headers();
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: &str| header(headers, name);
     let version = ["x-amz-version-id", "x-goog-generation", "x-ms-version-id"].into_iter().find_map(text);
     Ok(Receipt {
         location: shown(&target.url),
@@ -179,7 +177,7 @@ fn receipt(target: &Target, response: &http::Response<Answer>, upload: &Upload<'
 /// Amazon S3 API Reference, `PutObject`; Google Cloud Storage XML API, `x-goog-hash`; Azure, `Put Blob` (`Content-MD5`);
 /// OpenStack Swift API, "Create or replace object" (`ETag`).
 fn verified(headers: &HeaderMap, digests: &Digests) -> Result<&'static str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let text = |name: &str| header(headers, name).map(str::trim);
     let google: Vec<&str> = headers
         .get_all("x-goog-hash")
         .iter()
@@ -218,10 +216,9 @@ fn mismatch() -> Error {
 
 /// Makes an error of an answer that is no success.
 async fn refusal(target: &Target, response: http::Response<Answer>) -> Error {
-    let (head, answer) = response.into_parts();
-    let body = answer.bytes(ANSWER_BYTES_MAX).await.unwrap_or_default();
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let said = read_error(&body).unwrap_or_default();
+    let reply = Reply::refused(response).await;
+    let header = |name: &str| reply.header(name).map(str::to_owned);
+    let said = read_error(&reply.body).unwrap_or_default();
     let code = said.code.clone().or_else(|| header("x-ms-error-code")).map(|code| tidy(&code));
     let ids = ["x-amz-request-id", "x-ms-request-id", "x-guploader-uploadid", "x-trans-id", "x-request-id"];
     let request_id = ids.into_iter().find_map(header).or_else(|| said.request_id.clone()).map(|id| tidy(&id));
@@ -229,14 +226,14 @@ async fn refusal(target: &Target, response: http::Response<Answer>) -> Error {
     let (kind, advice) = code
         .as_deref()
         .and_then(|code| by_code(code, &said, target))
-        .unwrap_or_else(|| by_status(head.status, place.as_deref(), target));
+        .unwrap_or_else(|| by_status(reply.status, place.as_deref(), target));
     let words = said.message.as_deref().map(tidy).filter(|words| !words.is_empty());
     let words = words.map(|words| format!(": {words}")).unwrap_or_default();
     let retry = match kind.retry() {
-        Retry::Later(_) => Retry::Later(retry_after(&head.headers)),
+        Retry::Later(_) => Retry::Later(retry_after(&reply.headers)),
         Retry::Never => Retry::Never,
     };
-    let answer = ProviderAnswer { status: Some(head.status.as_u16()), code, request_id };
+    let answer = ProviderAnswer { status: Some(reply.status.as_u16()), code, request_id };
     Error::new(kind, ACTION, format!("{advice}{words}")).answered(answer).retrying(retry)
 }
 

@@ -25,6 +25,8 @@ use crate::error::{Error, Kind, Result};
 use crate::source::ByteStream;
 use crate::transfer::Limits;
 
+pub(crate) use reply::{Reply, header};
+
 /// Bytes handed to the connection at once: small enough that a slow line shows signs of life within the idle timeout.
 const FRAME_BYTES: usize = 128 * 1024;
 
@@ -390,6 +392,7 @@ fn chain(error: &dyn StdError) -> String {
     text
 }
 
+mod reply;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
