@@ -1,7 +1,7 @@
 //! One request to the service: built, signed, sent, its refusal understood.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 
 use super::Config;
@@ -111,7 +111,6 @@ impl Service {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
         }
         let url = self.credentials.sign(&call.method, self.address.url(call.name), &call.query, &mut headers);
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("connectors/", env!("CARGO_PKG_VERSION"))));
         let request = http::Request::builder().method(call.method.clone()).uri(url).body(Body::from(call.body.clone()));
         let mut request = request.map_err(|_| {
             // The library's own words may hold the address with its token.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::endpoint::{Endpoint, Tree};
@@ -158,7 +158,6 @@ impl Service {
             .expect("a token that makes no header is not accepted");
         bearer.set_sensitive(true);
         headers.insert(AUTHORIZATION, bearer);
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("connectors/", env!("CARGO_PKG_VERSION"))));
         if matches!(call.method, Method::PUT | Method::POST) {
             // The library leaves a length of 0 out, and the service insists on it.
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 
 use super::Config;
@@ -159,8 +159,6 @@ impl Service {
             request.headers_mut().insert(name.clone(), value.clone());
         }
         self.signer.sign(&mut request, &call.body, shape.is_payload_signed)?;
-        let agent = concat!("connectors/", env!("CARGO_PKG_VERSION"));
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
         if matches!(call.method, Method::PUT | Method::POST) {
             // The library leaves a length of 0 out, and gateways insist on it.
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));

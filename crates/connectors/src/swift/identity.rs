@@ -1,7 +1,7 @@
 //! Logging in: from `auth_url` and credentials to a token and the address of the object store.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -142,8 +142,6 @@ impl Identity {
         let mut request = built
             .map_err(|error| invalid("`auth_url` must be a URL such as https://keystone.example.com").because(error))?;
         let headers = request.headers_mut();
-        let agent = concat!("connectors/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock, PoisonError};
 
-use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::{Mutex, OnceCell};
@@ -214,8 +214,6 @@ impl Service {
         let headers = request.headers_mut();
         headers.clone_from(&call.headers);
         headers.insert("x-auth-token", sensitive(&session.token, call.action)?);
-        let agent = concat!("connectors/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         if matches!(call.method, Method::PUT | Method::POST) {
             // The library leaves a length of 0 out, and then Swift waits for chunks.
             headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
