@@ -14,6 +14,9 @@ type Cause = Box<dyn StdError + Send + Sync>;
 /// Shorter texts are not covered by [`Error::without`].
 const SECRET_BYTES_MIN: usize = 6;
 
+/// What is being done while arguments are read, as in [`Error::action`].
+pub(crate) const ARGUMENTS: &str = "reading the arguments";
+
 /// What went wrong, in terms that hold for every storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -101,6 +104,11 @@ impl Error {
     /// Makes an error whose retry class is the usual one of its kind.
     pub fn new(kind: Kind, action: &'static str, detail: impl Into<String>) -> Self {
         Self { kind, retry: kind.retry(), action, detail: detail.into(), answer: None, cause: None }
+    }
+
+    /// The error of an argument that cannot be used; nothing was sent.
+    pub(crate) fn argument(detail: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidRequest, ARGUMENTS, detail)
     }
 
     /// Adds what lies behind it, for the log.

@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
+mod address;
 pub mod azure_blob;
 pub mod contract;
 pub mod download;

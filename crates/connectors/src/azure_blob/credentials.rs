@@ -7,13 +7,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{self, AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Config;
-use super::address::escaped;
-use crate::error::{Error, Kind, Result};
+use crate::address::{ESCAPED, push_query};
+use crate::error::{ARGUMENTS, Error, Kind, Result};
 use crate::secret::Secret;
 
 /// When a request was made.
@@ -95,13 +95,12 @@ impl Credentials {
     pub(super) fn sign(
         &self,
         method: &Method,
-        url: String,
+        mut url: String,
         query: &[(&str, String)],
         headers: &mut HeaderMap,
     ) -> String {
-        let mut pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
         match self {
-            Self::Sas(sas) => pairs.push(sas.query.clone()),
+            Self::Sas(_) => {}
             Self::Key { account, key } => {
                 let date = httpdate::fmt_http_date(now());
                 headers.insert(DATE, HeaderValue::try_from(date).expect("a date makes a header"));
@@ -111,7 +110,11 @@ impl Credentials {
                 headers.insert(AUTHORIZATION, value.expect("base64 and an account of visible ASCII make a header"));
             }
         }
-        if pairs.is_empty() { url } else { format!("{url}?{}", pairs.join("&")) }
+        push_query(&mut url, query.iter().map(|(name, value)| (*name, value.as_str())));
+        if let Self::Sas(sas) = self {
+            url.extend([if query.is_empty() { "?" } else { "&" }, &sas.query]);
+        }
+        url
     }
 }
 
@@ -137,14 +140,17 @@ impl Sas {
                 _ => {}
             }
             let separator = if query.is_empty() { "" } else { "&" };
-            query.extend([separator, &escaped(name), "=", &escaped(&value)]);
+            query.push_str(separator);
+            query.extend(utf8_percent_encode(name, ESCAPED));
+            query.push('=');
+            query.extend(utf8_percent_encode(&value, ESCAPED));
         }
         if is_signed { Ok(Self { query, permissions, ends }) } else { Err(malformed()) }
     }
 }
 
 fn invalid(detail: &str) -> Error {
-    Error::new(Kind::InvalidCredentials, "reading the arguments", detail)
+    Error::new(Kind::InvalidCredentials, ARGUMENTS, detail)
 }
 
 /// What the signature is made of. `url` is without its query.

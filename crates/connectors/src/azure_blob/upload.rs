@@ -49,7 +49,6 @@ const BLOB_MD5: HeaderName = HeaderName::from_static("x-ms-blob-content-md5");
 
 /// The headers of metadata.
 pub(super) fn metadata(entries: &BTreeMap<String, String>) -> Result<HeaderMap> {
-    let refused = |detail| Error::new(Kind::InvalidRequest, "reading the arguments", detail);
     let mut headers = HeaderMap::new();
     for (key, text) in entries {
         let lower = key.to_ascii_lowercase();
@@ -58,13 +57,15 @@ pub(super) fn metadata(entries: &BTreeMap<String, String>) -> Result<HeaderMap> 
             && bare.bytes().next().is_some_and(|first| !first.is_ascii_digit());
         let name = HeaderName::try_from(format!("{METADATA_PREFIX}{bare}")).ok().filter(|_| is_identifier);
         let name = name.ok_or_else(|| {
-            refused(
+            Error::argument(
                 "a key of `metadata` may hold ASCII letters, digits and underscores only, and not begin with a digit",
             )
         })?;
         let value = HeaderValue::from_str(text.trim()).ok().filter(|_| text.is_ascii());
         let value = value.ok_or_else(|| {
-            refused("a value of `metadata` may hold printable ASCII characters only; write others percent-encoded")
+            Error::argument(
+                "a value of `metadata` may hold printable ASCII characters only; write others percent-encoded",
+            )
         })?;
         headers.insert(name, value);
     }

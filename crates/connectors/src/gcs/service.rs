@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use super::endpoint::{Endpoint, Tree};
 use super::errors::{self, Asked};
 use super::tokens::{Account, Tokens};
-use super::{ARGUMENTS, CREATE, Config};
+use super::{CREATE, Config};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Answer, Body, Client, Reply};
 use crate::retry;
@@ -57,8 +57,7 @@ impl Service {
     pub(super) fn new(config: &Config, client: Client, tokens: &Tokens, limits: Limits) -> Result<Self> {
         let bucket = config.bucket.as_str();
         if bucket.is_empty() || matches!(bucket, "." | "..") || bucket.contains('/') {
-            let detail = "`bucket` must be the name of a bucket, without `gs://` and without a path";
-            return Err(Error::new(Kind::InvalidRequest, ARGUMENTS, detail));
+            return Err(Error::argument("`bucket` must be the name of a bucket, without `gs://` and without a path"));
         }
         Ok(Self {
             account: Account::new(config, tokens)?,

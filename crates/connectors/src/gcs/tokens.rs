@@ -14,10 +14,11 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::endpoint::address;
+use super::endpoint;
 use super::keys::SigningKey;
-use super::{ARGUMENTS, Config, TOKEN, errors};
-use crate::error::{Error, Kind, Result};
+use super::{Config, TOKEN, errors};
+use crate::address;
+use crate::error::{ARGUMENTS, Error, Kind, Result};
 use crate::http::{Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
@@ -108,9 +109,8 @@ impl Account {
             return Err(Error::new(Kind::InvalidCredentials, ARGUMENTS, detail));
         }
         let key = SigningKey::read(key_text)?;
-        let url = address(config.token_uri.as_deref(), GOOGLE, "token_uri")?;
-        let host = url.host_str().unwrap_or_default();
-        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let url = endpoint::read(config.token_uri.as_deref(), GOOGLE, "token_uri")?;
+        let host = address::host_of(&url);
         let mut hash = digest::Context::new(&digest::SHA256);
         for part in [client_email.as_str(), "\0", key_text, "\0", url.as_str()] {
             hash.update(part.as_bytes());

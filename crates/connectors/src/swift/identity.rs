@@ -4,10 +4,10 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::de::DeserializeOwned;
-use url::Url;
 
-use super::{Config, errors, invalid};
-use crate::error::{Error, Kind, Result};
+use super::{Config, errors};
+use crate::address;
+use crate::error::{ARGUMENTS, Error, Kind, Result};
 use crate::http::{Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
@@ -139,8 +139,9 @@ impl Identity {
     ) -> Result<Reply> {
         let built =
             http::Request::builder().method(method).uri(format!("{}{path}", self.base)).body(Body::from(body.clone()));
-        let mut request = built
-            .map_err(|error| invalid("`auth_url` must be a URL such as https://keystone.example.com").because(error))?;
+        let mut request = built.map_err(|error| {
+            Error::argument("`auth_url` must be a URL such as https://keystone.example.com").because(error)
+        })?;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if method == Method::POST {
@@ -174,7 +175,7 @@ pub(super) fn is_absent(error: &Error) -> bool {
 fn credentials(config: &Config) -> Result<Credentials> {
     let id = config.application_credential_id.clone().unwrap_or_default();
     let secret = config.application_credential_secret.clone().unwrap_or_default();
-    let missing = |detail: &str| Err(Error::new(Kind::InvalidCredentials, "reading the arguments", detail));
+    let missing = |detail: &str| Err(Error::new(Kind::InvalidCredentials, ARGUMENTS, detail));
     match (id.is_empty(), secret.expose().is_empty()) {
         (false, false) => return Ok(Credentials::Application { id, secret }),
         (true, true) => {}
@@ -193,21 +194,11 @@ fn credentials(config: &Config) -> Result<Credentials> {
 
 /// Keystone's URL without version and slash, and its host with port.
 fn base(auth_url: &str) -> Result<(String, String)> {
-    let bad = || invalid("`auth_url` must be a URL such as https://keystone.example.com/v3");
-    let text = auth_url.trim();
-    let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let url = Url::parse(&text).map_err(|error| bad().because(error))?;
-    let is_plain = matches!(url.scheme(), "http" | "https")
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none();
-    let (true, Some(host)) = (is_plain, url.host_str()) else { return Err(bad()) };
-    let path = url.path().trim_end_matches('/');
-    let path = path.strip_suffix("/auth/tokens").or_else(|| path.strip_suffix("/tokens")).unwrap_or(path);
-    let path = ["/v3", "/v2.0", "/v2"].iter().find_map(|version| path.strip_suffix(version)).unwrap_or(path);
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok((format!("{}://{host}{}", url.scheme(), path.trim_end_matches('/')), host))
+    let url = address::read(auth_url, "`auth_url` must be a URL such as https://keystone.example.com/v3")?;
+    let base = address::base_of(&url);
+    let base = base.strip_suffix("/auth/tokens").or_else(|| base.strip_suffix("/tokens")).unwrap_or(&base);
+    let base = ["/v3", "/v2.0", "/v2"].iter().find_map(|version| base.strip_suffix(version)).unwrap_or(base);
+    Ok((base.trim_end_matches('/').to_owned(), address::host_of(&url)))
 }
 
 #[cfg(test)]

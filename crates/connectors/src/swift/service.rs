@@ -4,13 +4,14 @@ use std::sync::{Arc, LazyLock, PoisonError};
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use tokio::sync::{Mutex, OnceCell};
 
+use super::STAT_CONTAINER;
 use super::errors::{self, Asked};
 use super::features::Features;
 use super::identity::{Identity, Session, sensitive};
-use super::{STAT_CONTAINER, invalid};
+use crate::address::{ESCAPED, ESCAPED_IN_PATH, push_query};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Answer, Body, Client, Reply};
 use crate::network::{HostSlot, HostSlots};
@@ -24,10 +25,6 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Objects that are being replaced by this process, each by one at a time. Their addresses play the hosts; that those which
 /// differ in case alone take turns as well harms nobody.
 static TURNS: LazyLock<HostSlots> = LazyLock::new(|| HostSlots::new(1));
-
-/// What stands in a path or a query as it is; everything else is percent-encoded, so that a name arrives byte for byte.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const ESCAPED_IN_PATH: &AsciiSet = &ESCAPED.remove(b'/');
 
 /// Makes the body of a request, for each time that it is sent.
 pub(super) type MakeBody<'a> = &'a (dyn Fn() -> Body + Send + Sync);
@@ -51,9 +48,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn query(mut self, name: &str, value: &str) -> Self {
-        let sign = if self.query.is_empty() { "?" } else { "&" };
-        self.query.extend([sign, name, "="]);
-        self.query.extend(utf8_percent_encode(value, ESCAPED));
+        push_query(&mut self.query, [(name, value)]);
         self
     }
 
@@ -210,7 +205,7 @@ impl Service {
         url.push_str(&call.query);
         let size = size_of(&body);
         let built = http::Request::builder().method(call.method.clone()).uri(url).body(body);
-        let mut request = built.map_err(|error| invalid("the name makes no URL").because(error))?;
+        let mut request = built.map_err(|error| Error::argument("the name makes no URL").because(error))?;
         let headers = request.headers_mut();
         headers.clone_from(&call.headers);
         headers.insert("x-auth-token", sensitive(&session.token, call.action)?);
