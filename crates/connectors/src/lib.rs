@@ -31,6 +31,7 @@ pub mod source;
 pub mod swift;
 pub mod transfer;
 pub mod web;
+mod xml;
 
 pub use download::{Described, WholeDigest};
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};

@@ -7,9 +7,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::credentials::{Credentials, now};
-use super::xml::{ErrorBody, read_error};
 use crate::error::{Error, Kind, ProviderAnswer, Retry};
 use crate::http::Reply;
+use crate::xml::{ErrorBody, read_error};
 
 /// The longest text of the service that is passed on.
 const MESSAGE_CHARS_MAX: usize = 300;

@@ -23,6 +23,7 @@ use super::{AzureBlob, COMMIT, LIST_BLOCKS, SEND_BLOCK, STORE, errors};
 use crate::error::{Error, Kind, Result};
 use crate::http::Reply;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
+use crate::xml::write;
 
 const MIB: u64 = 1024 * 1024;
 /// Largest block.
@@ -239,7 +240,7 @@ impl AzureBlob {
         }
         drop(running);
         let list = Commit { ids: parts.values().map(|part| part.etag.as_str()).collect() };
-        let body = Bytes::from(xml::write(COMMIT, &list)?);
+        let body = Bytes::from(write(COMMIT, &list)?);
         let md5 = md5_text(&body);
         let call = Call { body, ..commit.clone() }.header(MD5_HEADER, md5).header(CONTENT_TYPE, "application/xml");
         match self.service.call(&call).await {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::xml::{ErrorBody, read_error};
 use crate::error::{Error, Kind, ProviderAnswer, Retry};
 use crate::http::Reply;
+use crate::xml::{ErrorBody, read_error};
 
 /// The longest text of a provider that is passed on.
 const MESSAGE_CHARS_MAX: usize = 300;

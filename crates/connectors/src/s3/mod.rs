@@ -16,7 +16,7 @@ mod objects;
 mod service;
 mod sign;
 mod upload;
-pub(crate) mod xml;
+mod xml;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -22,6 +22,7 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::http::Reply;
 use crate::retry;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
+use crate::xml::{read_error, write};
 
 /// S3's smallest part, apart from the last.
 const PART_BYTES_MIN: u64 = 5 * 1024 * 1024;
@@ -302,7 +303,7 @@ impl S3 {
             etag: format!("\"{}\"", part.etag),
             checksum: part.checksum.clone(),
         });
-        let body = xml::write(COMPLETE, &Complete { namespace: xml::NAMESPACE, parts: listed.collect() })?;
+        let body = write(COMPLETE, &Complete { namespace: xml::NAMESPACE, parts: listed.collect() })?;
         let mut call = Call {
             body: body.into(),
             ..Call::new(COMPLETE, Method::POST, Some(&put.name)).query("uploadId", upload_id)
@@ -318,7 +319,7 @@ impl S3 {
     /// Asks once for completion. The answer begins before the work ends, so a 200 may carry an error.
     async fn complete_once(&self, call: &Call<'_>) -> Result<(Reply, Completed)> {
         let reply = self.service.call_once(call).await?;
-        if xml::read_error(&reply.body).is_some() {
+        if read_error(&reply.body).is_some() {
             return Err(self.service.error(call, &reply));
         }
         let completed = xml::read(COMPLETE, &reply.body).map_err(|error| error.retrying(Retry::Later(None)))?;

@@ -17,10 +17,10 @@ use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, retry_afte
 use crate::error::{Error, Kind, ProviderAnswer, Result, Retry};
 use crate::http::{Answer, Body, Reply, header};
 use crate::retry;
-use crate::s3::xml::{ErrorBody, read_error};
 use crate::secret::Secret;
 use crate::source::{Digests, Source};
 use crate::transfer::{Progress, Receipt};
+use crate::xml::{ErrorBody, read_error};
 
 /// What an error says was being done.
 const ACTION: &str = "uploading the file";
