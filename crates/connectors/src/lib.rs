@@ -15,6 +15,7 @@ use async_trait::async_trait;
 
 mod address;
 pub mod azure_blob;
+mod clock;
 pub mod contract;
 pub mod download;
 pub mod egress;

@@ -1,7 +1,5 @@
 //! How a request shows who sends it: signed with the account's key, or with a token in its query.
 
-use std::time::SystemTime;
-
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Config;
 use crate::address::{ESCAPED, push_query};
+use crate::clock::now;
 use crate::error::{ARGUMENTS, Error, Kind, Result};
 use crate::secret::Secret;
 
@@ -184,15 +183,6 @@ fn text_to_sign(account: &str, method: &Method, url: &str, query: &[(&str, Strin
 /// The service sorts as dictionaries do: an underscore comes before digits, not after them.
 fn order_of(name: &str) -> impl Iterator<Item = u8> + '_ {
     name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
-}
-
-/// The real time.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a signature holds for the service's own clock: a test that moves time must not move this one"
-)]
-pub(super) fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! From a refusal of the service to our error: what happened, what to do about it, and the service's own words.
 
-use std::time::Duration;
-
 use http::StatusCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::credentials::{Credentials, now};
+use super::credentials::Credentials;
+use crate::clock::now;
 use crate::error::{Error, Kind, ProviderAnswer, Retry};
 use crate::http::Reply;
+use crate::retry;
 use crate::xml::{ErrorBody, read_error};
 
 /// The longest text of the service that is passed on.
@@ -40,7 +40,7 @@ pub(super) fn refusal(asked: Asked<'_>, reply: &Reply) -> Error {
         request_id: header("x-ms-request-id").as_deref().map(tidy),
     });
     if error.is_transient() {
-        error.retry = Retry::Later(header("retry-after").and_then(|text| retry_after(&text)));
+        error.retry = Retry::Later(retry::after(&reply.headers));
     }
     error
 }
@@ -305,13 +305,6 @@ fn words(sentence: String, said: &ErrorBody) -> String {
 fn tidy(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
     line.trim().trim_end_matches('.').to_owned()
-}
-
-fn retry_after(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(text).ok()?.duration_since(now()).ok()
 }
 
 #[cfg(test)]

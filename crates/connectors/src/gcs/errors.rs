@@ -1,12 +1,11 @@
 //! From Google's refusal to our error: what happened, what to do about it, and Google's own words.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::{CREATE, DELETE, LIST, READ, SEND, STAT, STORE, TOKEN};
 use crate::error::{Error, Kind, ProviderAnswer, Retry};
 use crate::http::Reply;
+use crate::retry;
 use crate::secret::Secret;
 
 /// The longest text of a provider that is passed on.
@@ -107,9 +106,7 @@ fn finish(error: Error, reply: &Reply, said: &Said, secrets: &[Secret]) -> Error
         request_id: reply.header("x-guploader-uploadid").filter(|id| !is_secret(id)).map(tidy),
     });
     if error.is_transient() {
-        error.retry = Retry::Later(
-            reply.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
-        );
+        error.retry = Retry::Later(retry::after(&reply.headers));
     }
     error.without(secrets)
 }

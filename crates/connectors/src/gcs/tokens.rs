@@ -18,6 +18,7 @@ use super::endpoint;
 use super::keys::SigningKey;
 use super::{Config, TOKEN, errors};
 use crate::address;
+use crate::clock;
 use crate::error::{ARGUMENTS, Error, Kind, Result};
 use crate::http::{Body, Client, Reply};
 use crate::retry;
@@ -164,7 +165,7 @@ impl Account {
 
     /// The signed word of the account that it wants a token.
     fn assertion(&self) -> Result<String> {
-        let now = now_secs();
+        let now = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = json!({
             "iss": self.client_email,
             "scope": SCOPE,
@@ -182,15 +183,6 @@ impl Account {
 fn unclear(host: &str) -> Error {
     let detail = format!("the answer of {host} holds no access token; check `token_uri`");
     Error::new(Kind::Protocol, TOKEN, detail)
-}
-
-/// The real time, in seconds since 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an assertion holds for the service's own clock: a test that moves time must not move this one"
-)]
-fn now_secs() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! From a provider's refusal to our error: what happened, what to do about it, and the provider's own words.
 
-use std::time::Duration;
-
 use http::StatusCode;
 
 use crate::error::{Error, Kind, ProviderAnswer, Retry};
 use crate::http::Reply;
+use crate::retry;
 use crate::xml::{ErrorBody, read_error};
 
 /// The longest text of a provider that is passed on.
@@ -37,7 +36,7 @@ pub(super) fn refusal(asked: Asked<'_>, reply: &Reply) -> Error {
         request_id: request_id.as_deref().map(tidy),
     });
     if error.is_transient() {
-        error.retry = Retry::Later(header("retry-after").and_then(|text| retry_after(&text)));
+        error.retry = Retry::Later(retry::after(&reply.headers));
     }
     error
 }
@@ -251,15 +250,10 @@ fn tidy(text: &str) -> String {
     line.trim().trim_end_matches('.').to_owned()
 }
 
-fn retry_after(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(text).ok()?.duration_since(super::sign::now()).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn error(status: u16, headers: &[(&str, &str)], body: &str) -> Error {
@@ -320,9 +314,6 @@ mod tests {
     fn the_pause_that_was_asked_for_is_kept() {
         let seconds = error(503, &[("retry-after", "7")], "");
         assert_eq!(seconds.retry, Retry::Later(Some(Duration::from_secs(7))));
-        let later = httpdate::fmt_http_date(super::super::sign::now() + Duration::from_mins(1));
-        let Retry::Later(Some(pause)) = error(429, &[("retry-after", &later)], "").retry else { panic!("no pause") };
-        assert!((50..=60).contains(&pause.as_secs()), "{pause:?}");
         assert_eq!(error(400, &[("retry-after", "7")], "").retry, Retry::Never);
     }
 

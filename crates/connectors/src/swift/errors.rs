@@ -1,12 +1,11 @@
 //! From a refusal of Keystone or Swift to our error: what happened, what to do about it, and their own words.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 
 use super::{DELETE, FIND_PROJECT, LIST, PREPARE, READ, READ_MANIFEST, REMOVE_SEGMENTS, STAT, STAT_CONTAINER};
 use crate::error::{Error, Kind, ProviderAnswer, Retry};
 use crate::http::Reply;
+use crate::retry;
 
 /// The longest text of the other side that is passed on.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -118,8 +117,7 @@ fn finish(error: Error, reply: &Reply, code: Option<&str>) -> Error {
         request_id: request_id.map(tidy),
     });
     if error.is_transient() {
-        let seconds = reply.header("retry-after").and_then(|text| text.trim().parse().ok());
-        error.retry = Retry::Later(seconds.map(Duration::from_secs));
+        error.retry = Retry::Later(retry::after(&reply.headers));
     }
     error
 }
@@ -195,6 +193,8 @@ fn tidy(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::swift::{LOG_IN, STORE};
 

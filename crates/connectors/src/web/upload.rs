@@ -13,7 +13,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, L
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
-use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, retry_after, shown};
+use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, shown};
 use crate::error::{Error, Kind, ProviderAnswer, Result, Retry};
 use crate::http::{Answer, Body, Reply, header};
 use crate::retry;
@@ -230,7 +230,7 @@ async fn refusal(target: &Target, response: http::Response<Answer>) -> Error {
     let words = said.message.as_deref().map(tidy).filter(|words| !words.is_empty());
     let words = words.map(|words| format!(": {words}")).unwrap_or_default();
     let retry = match kind.retry() {
-        Retry::Later(_) => Retry::Later(retry_after(&reply.headers)),
+        Retry::Later(_) => Retry::Later(retry::after(&reply.headers)),
         Retry::Never => Retry::Never,
     };
     let answer = ProviderAnswer { status: Some(reply.status.as_u16()), code, request_id };

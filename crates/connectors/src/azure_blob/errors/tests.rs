@@ -1,5 +1,7 @@
 //! The table of refusals, without a server.
 
+use std::time::Duration;
+
 use super::*;
 use crate::azure_blob::Config;
 use crate::secret::Secret;

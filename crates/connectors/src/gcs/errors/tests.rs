@@ -1,5 +1,7 @@
 //! Refusals as Google writes them, and what becomes of them.
 
+use std::time::Duration;
+
 use super::*;
 
 fn asked(action: &'static str) -> Asked<'static> {
