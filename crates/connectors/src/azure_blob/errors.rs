@@ -6,13 +6,11 @@ use time::format_description::well_known::Rfc3339;
 
 use super::credentials::Credentials;
 use crate::clock::now;
-use crate::error::{Error, Kind, ProviderAnswer, Retry};
+use crate::error::{Error, Kind, ProviderAnswer, Retry, covered};
 use crate::http::Reply;
 use crate::retry;
+use crate::secret::Secret;
 use crate::xml::{ErrorBody, read_error};
-
-/// The longest text of the service that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
 
 /// What was asked and of whom, for the sentence.
 #[derive(Clone, Copy)]
@@ -25,11 +23,12 @@ pub(super) struct Asked<'a> {
 }
 
 /// Makes the error of an answer that is not a success.
-pub(super) fn refusal(asked: Asked<'_>, reply: &Reply) -> Error {
-    let header = |name: &str| reply.header(name).map(str::to_owned);
+pub(super) fn refusal(asked: Asked<'_>, reply: &Reply, secrets: &[Secret]) -> Error {
+    let fit = |text: &str| Some(covered(text, secrets)).filter(|text| !text.is_empty());
     let mut said = read_error(&reply.body).unwrap_or_default();
-    let code = header("x-ms-error-code").or(said.code.take());
-    let code = code.map(|code| tidy(&code)).filter(|code| !code.is_empty());
+    // The lines after the first one repeat id and time of the request.
+    said.message = said.message.as_deref().and_then(|message| message.trim().lines().next()).and_then(fit);
+    let code = reply.header("x-ms-error-code").or(said.code.as_deref()).and_then(fit);
     let (kind, sentence) = code
         .as_deref()
         .and_then(|code| by_code(code, asked, &said))
@@ -37,12 +36,12 @@ pub(super) fn refusal(asked: Asked<'_>, reply: &Reply) -> Error {
     let mut error = Error::new(kind, asked.action, sentence).answered(ProviderAnswer {
         status: Some(reply.status.as_u16()),
         code,
-        request_id: header("x-ms-request-id").as_deref().map(tidy),
+        request_id: reply.header("x-ms-request-id").and_then(fit),
     });
     if error.is_transient() {
         error.retry = Retry::Later(retry::after(&reply.headers));
     }
-    error
+    error.without(secrets)
 }
 
 /// The service's code of an error, or nothing.
@@ -292,19 +291,12 @@ fn by_status(status: StatusCode, asked: Asked<'_>, said: &ErrorBody, is_coded: b
     (kind, sentence)
 }
 
-/// Adds the service's own message to a sentence, without the lines that repeat id and time of the request.
+/// Adds the service's own message to a sentence.
 fn words(sentence: String, said: &ErrorBody) -> String {
-    let first = said.message.as_deref().and_then(|message| message.trim().lines().next()).map(tidy);
-    match first.filter(|message| !message.is_empty()) {
+    match &said.message {
         Some(message) => format!("{sentence}: {message}"),
         None => sentence,
     }
-}
-
-/// The service's text on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
-    line.trim().trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

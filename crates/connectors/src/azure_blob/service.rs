@@ -99,7 +99,7 @@ impl Service {
             name: call.name,
             credentials: &self.credentials,
         };
-        Err(errors::refusal(asked, &reply).without(&self.secrets))
+        Err(errors::refusal(asked, &reply, &self.secrets))
     }
 
     fn request(&self, call: &Call<'_>) -> Result<http::Request<Body>> {

@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use super::{CREATE, DELETE, LIST, READ, SEND, STAT, STORE, TOKEN};
-use crate::error::{Error, Kind, ProviderAnswer, Retry};
+use crate::error::{Error, Kind, ProviderAnswer, Retry, covered};
 use crate::http::Reply;
 use crate::retry;
 use crate::secret::Secret;
 
-/// The longest text of a provider that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
+/// A longer text that is no JSON is a page, not a message.
+const LINE_BYTES_MAX: usize = 600;
 
 /// What was asked and of whom, for the sentence.
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +102,8 @@ fn finish(error: Error, reply: &Reply, said: &Said, secrets: &[Secret]) -> Error
     let is_secret = |id: &&str| secrets.iter().any(|secret| secret.expose().contains(*id));
     let mut error = error.answered(ProviderAnswer {
         status: Some(reply.status.as_u16()),
-        code: said.reason.as_deref().map(tidy),
-        request_id: reply.header("x-guploader-uploadid").filter(|id| !is_secret(id)).map(tidy),
+        code: said.reason.as_deref().map(|reason| covered(reason, secrets)),
+        request_id: reply.header("x-guploader-uploadid").filter(|id| !is_secret(id)).map(|id| covered(id, secrets)),
     });
     if error.is_transient() {
         error.retry = Retry::Later(retry::after(&reply.headers));
@@ -111,27 +111,24 @@ fn finish(error: Error, reply: &Reply, said: &Said, secrets: &[Secret]) -> Error
     error.without(secrets)
 }
 
-/// Reads an error's body: the API's form, the token endpoint's, or a line of text. Secrets are covered before anything
-/// is cut short.
+/// Reads an error's body: the API's form, the token endpoint's, or a line of text.
 fn said(reply: &Reply, secrets: &[Secret]) -> Said {
-    let mut text = String::from_utf8_lossy(&reply.body).into_owned();
-    for secret in secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
-    }
+    let fit = |text: &str| covered(text, secrets);
     let string = |value: &Value| value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
-    let Ok(json) = serde_json::from_str::<Value>(&text) else {
+    let Ok(json) = serde_json::from_slice::<Value>(&reply.body) else {
         let kind = reply.header("content-type").unwrap_or_default();
+        let text = String::from_utf8_lossy(&reply.body);
         // The service's upload path answers some faults in plain text, and calls it HTML.
-        let is_line = kind.starts_with("text/") && text.len() <= 2 * MESSAGE_CHARS_MAX && !text.contains('<');
-        return Said { reason: None, message: if is_line { tidy(&text) } else { String::new() } };
+        let is_line = kind.starts_with("text/") && text.len() <= LINE_BYTES_MAX && !text.contains('<');
+        return Said { reason: None, message: if is_line { fit(&text) } else { String::new() } };
     };
     let error = &json["error"];
     if let Some(reason) = string(error) {
-        return Said { reason: Some(reason), message: tidy(json["error_description"].as_str().unwrap_or_default()) };
+        return Said { reason: Some(reason), message: fit(json["error_description"].as_str().unwrap_or_default()) };
     }
     let first = &error["errors"][0];
     let message = string(&error["message"]).or_else(|| string(&first["message"])).unwrap_or_default();
-    Said { reason: string(&first["reason"]).or_else(|| string(&error["status"])), message: tidy(&message) }
+    Said { reason: string(&first["reason"]).or_else(|| string(&error["status"])), message: fit(&message) }
 }
 
 /// # Source
@@ -293,12 +290,6 @@ fn needed(action: &str) -> &'static str {
 /// Adds the provider's own message to a sentence.
 fn words(sentence: String, said: &Said) -> String {
     if said.message.is_empty() { sentence } else { format!("{sentence}: {}", said.message) }
-}
-
-/// A provider's text on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
-    line.trim().trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

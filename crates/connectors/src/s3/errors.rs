@@ -2,13 +2,11 @@
 
 use http::StatusCode;
 
-use crate::error::{Error, Kind, ProviderAnswer, Retry};
+use crate::error::{Error, Kind, ProviderAnswer, Retry, covered};
 use crate::http::Reply;
 use crate::retry;
+use crate::secret::Secret;
 use crate::xml::{ErrorBody, read_error};
-
-/// The longest text of a provider that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
 
 /// What was asked and of whom, for the sentence.
 #[derive(Clone, Copy, Debug)]
@@ -20,25 +18,27 @@ pub(super) struct Asked<'a> {
 }
 
 /// Makes the error of an answer that is not a success.
-pub(super) fn refusal(asked: Asked<'_>, reply: &Reply) -> Error {
-    let header = |name: &str| reply.header(name).map(str::to_owned);
+pub(super) fn refusal(asked: Asked<'_>, reply: &Reply, secrets: &[Secret]) -> Error {
+    let fit = |text: &str| Some(covered(text, secrets)).filter(|text| !text.is_empty());
     let mut said = read_error(&reply.body).unwrap_or_default();
-    said.region = header("x-amz-bucket-region").or(said.region).filter(|region| !region.is_empty());
+    said.message = said.message.as_deref().and_then(fit);
+    said.region = reply.header("x-amz-bucket-region").or(said.region.as_deref()).and_then(fit);
+    said.endpoint = said.endpoint.as_deref().and_then(fit);
     let code = said.code.take().map(|code| code.trim().to_owned()).filter(|code| !code.is_empty());
-    let request_id = header("x-amz-request-id").or(said.request_id.take());
+    let request_id = reply.header("x-amz-request-id").or(said.request_id.as_deref()).and_then(fit);
     let (kind, sentence) = code
         .as_deref()
         .and_then(|code| by_code(code, asked, &said))
         .unwrap_or_else(|| by_status(reply.status, asked, &said, code.is_some()));
     let mut error = Error::new(kind, asked.action, sentence).answered(ProviderAnswer {
         status: Some(reply.status.as_u16()),
-        code: code.as_deref().map(tidy),
-        request_id: request_id.as_deref().map(tidy),
+        code: code.as_deref().and_then(fit),
+        request_id,
     });
     if error.is_transient() {
         error.retry = Retry::Later(retry::after(&reply.headers));
     }
-    error
+    error.without(secrets)
 }
 
 /// The provider's code of an error, or nothing.
@@ -189,10 +189,10 @@ fn elsewhere(Asked { bucket, host, .. }: Asked<'_>, said: &ErrorBody) -> String 
     let region = said.region.as_deref().or_else(|| said.message.as_deref().and_then(expected_region));
     match (region, said.endpoint.as_deref()) {
         (Some(region), _) => {
-            format!("the bucket `{bucket}` is in another region; set `region` to {}", tidy(region))
+            format!("the bucket `{bucket}` is in another region; set `region` to {region}")
         }
         (None, Some(endpoint)) => {
-            format!("the bucket `{bucket}` is not at {host}; set `endpoint` to {}", tidy(endpoint))
+            format!("the bucket `{bucket}` is not at {host}; set `endpoint` to {endpoint}")
         }
         (None, None) => words(format!("the bucket `{bucket}` is not at {host}; check `region` and `endpoint`"), said),
     }
@@ -238,16 +238,10 @@ fn by_status(status: StatusCode, asked: Asked<'_>, said: &ErrorBody, is_coded: b
 
 /// Adds the provider's own message to a sentence.
 fn words(sentence: String, said: &ErrorBody) -> String {
-    match said.message.as_deref().map(tidy).filter(|message| !message.is_empty()) {
+    match &said.message {
         Some(message) => format!("{sentence}: {message}"),
         None => sentence,
     }
-}
-
-/// A provider's text on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
-    line.trim().trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -258,7 +252,7 @@ mod tests {
 
     fn error(status: u16, headers: &[(&str, &str)], body: &str) -> Error {
         let asked = Asked { action: "storing the object", bucket: "bkt", host: "s3.example", key: Some("k") };
-        refusal(asked, &Reply::of(status, headers, body.to_owned()))
+        refusal(asked, &Reply::of(status, headers, body.to_owned()), &[])
     }
 
     fn coded(status: u16, code: &str, rest: &str) -> Error {

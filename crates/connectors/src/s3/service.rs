@@ -125,7 +125,7 @@ impl Service {
     pub(super) fn error(&self, call: &Call<'_>, reply: &Reply) -> Error {
         let host = self.host();
         let asked = Asked { action: call.action, bucket: self.bucket(), host: &host, key: call.key };
-        errors::refusal(asked, reply).without(&self.secrets)
+        errors::refusal(asked, reply, &self.secrets)
     }
 
     fn shape(&self, call: &Call<'_>) -> Shape {

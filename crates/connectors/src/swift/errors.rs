@@ -3,12 +3,11 @@
 use serde::Deserialize;
 
 use super::{DELETE, FIND_PROJECT, LIST, PREPARE, READ, READ_MANIFEST, REMOVE_SEGMENTS, STAT, STAT_CONTAINER};
-use crate::error::{Error, Kind, ProviderAnswer, Retry};
+use crate::error::{Error, Kind, ProviderAnswer, Retry, covered};
 use crate::http::Reply;
 use crate::retry;
+use crate::secret::Secret;
 
-/// The longest text of the other side that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
 /// Swift's own status for too many requests, from before 429 was common.
 ///
 /// # Source
@@ -44,9 +43,15 @@ pub(super) fn status(error: &Error) -> u16 {
 }
 
 /// Makes the error of an answer of Keystone that is not a success.
-pub(super) fn of_keystone(action: &'static str, host: &str, is_project_named: bool, reply: &Reply) -> Error {
+pub(super) fn of_keystone(
+    action: &'static str,
+    host: &str,
+    is_project_named: bool,
+    reply: &Reply,
+    secrets: &[Secret],
+) -> Error {
     let Words { title, message } = serde_json::from_slice::<Said>(&reply.body).unwrap_or_default().error;
-    let message = message.as_deref().map(tidy).filter(|message| !message.is_empty());
+    let message = message.map(|message| covered(&message, secrets)).filter(|message| !message.is_empty());
     let (kind, sentence) = match reply.status.as_u16() {
         300..=399 => (Kind::InvalidRequest, elsewhere("auth_url", host, reply)),
         401 if reply.headers.contains_key("openstack-auth-receipt") => (
@@ -78,13 +83,13 @@ pub(super) fn of_keystone(action: &'static str, host: &str, is_project_named: bo
         }
         _ => (Kind::InvalidRequest, with(format!("{host} refused the log-in"), message)),
     };
-    finish(Error::new(kind, action, sentence), reply, title.as_deref())
+    finish(Error::new(kind, action, sentence), reply, title.as_deref(), secrets)
 }
 
 /// Makes the error of an answer of Swift that is not a success.
-pub(super) fn of_swift(asked: Asked<'_>, reply: &Reply) -> Error {
+pub(super) fn of_swift(asked: Asked<'_>, reply: &Reply, secrets: &[Secret]) -> Error {
     let Asked { action, container, host, .. } = asked;
-    let message = Some(tidy(&text_of(&reply.body))).filter(|message| !message.is_empty());
+    let message = Some(covered(&text_of(&reply.body), secrets)).filter(|message| !message.is_empty());
     let (kind, sentence) = match reply.status.as_u16() {
         300..=399 => (Kind::Protocol, elsewhere("region", host, reply)),
         401 => (Kind::InvalidCredentials, format!("{host} refuses the token that Keystone has just given")),
@@ -105,21 +110,22 @@ pub(super) fn of_swift(asked: Asked<'_>, reply: &Reply) -> Error {
         200..=299 | 409 | 425 | 500.. => (Kind::Unavailable, with(format!("{host} failed"), message)),
         _ => (Kind::InvalidRequest, with(format!("{host} refused the request"), message)),
     };
-    finish(Error::new(kind, action, sentence), reply, None)
+    finish(Error::new(kind, action, sentence), reply, None, secrets)
 }
 
-/// Adds the status, the id of the request, and the pause that was asked for.
-fn finish(error: Error, reply: &Reply, code: Option<&str>) -> Error {
+/// Adds the status, the id of the request, and the pause that was asked for, and covers what may be repeated.
+fn finish(error: Error, reply: &Reply, code: Option<&str>, secrets: &[Secret]) -> Error {
+    let fit = |text: &str| Some(covered(text, secrets)).filter(|text| !text.is_empty());
     let request_id = reply.header("x-openstack-request-id").or_else(|| reply.header("x-trans-id"));
     let mut error = error.answered(ProviderAnswer {
         status: Some(reply.status.as_u16()),
-        code: code.map(tidy).filter(|code| !code.is_empty()),
-        request_id: request_id.map(tidy),
+        code: code.and_then(fit),
+        request_id: request_id.and_then(fit),
     });
     if error.is_transient() {
         error.retry = Retry::Later(retry::after(&reply.headers));
     }
-    error
+    error.without(secrets)
 }
 
 fn denied(Asked { action, container, .. }: Asked<'_>) -> String {
@@ -184,13 +190,6 @@ fn text_of(body: &[u8]) -> String {
     words
 }
 
-/// A text of the other side on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let line: String = line.collect::<Vec<_>>().join(" ").chars().take(MESSAGE_CHARS_MAX).collect();
-    line.trim_end_matches('.').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -201,7 +200,7 @@ mod tests {
     fn swift(action: &'static str, status: u16, body: &str) -> Error {
         let asked = Asked { action, container: "c", object: Some("o"), host: "swift.example" };
         let headers = [("x-trans-id", "tx1"), ("retry-after", "7"), ("x-openstack-request-id", "req-1")];
-        of_swift(asked, &Reply::of(status, &headers, body.to_owned()))
+        of_swift(asked, &Reply::of(status, &headers, body.to_owned()), &[])
     }
 
     #[test]
@@ -247,7 +246,7 @@ mod tests {
     #[test]
     fn every_refusal_of_keystone_says_what_to_check() {
         let keystone = |status, extra: &[(&str, &str)], named, body: &str| {
-            of_keystone(LOG_IN, "k.example", named, &Reply::of(status, extra, body.to_owned()))
+            of_keystone(LOG_IN, "k.example", named, &Reply::of(status, extra, body.to_owned()), &[])
         };
         let body =
             r#"{"error": {"code": 401, "title": "Unauthorized", "message": "The request requires authentication."}}"#;

@@ -54,6 +54,15 @@ pub(super) struct Identity {
     secrets: Vec<Secret>,
 }
 
+/// The token that a request shows, which a refusal may repeat.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shown<'a> {
+    Nothing,
+    InHead(&'a Secret),
+    /// The body holds it; no header does.
+    InBody(&'a Secret),
+}
+
 /// An answer of Keystone that is a success.
 #[derive(Debug)]
 pub(super) struct Told<T> {
@@ -114,13 +123,11 @@ impl Identity {
         action: &'static str,
         method: Method,
         path: &str,
-        token: Option<&Secret>,
+        shown: Shown<'_>,
         body: Option<&serde_json::Value>,
     ) -> Result<Told<T>> {
         let body = body.map(|value| Bytes::from(value.to_string())).unwrap_or_default();
-        let answer = retry::request(self.tries, |_| self.ask_once(action, &method, path, token, &body)).await;
-        let secrets: Vec<Secret> = self.secrets.iter().chain(token).cloned().collect();
-        let reply = answer.map_err(|error| error.without(&secrets))?;
+        let reply = retry::request(self.tries, |_| self.ask_once(action, &method, path, shown, &body)).await?;
         let body = serde_json::from_slice(&reply.body).map_err(|error| {
             let detail = format!("the answer of {} is none of Keystone; check `auth_url`", self.host);
             // The cause may quote the answer, which holds a catalogue and no secret, but is long.
@@ -134,7 +141,7 @@ impl Identity {
         action: &'static str,
         method: &Method,
         path: &str,
-        token: Option<&Secret>,
+        shown: Shown<'_>,
         body: &Bytes,
     ) -> Result<Reply> {
         let built =
@@ -148,14 +155,19 @@ impl Identity {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        if let Some(token) = token {
+        if let Shown::InHead(token) = shown {
             headers.insert("x-auth-token", sensitive(token, action)?);
         }
         let reply = Reply::read(self.client.send(request, action).await?, ANSWER_BYTES_MAX).await?;
         if reply.status.is_success() {
             return Ok(reply);
         }
-        Err(errors::of_keystone(action, &self.host, self.project.is_some(), &reply))
+        let token = match shown {
+            Shown::Nothing => None,
+            Shown::InHead(token) | Shown::InBody(token) => Some(token),
+        };
+        let secrets: Vec<Secret> = self.secrets.iter().chain(token).cloned().collect();
+        Err(errors::of_keystone(action, &self.host, self.project.is_some(), &reply, &secrets))
     }
 }
 

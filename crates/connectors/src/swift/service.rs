@@ -157,8 +157,9 @@ impl Service {
     pub(super) fn error(&self, call: &Call<'_>, reply: &Reply) -> Error {
         let host = self.identity.host();
         let asked = Asked { action: call.action, container: call.container, object: call.object, host };
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        errors::of_swift(asked, reply).without(self.identity.secrets()).without(&tokens)
+        let mut secrets = self.identity.secrets().to_vec();
+        secrets.extend(self.tokens.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        errors::of_swift(asked, reply, &secrets)
     }
 
     async fn session(&self) -> Result<Arc<Session>> {

@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, shown};
-use crate::error::{Error, Kind, ProviderAnswer, Result, Retry};
+use crate::error::{Error, Kind, ProviderAnswer, Result, Retry, covered};
 use crate::http::{Answer, Body, Reply, header};
 use crate::retry;
 use crate::secret::Secret;
@@ -28,8 +28,6 @@ const ACTION: &str = "uploading the file";
 const CHUNK_BYTES: u64 = 512 * 1024;
 /// Chunks that are read ahead of the connection.
 const CHUNKS_AHEAD: usize = 2;
-/// The longest text of the other side that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
 
 /// A file, and where it is to go.
 #[derive(Debug)]
@@ -60,11 +58,12 @@ impl Web {
         let asked = Target::new(read_url(upload.url).map_err(while_uploading)?, upload.headers);
         let secrets = secrets(upload, &asked);
         // Covered at once: each failed try is logged.
-        let once = async |_| self.put_once(asked.clone(), upload).await.map_err(|error| error.without(&secrets));
+        let once =
+            async |_| self.put_once(asked.clone(), upload, &secrets).await.map_err(|error| error.without(&secrets));
         retry::request(self.tries, once).await
     }
 
-    async fn put_once(&self, mut target: Target, upload: &Upload<'_>) -> Result<Receipt> {
+    async fn put_once(&self, mut target: Target, upload: &Upload<'_>, secrets: &[Secret]) -> Result<Receipt> {
         for _ in 0..=REDIRECTS_MAX {
             let counted = Arc::<AtomicU64>::default();
             let request = request(&target, upload, &counted)?;
@@ -76,7 +75,7 @@ impl Web {
                     target = target.redirected(&response).map_err(while_uploading)?;
                     continue;
                 }
-                Ok(response) => Err(refusal(&target, response).await),
+                Ok(response) => Err(refusal(&target, response, secrets).await),
                 Err(error) => Err(error),
             };
             if received.is_err() {
@@ -215,25 +214,23 @@ fn mismatch() -> Error {
 }
 
 /// Makes an error of an answer that is no success.
-async fn refusal(target: &Target, response: http::Response<Answer>) -> Error {
+async fn refusal(target: &Target, response: http::Response<Answer>, secrets: &[Secret]) -> Error {
     let reply = Reply::refused(response).await;
-    let header = |name: &str| reply.header(name).map(str::to_owned);
+    let fit = |text: &str| Some(covered(text, secrets)).filter(|text| !text.is_empty());
     let said = read_error(&reply.body).unwrap_or_default();
-    let code = said.code.clone().or_else(|| header("x-ms-error-code")).map(|code| tidy(&code));
+    let code = said.code.as_deref().or_else(|| reply.header("x-ms-error-code"));
     let ids = ["x-amz-request-id", "x-ms-request-id", "x-guploader-uploadid", "x-trans-id", "x-request-id"];
-    let request_id = ids.into_iter().find_map(header).or_else(|| said.request_id.clone()).map(|id| tidy(&id));
-    let place = header(LOCATION.as_str()).and_then(|place| target.url.join(&place).ok()).map(|url| shown(&url));
+    let request_id = ids.into_iter().find_map(|name| reply.header(name)).or(said.request_id.as_deref()).and_then(fit);
+    let place = reply.header(LOCATION.as_str()).and_then(|place| target.url.join(place).ok()).map(|url| shown(&url));
     let (kind, advice) = code
-        .as_deref()
         .and_then(|code| by_code(code, &said, target))
         .unwrap_or_else(|| by_status(reply.status, place.as_deref(), target));
-    let words = said.message.as_deref().map(tidy).filter(|words| !words.is_empty());
-    let words = words.map(|words| format!(": {words}")).unwrap_or_default();
+    let words = said.message.as_deref().and_then(fit).map(|words| format!(": {words}")).unwrap_or_default();
     let retry = match kind.retry() {
         Retry::Later(_) => Retry::Later(retry::after(&reply.headers)),
         Retry::Never => Retry::Never,
     };
-    let answer = ProviderAnswer { status: Some(reply.status.as_u16()), code, request_id };
+    let answer = ProviderAnswer { status: Some(reply.status.as_u16()), code: code.and_then(fit), request_id };
     Error::new(kind, ACTION, format!("{advice}{words}")).answered(answer).retrying(retry)
 }
 
@@ -304,12 +301,6 @@ fn by_status(status: StatusCode, place: Option<&str>, target: &Target) -> (Kind,
         _ => (Kind::InvalidRequest, "check the URL and `headers`"),
     };
     (kind, format!("the URL answers {status}; {advice}"))
-}
-
-/// The other side's text on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
-    line.trim().trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

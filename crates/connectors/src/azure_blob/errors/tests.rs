@@ -16,7 +16,7 @@ fn error(status: u16, sas: Option<&str>, headers: &[(&str, &str)], body: &str) -
     let credentials = &credentials(sas);
     let asked =
         Asked { action: super::super::STORE, container: "box", host: "b.example", name: Some("n"), credentials };
-    refusal(asked, &Reply::of(status, headers, body.to_owned()))
+    refusal(asked, &Reply::of(status, headers, body.to_owned()), &[])
 }
 
 fn coded(status: u16, sas: Option<&str>, code: &str, detail: &str) -> Error {

@@ -3,6 +3,9 @@
 use http::HeaderName;
 
 use super::*;
+use crate::http::scripted::{Server, Step};
+use crate::memory::MemorySource;
+use crate::transfer::Limits;
 
 fn told(fields: &[(&'static str, String)]) -> Result<&'static str> {
     let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
@@ -37,6 +40,23 @@ fn an_etag_counts_as_md5_only_where_it_is_one() {
     let encrypted = ("x-amz-server-side-encryption", "aws:kms".to_owned());
     assert_eq!(told(&[etag, s3.clone(), encrypted]).unwrap(), "status");
     assert_eq!(told(&[("etag", "\"opaque\"".to_owned()), s3]).unwrap(), "status");
+}
+
+#[tokio::test]
+async fn no_message_is_cut_within_a_secret() {
+    let secret = "canary-signature";
+    for before in [285, 292, 296] {
+        let body = format!("<Error><Code>Odd</Code><Message>{}{secret}yyy</Message></Error>", "x".repeat(before));
+        let head = format!("HTTP/1.1 400 Bad\r\ncontent-length: {}\r\n\r\n", body.len());
+        let server = Server::start(move |_, _| vec![Step::Read(1), Step::send(format!("{head}{body}"))]).await;
+        let url = server.url(&format!("/a?X-Sig={secret}"));
+        let source = Arc::new(MemorySource::new(b"x".to_vec()));
+        let (headers, progress) = (HeaderMap::new(), Progress::default());
+        let upload = Upload { url: &url, headers: &headers, content_type: "a/b", source, progress };
+        let web = Web::new(server.client(std::time::Duration::from_secs(2)), &Limits::default());
+        let shown = format!("{:?}", web.put(&upload).await.unwrap_err());
+        assert!(shown.contains("xxxx") && !shown.contains("cana"), "{shown}");
+    }
 }
 
 #[test]
