@@ -12,6 +12,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
+use url::Url;
 
 use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, shown};
 use crate::error::{Error, Kind, ProviderAnswer, Result, Retry, covered};
@@ -55,8 +56,10 @@ impl Web {
     /// or the code in it [`Kind::AccessDenied`], [`Kind::InvalidCredentials`], [`Kind::NotFound`],
     /// [`Kind::ContainerNotFound`], [`Kind::TooLarge`], [`Kind::NoSpace`], [`Kind::Throttled`], [`Kind::Unavailable`].
     pub async fn put(&self, upload: &Upload<'_>) -> Result<Receipt> {
-        let asked = Target::new(read_url(upload.url).map_err(while_uploading)?, upload.headers);
-        let secrets = secrets(upload, &asked);
+        let url = read_url(upload.url).map_err(while_uploading)?;
+        let asked = Target::new(url.clone(), upload.headers);
+        // Those of the target have user info among them, as basic authentication.
+        let secrets = secrets(&url, upload.headers.values().chain(asked.headers.values()));
         // Covered at once: each failed try is logged.
         let once =
             async |_| self.put_once(asked.clone(), upload, &secrets).await.map_err(|error| error.without(&secrets));
@@ -64,6 +67,7 @@ impl Web {
     }
 
     async fn put_once(&self, mut target: Target, upload: &Upload<'_>, secrets: &[Secret]) -> Result<Receipt> {
+        let mut secrets = secrets.to_vec();
         for _ in 0..=REDIRECTS_MAX {
             let counted = Arc::<AtomicU64>::default();
             let request = request(&target, upload, &counted)?;
@@ -73,15 +77,17 @@ impl Web {
                 Ok(response) if matches!(response.status().as_u16(), 307 | 308) => {
                     upload.progress.take_back(counted.swap(0, Ordering::Relaxed));
                     target = target.redirected(&response).map_err(while_uploading)?;
+                    // Where it leads may be signed as well.
+                    secrets.extend(self::secrets(&target.url, target.headers.values()));
                     continue;
                 }
-                Ok(response) => Err(refusal(&target, response, secrets).await),
+                Ok(response) => Err(refusal(&target, response, &secrets).await),
                 Err(error) => Err(error),
             };
             if received.is_err() {
                 upload.progress.take_back(counted.swap(0, Ordering::Relaxed));
             }
-            return received;
+            return received.map_err(|error| error.without(&secrets));
         }
         Err(Error::new(Kind::Protocol, ACTION, format!("the URL redirects more than {REDIRECTS_MAX} times")))
     }
@@ -93,20 +99,16 @@ fn while_uploading(mut error: Error) -> Error {
 }
 
 /// What the other side is told and may repeat: whole, and word by word.
-fn secrets(upload: &Upload<'_>, asked: &Target) -> Vec<Secret> {
-    let url = read_url(upload.url).ok();
-    let query = url.as_ref().and_then(|url| url.query()).unwrap_or_default();
+fn secrets<'a>(url: &Url, headers: impl Iterator<Item = &'a HeaderValue>) -> Vec<Secret> {
+    let query = url.query().unwrap_or_default();
     let raw = query.split('&').filter_map(|pair| pair.split_once('=').map(|(_, value)| value.to_owned()));
-    let plain = url.iter().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
-    let users = url.iter().flat_map(|url| [url.username(), url.password().unwrap_or_default()]);
-    let users: Vec<String> = users.flat_map(|text| [text.to_owned(), decoded(text)]).collect();
-    // Those of the target have user info among them, as basic authentication.
-    let headers =
-        upload.headers.values().chain(asked.headers.values()).map(|value| disposition::text(value.as_bytes()));
-    let headers: Vec<String> = headers.collect();
+    let plain = url.query_pairs().map(|(_, value)| value.into_owned());
+    let users = [url.username(), url.password().unwrap_or_default()];
+    let users = users.into_iter().flat_map(|text| [text.to_owned(), decoded(text)]);
+    let headers: Vec<String> = headers.map(|value| disposition::text(value.as_bytes())).collect();
     let words = headers.iter().filter_map(|text| text.split_once(' ').map(|(_, token)| token.to_owned()));
-    let texts = std::iter::once(query.to_owned()).chain(raw).chain(plain).chain(users).chain(words.collect::<Vec<_>>());
-    texts.chain(headers).map(Secret::new).collect()
+    let texts = std::iter::once(query.to_owned()).chain(raw).chain(plain).chain(users).chain(words);
+    texts.chain(headers.iter().cloned()).map(Secret::new).collect()
 }
 
 fn decoded(text: &str) -> String {

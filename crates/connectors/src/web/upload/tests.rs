@@ -42,21 +42,42 @@ fn an_etag_counts_as_md5_only_where_it_is_one() {
     assert_eq!(told(&[("etag", "\"opaque\"".to_owned()), s3]).unwrap(), "status");
 }
 
+async fn refusal_of(server: &Server, path: &str) -> String {
+    let source = Arc::new(MemorySource::new(b"x".to_vec()));
+    let (headers, progress) = (HeaderMap::new(), Progress::default());
+    let upload = Upload { url: &server.url(path), headers: &headers, content_type: "a/b", source, progress };
+    let web = Web::new(server.client(std::time::Duration::from_secs(2)), &Limits::default());
+    format!("{:?}", web.put(&upload).await.unwrap_err())
+}
+
+fn bad(message: &str) -> Vec<Step> {
+    let body = format!("<Error><Code>Odd</Code><Message>{message}</Message></Error>");
+    let head = format!("HTTP/1.1 400 Bad\r\ncontent-length: {}\r\n\r\n", body.len());
+    vec![Step::Read(1), Step::send(head + &body)]
+}
+
 #[tokio::test]
 async fn no_message_is_cut_within_a_secret() {
-    let secret = "canary-signature";
     for before in [285, 292, 296] {
-        let body = format!("<Error><Code>Odd</Code><Message>{}{secret}yyy</Message></Error>", "x".repeat(before));
-        let head = format!("HTTP/1.1 400 Bad\r\ncontent-length: {}\r\n\r\n", body.len());
-        let server = Server::start(move |_, _| vec![Step::Read(1), Step::send(format!("{head}{body}"))]).await;
-        let url = server.url(&format!("/a?X-Sig={secret}"));
-        let source = Arc::new(MemorySource::new(b"x".to_vec()));
-        let (headers, progress) = (HeaderMap::new(), Progress::default());
-        let upload = Upload { url: &url, headers: &headers, content_type: "a/b", source, progress };
-        let web = Web::new(server.client(std::time::Duration::from_secs(2)), &Limits::default());
-        let shown = format!("{:?}", web.put(&upload).await.unwrap_err());
+        let message = format!("{}canary-signature yyy", "x".repeat(before));
+        let server = Server::start(move |_, _| bad(&message)).await;
+        let shown = refusal_of(&server, "/a?X-Sig=canary-signature").await;
         assert!(shown.contains("xxxx") && !shown.contains("cana"), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn an_address_that_a_redirect_leads_to_is_secret_as_well() {
+    let server = Server::start(|number, _| match number {
+        0 => {
+            let head = "HTTP/1.1 307 There\r\nlocation: /b?sig=canary-elsewhere\r\ncontent-length: 0\r\n\r\n";
+            vec![Step::Read(1), Step::send(head)]
+        }
+        _ => bad("the signature canary-elsewhere is old"),
+    })
+    .await;
+    let shown = refusal_of(&server, "/a").await;
+    assert!(shown.contains("the signature *** is old") && !shown.contains("canary"), "{shown}");
 }
 
 #[test]
