@@ -22,6 +22,7 @@ pub mod egress;
 pub mod error;
 pub mod gcs;
 pub mod http;
+mod listing;
 pub mod memory;
 pub mod network;
 pub mod retry;
