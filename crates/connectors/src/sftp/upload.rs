@@ -30,7 +30,7 @@ pub(super) struct Upload {
     part_bytes: u64,
     /// What is open at the server; also what an earlier attempt in another process left.
     open: Option<OpenUpload>,
-    /// Bytes that the progress was told of.
+    /// Bytes that the progress was told of; given back unless it ends well, so that another attempt can count them itself.
     counted: u64,
 }
 
@@ -56,6 +56,8 @@ impl Upload {
         let temporary = self.handle();
         let note = publish::publish(session, &temporary, &self.put.name).await?;
         self.put.journal.closed(&self.put.name).await?;
+        // It ended well: its bytes stay counted.
+        self.counted = 0;
         Ok(note)
     }
 
@@ -178,6 +180,12 @@ impl Upload {
         let found = size.map_or_else(|| "an unknown number of".to_owned(), |size| size.to_string());
         let detail = format!("{expected} bytes were sent, but the server holds {found} bytes");
         Err(Error::new(Kind::IntegrityMismatch, "checking the length", detail))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.put.progress.take_back(self.counted);
     }
 }
 
