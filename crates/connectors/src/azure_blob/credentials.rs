@@ -106,7 +106,9 @@ impl Credentials {
                 let text = text_to_sign(account, method, &url, query, headers);
                 let mac = STANDARD.encode(hmac::sign(key, text.as_bytes()));
                 let value = HeaderValue::try_from(format!("SharedKey {account}:{mac}"));
-                headers.insert(AUTHORIZATION, value.expect("base64 and an account of visible ASCII make a header"));
+                let mut value = value.expect("base64 and an account of visible ASCII make a header");
+                value.set_sensitive(true);
+                headers.insert(AUTHORIZATION, value);
             }
         }
         push_query(&mut url, query.iter().map(|(name, value)| (*name, value.as_str())));

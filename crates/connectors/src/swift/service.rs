@@ -22,6 +22,9 @@ use crate::transfer::Limits;
 /// A listing of 1,000 names of 1,024 bytes, which JSON may write with six characters for two or three bytes, or a manifest.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Tokens that are remembered to be covered in what the store says: those of the requests that may still be under way.
+const TOKENS_KEPT_MAX: usize = 16;
+
 /// Objects that are being replaced by this process, each by one at a time. Their addresses play the hosts; that those which
 /// differ in case alone take turns as well harms nobody.
 static TURNS: LazyLock<HostSlots> = LazyLock::new(|| HostSlots::new(1));
@@ -64,7 +67,7 @@ pub(super) struct Service {
     client: Client,
     identity: Identity,
     session: Mutex<Option<Arc<Session>>>,
-    /// Every token so far: an answer may repeat any of them.
+    /// The latest tokens: an answer may repeat any of them.
     tokens: std::sync::Mutex<Vec<Secret>>,
     container: String,
     segment_container: String,
@@ -185,7 +188,12 @@ impl Service {
     async fn log_in(&self, held: &mut Option<Arc<Session>>) -> Result<Arc<Session>> {
         *held = None;
         let session = Arc::new(Box::pin(self.identity.log_in()).await?);
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(session.token.clone());
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() >= TOKENS_KEPT_MAX {
+            tokens.remove(0);
+        }
+        tokens.push(session.token.clone());
+        drop(tokens);
         *held = Some(Arc::clone(&session));
         Ok(session)
     }
