@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(covered(" line\r\n\tone. \u{7}two.\n", &[]), "line one. two");
         assert_eq!(covered(&"é".repeat(1000), &[]), "é".repeat(WORDS_CHARS_MAX));
         let secret = "tail-hunter22\nand-more-of-it";
-        for before in WORDS_CHARS_MAX - secret.len() - 4..WORDS_CHARS_MAX + 1 {
+        for before in (WORDS_CHARS_MAX - secret.len() - 4)..=WORDS_CHARS_MAX {
             let text = format!("{}{secret}{}", "x".repeat(before), "y".repeat(50));
             let shown = covered(&text, &[Secret::new(secret)]);
             assert!(!shown.contains("tail") && shown.chars().count() <= WORDS_CHARS_MAX, "{before}: {shown}");

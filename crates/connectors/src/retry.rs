@@ -35,12 +35,12 @@ pub(crate) fn after(headers: &HeaderMap) -> Option<Duration> {
     if let Some(seconds) = header(headers, RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok()) {
         return Some(Duration::from_secs(seconds));
     }
-    let now = date(headers, DATE).unwrap_or_else(clock::now);
-    date(headers, RETRY_AFTER)?.duration_since(now).ok()
+    let now = date(headers, &DATE).unwrap_or_else(clock::now);
+    date(headers, &RETRY_AFTER)?.duration_since(now).ok()
 }
 
 /// The date in a header.
-pub(crate) fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
+pub(crate) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(header(headers, name.as_str())?).ok()
 }
 

@@ -155,7 +155,7 @@ fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
         return etag.as_bytes().starts_with(b"\"").then(|| etag.clone());
     }
     let modified = headers.get(LAST_MODIFIED)?;
-    let age = date(headers, DATE)?.duration_since(date(headers, LAST_MODIFIED)?).ok()?;
+    let age = date(headers, &DATE)?.duration_since(date(headers, &LAST_MODIFIED)?).ok()?;
     (age >= Duration::from_secs(1)).then(|| modified.clone())
 }
 

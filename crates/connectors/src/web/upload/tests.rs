@@ -42,12 +42,33 @@ fn an_etag_counts_as_md5_only_where_it_is_one() {
     assert_eq!(told(&[("etag", "\"opaque\"".to_owned()), s3]).unwrap(), "status");
 }
 
-async fn refusal_of(server: &Server, path: &str) -> String {
+/// Uploads the byte `x`.
+async fn put(server: &Server, path: &str) -> (Result<Receipt>, Progress) {
     let source = Arc::new(MemorySource::new(b"x".to_vec()));
     let (headers, progress) = (HeaderMap::new(), Progress::default());
-    let upload = Upload { url: &server.url(path), headers: &headers, content_type: "a/b", source, progress };
-    let web = Web::new(server.client(std::time::Duration::from_secs(2)), &Limits::default());
-    format!("{:?}", web.put(&upload).await.unwrap_err())
+    let limits = Limits { tries: 1, ..Limits::default() };
+    let upload =
+        Upload { url: &server.url(path), headers: &headers, content_type: "a/b", source, progress: progress.clone() };
+    let web = Web::new(server.client(std::time::Duration::from_secs(2)), &limits);
+    (web.put(&upload).await, progress)
+}
+
+async fn refusal_of(server: &Server, path: &str) -> String {
+    format!("{:?}", put(server, path).await.0.unwrap_err())
+}
+
+#[tokio::test]
+async fn an_upload_that_arrived_otherwise_fails() {
+    for (digest, is_right) in [(Digests::of(b"x").md5, true), (Digests::of(b"y").md5, false)] {
+        let head = format!("HTTP/1.1 201 Made\r\ncontent-md5: {}\r\ncontent-length: 0\r\n\r\n", BASE64.encode(digest));
+        let server = Server::start(move |_, _| vec![Step::Read(1), Step::send(&head)]).await;
+        let (ended, progress) = put(&server, "/a").await;
+        assert_eq!(progress.bytes(), u64::from(is_right));
+        match ended {
+            Ok(receipt) => assert!(is_right && receipt.verified == "md5", "{receipt:?}"),
+            Err(error) => assert!(!is_right && error.kind == Kind::IntegrityMismatch, "{error:?}"),
+        }
+    }
 }
 
 fn bad(message: &str) -> Vec<Step> {
