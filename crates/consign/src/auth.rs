@@ -12,8 +12,8 @@ pub fn new_key() -> String {
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }
 
-/// Makes a secret that signs webhooks: 192 random bits as 32 letters of base64, so that it is as long as clients know it
-/// and can be decoded by the libraries of Standard Webhooks.
+/// Makes a secret that others sign or check with: 192 random bits as 32 letters of base64, so that it is as long as clients
+/// know it and can be decoded by the libraries of Standard Webhooks.
 pub fn new_signing_secret() -> String {
     STANDARD.encode(rand::random::<[u8; 24]>())
 }

@@ -59,6 +59,8 @@ ids! {
     EventId,
     /// Names a delivery of a webhook; the same at every attempt.
     DeliveryId,
+    /// Names a signed URL.
+    SignedUrlId,
 }
 
 /// Names a user; a 32-bit number on the wire.

@@ -138,12 +138,7 @@ impl List {
             let expires = key.expires_at.map_or_else(|| "never".to_owned(), Timestamp::wire);
             rows.push([key.name, user.name, state.to_owned(), key.created_at.wire(), expires, scopes]);
         }
-        let widths: [usize; 6] =
-            std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-        for row in rows {
-            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            print::line(cells.join("  ").trim_end());
-        }
+        print::table(&rows);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -14,6 +14,7 @@ mod api;
 mod demo;
 mod destination;
 mod doctor;
+pub mod hosts;
 mod key;
 mod local;
 #[cfg(feature = "practice")]
@@ -22,6 +23,7 @@ mod print;
 mod progress;
 mod run;
 mod serve;
+mod signed_url;
 mod webhook_secret;
 
 /// Exit code of a command that did what it should, but the outcome is bad: the job failed, a check did not pass.
@@ -53,7 +55,10 @@ enum Command {
     #[command(subcommand)]
     Key(key::Key),
     WebhookSecret(webhook_secret::WebhookSecret),
+    #[command(subcommand)]
+    SignedUrl(signed_url::SignedUrlCommand),
     Doctor(doctor::Doctor),
+    Hosts(hosts::Hosts),
     #[cfg(feature = "practice")]
     Practice(practice::PracticeCommand),
 }
@@ -110,7 +115,9 @@ pub fn main() -> ExitCode {
             Command::Run(command) => command.run().await,
             Command::Key(command) => command.run().await,
             Command::WebhookSecret(command) => command.run().await,
+            Command::SignedUrl(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
+            Command::Hosts(command) => command.run(),
             #[cfg(feature = "practice")]
             Command::Practice(command) => command.run().await,
         }

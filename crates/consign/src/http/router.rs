@@ -1,18 +1,19 @@
 //! Every route on one page: method, path, scope, handler, and what the manual says of it.
 
-use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, delete, get, options, post};
+use axum::routing::{MethodRouter, any, delete, get, options, post};
+use axum::{Extension, Router};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::body::{Data, JobBody, TaskBody};
 use super::extract::authorise;
 use super::health::{self, Readiness};
 use super::limits::count_creation;
+use super::live::sockets::{self, Sockets};
 use super::page::PageBody;
 use super::rewrite::rewrite;
 use super::state::AppState;
@@ -21,11 +22,11 @@ use super::v2::operations::OperationBody;
 use super::v2::users_me::UserBody;
 use super::v2::webhooks::WebhookBody;
 use super::v2::{self, jobs, tasks, webhooks};
-use super::{access, body, docs, download, openapi, status, upload};
-use crate::error::{ApiError, Code};
+use super::{access, body, docs, download, openapi, signed, status, upload};
+use crate::error::{ApiError, ApiResult, Code, Faults};
 use crate::model::Scope;
 use crate::operations::trial::Report;
-use crate::operations::{self, Entry};
+use crate::operations::{self, Entry, elsewhere};
 
 /// What the manual says of the test of a destination.
 const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a job, writes a small file there under a name of its own \
@@ -37,6 +38,27 @@ const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a 
 const WEBHOOKS: &str = "Its address is posted `{\"event\":…,\"job\":{…}}` when one of the user's jobs is created, finishes or fails. \
      `CloudConvert-Signature` is the HMAC-SHA256 of the body with `signing_secret`, in hex; the headers of Standard Webhooks \
      stand beside it. What is not answered with 2xx is sent again for a day; 410 disables the webhook.";
+/// What the manual says of server-sent events.
+const JOBS_EVENTS: &str = "Server-sent events: `job.created`, `job.updated`, `job.finished`, `job.failed` with `{\"job\": …}`, and \
+     `task.created`, `task.updated`, `task.finished`, `task.failed` with `{\"task\": …}`. First what happened so far, then \
+     what happens; the stream ends after the end of the job. `Last-Event-ID`, or `last_event_id`, goes on after an event; \
+     after the last one the answer is 204.";
+
+/// What the manual says of signed URLs.
+const SIGNED: &str = "Runs the job that the address carries and sends the client to its first file. `job` is the JSON of a job in \
+     base64, `s` the HMAC-SHA256 in hex of all that stands before `&s=`, with the secret of \
+     `consign signed-url create`. The same `cache_key` gives the same result for 24 hours.";
+
+/// What a list of operations reads from the query.
+const OPERATION_FILTERS: [&str; 7] = [
+    "filter[operation]",
+    "filter[input_format]",
+    "filter[output_format]",
+    "filter[engine]",
+    "filter[engine_version]",
+    "include",
+    "alternatives",
+];
 
 /// All routes. Errors that follow from scope, path and body are documented by themselves; `fails` names the others.
 #[expect(clippy::too_many_lines, reason = "it is a table")]
@@ -65,6 +87,11 @@ pub(super) fn routes() -> Vec<Route> {
             .query(&["redirect"])
             .answers::<Data<JobBody>>(200)
             .fails(&[Code::WaitTimeout]),
+        Route::get("/v2/jobs/{id}/events", jobs::events::handler)
+            .needs(Scope::TaskRead)
+            .says("Follows a job", JOBS_EVENTS)
+            .query(&["last_event_id"])
+            .answers_with(200, "text/event-stream"),
         Route::delete("/v2/jobs/{id}", jobs::delete::handler)
             .needs(Scope::TaskWrite)
             .says("Deletes a job", "Cancels it if need be; its tasks, files and links go with it."),
@@ -136,9 +163,18 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Shows the user", "Whose key it is.")
             .answers::<Data<UserBody>>(200),
         Route::get("/v2/operations", v2::operations::handler)
-            .says("Lists operations", "What tasks can do. With `include=options` also their arguments.")
-            .query(&["filter[operation]", "include"])
+            .says("Lists operations", "What tasks can do. With `include=options,engine_versions` also their arguments.")
+            .query(&OPERATION_FILTERS)
             .answers::<Data<Vec<OperationBody>>>(200),
+        Route::get("/v2/convert/formats", v2::operations::formats)
+            .says("Lists conversions", "The same list with `filter[operation]=convert`, under its older address.")
+            .query(&OPERATION_FILTERS[1..])
+            .answers::<Data<Vec<OperationBody>>>(200),
+        Route::get("/s/{id}", signed::handler)
+            .says("Runs a signed job", SIGNED)
+            .query(&["job", "cache_key", "s"])
+            .answers_with(302, "")
+            .fails(&[Code::LinkInvalid, Code::InvalidData, Code::JobFailed, Code::TooManyRequests, Code::WaitTimeout]),
         Route::post("/upload/{task}", upload::handler)
             .takes(Takes::Form)
             .says("Takes the file of an import/upload task", "Post the fields of `result.form`, then the file.")
@@ -150,6 +186,7 @@ pub(super) fn routes() -> Vec<Route> {
             .query(&["temp_url_sig", "temp_url_expires"])
             .answers_with(200, "application/octet-stream")
             .fails(&[Code::LinkInvalid, Code::PreconditionFailed, Code::RangeNotSatisfiable]),
+        Route::new(Method::GET, "/socket.io", any(sockets::handler)),
         Route::get("/healthz", health::alive)
             .says("Lives", "200 while the process lives.")
             .answers_with(200, "application/json"),
@@ -168,6 +205,10 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/", status::handler).says("Says hello", "A page with links.").answers_with(200, "text/html"),
     ];
     routes.extend(operations::all().map(|entry| Route::operation(&format!("/v2/{}", entry.name), entry)));
+    routes.extend(elsewhere::NAMES.map(|name| {
+        let refuse = async move || -> ApiResult<()> { Err(not_built_in(name)) };
+        Route::post(&format!("/v2/{name}"), refuse).needs(Scope::TaskWrite)
+    }));
     // The Java SDK calls one operation by another name.
     let aliased = operations::all().find(|entry| entry.name == "import/azure/blob");
     routes.extend(aliased.map(|entry| Route::operation("/v2/import/azure-blob", entry)));
@@ -191,6 +232,7 @@ pub fn router(state: AppState, always_waits: bool) -> Router {
     let inner = inner
         .method_not_allowed_fallback(wrong_method)
         .fallback(async || ApiError::not_found())
+        .layer(Extension(Sockets::new(state.clone())))
         .layer(from_fn_with_state(state.clone(), access::account))
         .with_state(state);
     // Targets are rewritten before they are routed, hence the second router around the first.
@@ -205,6 +247,13 @@ async fn wrong_method(method: Method) -> Response {
     }
     ApiError::new(Code::MethodNotAllowed, "The path exists, but not with this method: see the Allow header.")
         .into_response()
+}
+
+/// The answer to a task whose operation this server does not have.
+fn not_built_in(name: &str) -> ApiError {
+    let mut faults = Faults::default();
+    faults.add("operation", elsewhere::sentence(name));
+    ApiError::invalid(faults)
 }
 
 /// Makes the schema of an answer.

@@ -43,6 +43,6 @@ impl Job {
 pub enum Origin {
     /// A call with this API key.
     Key(KeyId),
-    /// The server's own command line.
-    Local,
+    /// No key: the server's own command line, or a signed URL.
+    NoKey,
 }

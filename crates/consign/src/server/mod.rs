@@ -211,7 +211,7 @@ impl Server {
             dispatcher: None,
             address: None,
             sync_address: None,
-            public_url: config.public_url.as_deref().map_or_else(|| format!("http://{}", config.listen), trimmed),
+            public_url: config.public_url_at(config.listen),
             first_key,
             metrics,
             trials,
@@ -240,13 +240,12 @@ impl Server {
 
     async fn listen(&mut self, files: Files) -> Result<(), Error> {
         let config = Arc::clone(&self.base.config);
-        let tls = tls::acceptor(&config.tls)?;
+        let tls = tls::Certificate::open(&config.tls)?.map(Arc::new);
         let listener = listen::bind(config.listen).await?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        self.public_url = config.public_url.as_deref().map_or_else(|| format!("{scheme}://{address}"), trimmed);
+        self.public_url = config.public_url_at(address);
         self.address = Some(address);
-        let state = AppState::new(
+        let mut state = AppState::new(
             Arc::clone(&self.base.store),
             files,
             Arc::clone(&self.base.vault),
@@ -256,6 +255,7 @@ impl Server {
             Arc::clone(&self.metrics),
             self.trials.clone(),
         );
+        state.stopping = self.stop.clone();
         let serve = |listener, always_waits| {
             let router = crate::http::router(state.clone(), always_waits);
             self.connections.spawn(listen::serve(listener, tls.clone(), router, self.stop.clone()));
@@ -300,7 +300,7 @@ impl Server {
         self.stop.cancel();
         self.connections.close();
         let requests = async {
-            // Requests that only wait for a task would wait for ever once nothing runs.
+            // Requests that only wait for a task are told to ask again, see `http::wait`.
             if tokio::time::timeout(grace.min(Duration::from_secs(10)), self.connections.wait()).await.is_err() {
                 tracing::info!("closing connections that are still open");
             }
@@ -318,10 +318,6 @@ impl Server {
         }
         self.base.store.close().await;
     }
-}
-
-fn trimmed(url: &str) -> String {
-    url.trim_end_matches('/').to_owned()
 }
 
 fn host_name() -> String {

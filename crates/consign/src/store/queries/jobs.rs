@@ -59,7 +59,7 @@ pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creati
     .bind(i64::from(job.user_id.0))
     .bind(match job.origin {
         Origin::Key(id) => Some(id.0),
-        Origin::Local => None,
+        Origin::NoKey => None,
     })
     .bind(job.tag.as_deref())
     .bind(job.webhook_url.as_deref())
@@ -170,6 +170,7 @@ async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         insert_task_rows(&mut tx.conn, chunk).await?;
     }
+    tx.changed.ids.extend(tasks.iter().map(|task| task.id.0));
     insert_payloads(&mut tx.conn, tasks, payloads).await?;
     insert_dependencies(&mut tx.conn, tasks).await?;
     let ended = end_unborn(tx, &doomed, now).await?;

@@ -6,12 +6,12 @@ use uuid::Uuid;
 use super::rows::{bigint, moment_if_any, number};
 use super::transitions::{cancel, cancel_job};
 use super::webhooks::{is_untold, lag};
-use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen};
+use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen, signed_urls::RESULTS_KEPT};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
 use crate::store::{Cancellation, Counts, Deletion};
 
-/// Idempotency keys that one call removes at the most.
+/// Idempotency keys, and results of signed URLs, that one call removes at the most.
 const LINES_PER_SWEEP: i64 = 10_000;
 
 pub(crate) async fn delete_task(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp) -> sqlx::Result<bool> {
@@ -75,6 +75,14 @@ async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
              (SELECT user_id, key FROM idempotency WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
     )
     .bind(now.minus(IDEMPOTENCY_KEPT).0)
+    .bind(LINES_PER_SWEEP)
+    .execute(&mut tx.conn)
+    .await?;
+    sqlx::query(
+        "DELETE FROM signed_results WHERE (signed_url_id, cache_key) IN \
+             (SELECT signed_url_id, cache_key FROM signed_results WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
+    )
+    .bind(now.minus(RESULTS_KEPT).0)
     .bind(LINES_PER_SWEEP)
     .execute(&mut tx.conn)
     .await?;

@@ -60,6 +60,7 @@ const VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("../../../../../migrations/sqlite/0001_start.sql")),
     (2, "webhooks", include_str!("../../../../../migrations/sqlite/0002_webhooks.sql")),
+    (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
 ];
 
 /// Why a database could not be opened.

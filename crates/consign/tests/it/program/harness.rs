@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -79,6 +80,16 @@ impl Program {
         self.settings.insert(format!("CONSIGN_{name}"), value.to_owned());
     }
 
+    /// Where its commands run.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The API key that the first start made.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -98,12 +109,17 @@ impl Program {
         self.command(arguments).output().unwrap()
     }
 
-    /// Starts the server and returns how long it took until it said that it is ready.
+    /// Starts the server on a free port and returns how long it took until it said that it is ready.
     pub(crate) async fn start(&mut self) -> Duration {
+        self.start_at(0).await
+    }
+
+    /// The same on a port of one's choice.
+    pub(crate) async fn start_at(&mut self, port: u16) -> Duration {
         assert!(self.process.is_none(), "it runs already");
         let errors = OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let began = Instant::now();
-        let mut serve = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut serve = self.command(&["serve", "--listen", &format!("127.0.0.1:{port}")]);
         let mut process = serve.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         self.process = Some(process);
@@ -184,6 +200,16 @@ impl Program {
             assert!(began.elapsed() < within, "it still runs after {within:?}");
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.base.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// The head of a request, for who wants to send it by hand.
+    pub(crate) fn head(&self, path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\n\r\n", self.key)
     }
 
     /// Calls the API; the body of an answer that is no JSON is null.

@@ -11,4 +11,6 @@ mod harness;
 mod places;
 mod receiver;
 mod sweep;
+mod tls;
+mod waiting;
 mod webhooks;
