@@ -38,6 +38,16 @@ async fn refuses_whoever_it_does_not_know() {
 }
 
 #[tokio::test]
+async fn whoever_is_refused_sees_why_however_much_they_send() {
+    let (_folder, practice, _) = start().await;
+    let stranger = Client::with_key(&practice, practice.access_key_id(), "wrong");
+    for _ in 0..20 {
+        let answer = stranger.send("PUT", "a", "", &[], vec![7; 16 * 1024 * 1024]).await;
+        assert_eq!(answer.error(), (403, "SignatureDoesNotMatch"));
+    }
+}
+
+#[tokio::test]
 async fn refuses_a_bucket_that_is_missing_until_it_is_made() {
     let (_folder, _practice, client) = start().await;
     let put = || client.send_path("PUT", "/other/key", &[], "x".into());
