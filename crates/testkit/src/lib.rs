@@ -10,6 +10,7 @@
 //! - [`bytes`]: large data that is made from a seed and known by its hashes
 //! - [`tls`]: TLS in front of any server, for names of one's choice
 //! - [`tool`], [`witness`], [`openssh`]: client programs by other hands, as independent witnesses
+//! - [`clients`]: programs written for the hosted service, and the record of what they did, for `docs/generated/clients.md`
 //! - [`conformance`]: writes down what was shown, for `docs/generated/conformance.md`
 //!
 //! A test asks for a server and leaves when the machine has none (in CI that is a failure instead):
@@ -26,6 +27,7 @@
 mod azurite;
 pub mod bytes;
 mod ceph;
+pub mod clients;
 pub mod conformance;
 pub mod egress;
 mod gcs;
@@ -34,6 +36,7 @@ pub mod openssh;
 mod openstack;
 mod place;
 pub mod proxy;
+mod record;
 mod server;
 mod sshd;
 pub mod tls;

@@ -79,6 +79,21 @@ impl Program {
         self.settings.insert(format!("CONSIGN_{name}"), value.to_owned());
     }
 
+    /// A folder of the test's own; the data directory is in it.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the running server says that it is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The first API key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -146,6 +161,13 @@ impl Program {
     /// What all starts wrote on standard error.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The end of that, for whoever reads of a failure.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = self.log();
+        let tail = log.len().saturating_sub(12_000);
+        format!("…{}", &log[log.floor_char_boundary(tail)..])
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -330,9 +352,7 @@ impl Drop for Program {
             process.wait().ok();
         }
         if std::thread::panicking() {
-            let log = self.log();
-            let tail = log.len().saturating_sub(12_000);
-            println!("…{}", &log[log.floor_char_boundary(tail)..]);
+            println!("{}", self.log_tail());
         }
     }
 }

@@ -10,3 +10,5 @@ mod fence;
 mod harness;
 mod places;
 mod sweep;
+
+pub(crate) use harness::{Program, eventually};
