@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 /// What every key starts with, so that scanners for leaked credentials can find it.
 const PREFIX: &str = "csk_";
@@ -10,6 +10,11 @@ const PREFIX: &str = "csk_";
 /// Makes a new API key: `csk_` and 256 random bits.
 pub fn new_key() -> String {
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
+}
+
+/// Makes a secret that others sign with: 32 letters and digits of base64, which are 192 random bits.
+pub fn new_signing_secret() -> String {
+    STANDARD.encode(rand::random::<[u8; 24]>())
 }
 
 /// The form in which a key is stored. A key is random, so that a plain hash cannot be searched.

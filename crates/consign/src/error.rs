@@ -78,6 +78,8 @@ codes! {
     TooManyRequests = "TOO_MANY_REQUESTS", 429, Never;
     /// The task or job did not end while the request waited; ask again.
     WaitTimeout = "WAIT_TIMEOUT", 504, Never;
+    /// The job behind a signed URL failed; the message says why.
+    JobFailed = "JOB_FAILED", 422, Never;
     /// The server cannot work now; try again later.
     Unavailable = "UNAVAILABLE", 503, Later;
     /// Something in the server went wrong; its log says what.

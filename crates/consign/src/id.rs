@@ -57,6 +57,8 @@ ids! {
     KeyId,
     /// Names a line of the outbox; stable over redeliveries.
     EventId,
+    /// Names a signed URL.
+    SignedUrlId,
 }
 
 /// Names a user; a 32-bit number on the wire.

@@ -17,6 +17,7 @@ pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<ExitCode> {
         ("config.default.toml", reference::default_file()),
         ("docs/generated/config.md", reference::markdown()),
         ("docs/generated/cli.md", consign::cli::reference()),
+        ("docs/drop-in.md", consign::cli::hosts::guide("/etc/consign/hosts", "127.0.0.1")),
         ("docs/generated/errors.md", errors()),
         ("docs/generated/operations.md", manual::markdown()),
         ("docs/generated/openapi.json", format!("{:#}\n", consign::http::openapi::document("http://127.0.0.1:8080"))),

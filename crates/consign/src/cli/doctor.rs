@@ -172,7 +172,7 @@ async fn check_network(config: &Config, report: &mut Report) {
     if let Err(error) = server::network::open(config) {
         return report.bad("egress", error.to_string());
     }
-    match server::tls::acceptor(&config.tls) {
+    match server::tls::Certificate::open(&config.tls) {
         Ok(Some(_)) => report.good("tls", "certificate and key can be used"),
         Ok(None) => note("tls", "none: the server speaks plain HTTP"),
         Err(error) => report.bad("tls", error.to_string()),

@@ -67,7 +67,7 @@ fn parse_scope(text: &str) -> Result<Scope, String> {
     Scope::from_wire(text).ok_or_else(|| format!("there is no scope `{text}`; scopes are {}", known()))
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
         return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters"));
     }
@@ -138,12 +138,7 @@ impl List {
             let expires = key.expires_at.map_or_else(|| "never".to_owned(), Timestamp::wire);
             rows.push([key.name, user.name, state.to_owned(), key.created_at.wire(), expires, scopes]);
         }
-        let widths: [usize; 6] =
-            std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-        for row in rows {
-            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            print::line(cells.join("  ").trim_end());
-        }
+        print::table(&rows);
         Ok(ExitCode::SUCCESS)
     }
 }

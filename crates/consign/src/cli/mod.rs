@@ -14,6 +14,7 @@ mod api;
 mod demo;
 mod destination;
 mod doctor;
+pub mod hosts;
 mod key;
 mod local;
 #[cfg(feature = "practice")]
@@ -22,6 +23,7 @@ mod print;
 mod progress;
 mod run;
 mod serve;
+mod signed_url;
 
 /// Exit code of a command that did what it should, but the outcome is bad: the job failed, a check did not pass.
 const EXIT_FAILED: u8 = 1;
@@ -51,7 +53,10 @@ enum Command {
     Run(run::Run),
     #[command(subcommand)]
     Key(key::Key),
+    #[command(subcommand)]
+    SignedUrl(signed_url::SignedUrlCommand),
     Doctor(doctor::Doctor),
+    Hosts(hosts::Hosts),
     #[cfg(feature = "practice")]
     Practice(practice::PracticeCommand),
 }
@@ -107,7 +112,9 @@ pub fn main() -> ExitCode {
             Command::Demo(command) => command.run().await,
             Command::Run(command) => command.run().await,
             Command::Key(command) => command.run().await,
+            Command::SignedUrl(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
+            Command::Hosts(command) => command.run(),
             #[cfg(feature = "practice")]
             Command::Practice(command) => command.run().await,
         }

@@ -13,6 +13,16 @@ pub(super) fn note(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr(), "{}", text.as_ref());
 }
 
+/// Prints rows of cells in columns as wide as need be.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
+    let widths: [usize; N] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        line(cells.join("  ").trim_end());
+    }
+}
+
 /// Prints an error with what lies behind it.
 pub(super) fn error(error: &anyhow::Error) {
     let mut text = format!("error: {error}");

@@ -86,6 +86,15 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// How clients reach a server that listens on `address`, without a slash at the end.
+    pub fn public_url_at(&self, address: SocketAddr) -> String {
+        let scheme = if self.tls.cert.is_some() { "https" } else { "http" };
+        let own = || format!("{scheme}://{address}");
+        self.public_url.as_deref().map_or_else(own, |url| url.trim_end_matches('/').to_owned())
+    }
+}
+
 /// Who may be connected to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -168,19 +168,19 @@ pub struct SelfLink {
 pub struct View {
     public_url: Arc<str>,
     vault: Arc<Vault>,
-    azure_alias: bool,
+    is_java: bool,
 }
 
 impl View {
     /// Writes addresses below `public_url`, which has no slash at the end.
     pub fn new(public_url: Arc<str>, vault: Arc<Vault>) -> Self {
-        Self { public_url, vault, azure_alias: false }
+        Self { public_url, vault, is_java: false }
     }
 
-    /// Writes `import/azure-blob` for `import/azure/blob`: the Java SDK's closed list of operations knows only that.
+    /// Writes for the Java SDK, whose list of operations is closed and spells one differently.
     #[must_use]
-    pub fn with_azure_alias(mut self) -> Self {
-        self.azure_alias = true;
+    pub fn for_java(mut self) -> Self {
+        self.is_java = true;
         self
     }
 
@@ -254,7 +254,12 @@ impl View {
 
     /// An operation's name as this client knows it.
     pub fn operation<'a>(&self, name: &'a str) -> &'a str {
-        if self.azure_alias && name == "import/azure/blob" { "import/azure-blob" } else { name }
+        if self.is_java && name == "import/azure/blob" { "import/azure-blob" } else { name }
+    }
+
+    /// Whether this client can read an answer that names that operation.
+    pub fn can_read(&self, operation: &str) -> bool {
+        !self.is_java || operation != "export/upload"
     }
 
     fn result(&self, task: &Task) -> Option<ResultBody> {

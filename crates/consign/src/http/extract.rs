@@ -113,7 +113,7 @@ impl FromRequestParts<AppState> for View {
             .headers
             .get(header::USER_AGENT)
             .is_some_and(|agent| agent.as_bytes().starts_with(b"cloudconvert-java/"));
-        Ok(if is_java { state.view().with_azure_alias() } else { state.view() })
+        Ok(if is_java { state.view().for_java() } else { state.view() })
     }
 }
 

@@ -25,6 +25,7 @@ pub mod page;
 pub mod plan;
 pub mod rewrite;
 pub mod router;
+mod signed;
 pub mod state;
 pub mod status;
 pub mod upload;

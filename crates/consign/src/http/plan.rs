@@ -10,7 +10,7 @@ use super::members::{inputs, label, shortened, switch, task_members, webhook_url
 use super::state::AppState;
 use crate::clock::Timestamp;
 use crate::error::{ApiResult, Faults};
-use crate::id::{JobId, KeyId, TaskId, UserId};
+use crate::id::{JobId, TaskId, UserId};
 use crate::model::{Job, Origin, State, Task, WireStatus, graph};
 use crate::operations::{self, Entry, Feed, RawArgs};
 
@@ -38,7 +38,12 @@ pub struct PlannedTask {
 ///
 /// # Errors
 /// `INVALID_DATA` with all faults; the store's.
-pub async fn job(state: &AppState, user: UserId, key: KeyId, mut body: Map<String, Value>) -> ApiResult<PlannedJob> {
+pub async fn job(
+    state: &AppState,
+    user: UserId,
+    origin: Origin,
+    mut body: Map<String, Value>,
+) -> ApiResult<PlannedJob> {
     let mut faults = Faults::default();
     let tag = label(body.remove("tag"), "tag", &mut faults);
     let webhook_url = webhook_url(body.remove("webhook_url"), &mut faults);
@@ -79,7 +84,7 @@ pub async fn job(state: &AppState, user: UserId, key: KeyId, mut body: Map<Strin
         created_at: now,
         started_at: None,
         ended_at: None,
-        origin: Origin::Key(key),
+        origin,
         tasks,
     };
     Ok(PlannedJob { job, payloads, redirect })

@@ -5,11 +5,30 @@ use axum::extract::Request;
 use axum::http::header;
 use axum::http::uri::{PathAndQuery, Uri};
 
+use uuid::Uuid;
+
 use super::extract::Waits;
 
 /// Prefixes that stand for `/v2`, and whether they wait. The last two are what region-string concatenation yields.
 const PREFIXES: [(&str, bool); 3] =
     [("/sync/v2", true), ("/.sync.api.cloudconvert.com/v2", true), ("/.api.cloudconvert.com/v2", false)];
+
+/// What the paths of signed URLs begin with.
+const SIGNED: &str = "/s/";
+
+/// Where a request arrived, as the client wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    authority: String,
+    path: String,
+}
+
+impl Arrived {
+    /// The addresses that it may have had: whether TLS ended before this server cannot be known here.
+    pub fn addresses(&self) -> [String; 2] {
+        ["https", "http"].map(|scheme| format!("{scheme}://{}{}", self.authority, self.path))
+    }
+}
 
 /// Rewrites the target of a request. `always_waits` is set on the address where every show and create waits.
 pub fn rewrite(mut request: Request, always_waits: bool) -> Request {
@@ -18,8 +37,15 @@ pub fn rewrite(mut request: Request, always_waits: bool) -> Request {
         .authority()
         .map(|authority| authority.as_str().to_owned())
         .or_else(|| request.headers().get(header::HOST)?.to_str().ok().map(str::to_owned));
-    let (path, prefix_waits) = normal_path(request.uri().path());
-    let waits = always_waits || prefix_waits || authority.is_some_and(|authority| has_sync_label(&authority));
+    let (mut path, prefix_waits) = normal_path(request.uri().path());
+    let waits = always_waits || prefix_waits || authority.as_deref().is_some_and(has_sync_label);
+    if authority.as_deref().is_some_and(is_host_of_signed_urls) && path[1..].parse::<Uuid>().is_ok() {
+        path.insert_str(0, SIGNED.trim_end_matches('/'));
+    }
+    if let Some(authority) = authority.filter(|_| path.starts_with(SIGNED)) {
+        let path = request.uri().path().to_owned();
+        request.extensions_mut().insert(Arrived { authority, path });
+    }
     let target = match request.uri().query() {
         Some(query) => format!("{path}?{query}"),
         None => path,
@@ -43,6 +69,11 @@ fn normal_path(path: &str) -> (String, bool) {
         }
     }
     (path, false)
+}
+
+/// Whether it is the host on which the path is nothing but the id of a signed URL.
+fn is_host_of_signed_urls(authority: &str) -> bool {
+    authority.split('.').next().is_some_and(|label| label.eq_ignore_ascii_case("s"))
 }
 
 /// Whether one of the labels of the host name is `sync`.
@@ -81,6 +112,11 @@ mod tests {
         ] {
             assert_eq!(seen(target, host), (id.to_owned(), waits), "{target} at {host}");
         }
+        let signed = "b3d85428-584e-4639-bc11-76b7dee9c109";
+        let path = format!("/{signed}?job=a+b/c");
+        assert_eq!(seen(&path, "s.example.test"), (format!("/s/{signed}?job=a+b/c"), false));
+        assert_eq!(seen(&path, "example.test"), (path.clone(), false));
+        assert_eq!(seen("/v2/jobs", "s.example.test"), ("/v2/jobs".to_owned(), false));
         assert_eq!(seen("/", "localhost"), ("/".to_owned(), false));
         assert_eq!(seen("/sync/v2x", "localhost"), ("/sync/v2x".to_owned(), false));
     }

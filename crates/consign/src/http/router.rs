@@ -19,17 +19,33 @@ use super::state::AppState;
 use super::v2::operations::OperationBody;
 use super::v2::users_me::UserBody;
 use super::v2::{self, jobs, tasks};
-use super::{access, body, docs, download, openapi, status, upload};
-use crate::error::{ApiError, Code};
+use super::{access, body, docs, download, openapi, signed, status, upload};
+use crate::error::{ApiError, ApiResult, Code, Faults};
 use crate::model::Scope;
 use crate::operations::trial::Report;
-use crate::operations::{self, Entry};
+use crate::operations::{self, Entry, elsewhere};
 
 /// What the manual says of the test of a destination.
 const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a job, writes a small file there under a name of its own \
      (`consign-test-…`) with the task's arguments, reads it back and deletes it. The answer is 200 also when the \
      destination refuses: `ok` says whether the export would work, `steps` what was found, `permissions` which rights it \
      needs and how to give them. It takes a minute at the most, and ends when the client goes away.";
+
+/// What the manual says of signed URLs.
+const SIGNED: &str = "Runs the job that the address carries and sends the client to its first file. `job` is the JSON of a job in \
+     base64, `s` the HMAC-SHA256 in hex of all that stands before `&s=`, with the secret of \
+     `consign signed-url create`. The same `cache_key` gives the same result for 24 hours.";
+
+/// What a list of operations reads from the query.
+const OPERATION_FILTERS: [&str; 7] = [
+    "filter[operation]",
+    "filter[input_format]",
+    "filter[output_format]",
+    "filter[engine]",
+    "filter[engine_version]",
+    "include",
+    "alternatives",
+];
 
 /// All routes. Errors that follow from scope, path and body are documented by themselves; `fails` names the others.
 #[expect(clippy::too_many_lines, reason = "it is a table")]
@@ -100,9 +116,18 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Shows the user", "Whose key it is.")
             .answers::<Data<UserBody>>(200),
         Route::get("/v2/operations", v2::operations::handler)
-            .says("Lists operations", "What tasks can do. With `include=options` also their arguments.")
-            .query(&["filter[operation]", "include"])
+            .says("Lists operations", "What tasks can do. With `include=options,engine_versions` also their arguments.")
+            .query(&OPERATION_FILTERS)
             .answers::<Data<Vec<OperationBody>>>(200),
+        Route::get("/v2/convert/formats", v2::operations::formats)
+            .says("Lists conversions", "The same list with `filter[operation]=convert`, under its older address.")
+            .query(&OPERATION_FILTERS[1..])
+            .answers::<Data<Vec<OperationBody>>>(200),
+        Route::get("/s/{id}", signed::handler)
+            .says("Runs a signed job", SIGNED)
+            .query(&["job", "cache_key", "s"])
+            .answers_with(302, "")
+            .fails(&[Code::LinkInvalid, Code::InvalidData, Code::JobFailed, Code::TooManyRequests, Code::WaitTimeout]),
         Route::post("/upload/{task}", upload::handler)
             .takes(Takes::Form)
             .says("Takes the file of an import/upload task", "Post the fields of `result.form`, then the file.")
@@ -132,6 +157,10 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/", status::handler).says("Says hello", "A page with links.").answers_with(200, "text/html"),
     ];
     routes.extend(operations::all().map(|entry| Route::operation(&format!("/v2/{}", entry.name), entry)));
+    routes.extend(elsewhere::NAMES.map(|name| {
+        let refuse = async move || -> ApiResult<()> { Err(not_built_in(name)) };
+        Route::post(&format!("/v2/{name}"), refuse).needs(Scope::TaskWrite)
+    }));
     // The Java SDK calls one operation by another name.
     let aliased = operations::all().find(|entry| entry.name == "import/azure/blob");
     routes.extend(aliased.map(|entry| Route::operation("/v2/import/azure-blob", entry)));
@@ -169,6 +198,13 @@ async fn wrong_method(method: Method) -> Response {
     }
     ApiError::new(Code::MethodNotAllowed, "The path exists, but not with this method: see the Allow header.")
         .into_response()
+}
+
+/// The answer to a task whose operation this server does not have.
+fn not_built_in(name: &str) -> ApiError {
+    let mut faults = Faults::default();
+    faults.add("operation", elsewhere::sentence(name));
+    ApiError::invalid(faults)
 }
 
 /// Makes the schema of an answer.

@@ -34,6 +34,6 @@ pub struct Job {
 pub enum Origin {
     /// A call with this API key.
     Key(KeyId),
-    /// The server's own command line.
-    Local,
+    /// No key: the server's own command line, or a signed URL.
+    NoKey,
 }

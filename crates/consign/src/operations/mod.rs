@@ -18,6 +18,7 @@ use crate::model::File;
 mod account;
 pub mod arguments;
 pub mod context;
+pub mod elsewhere;
 pub mod export;
 mod headers;
 pub mod import;
@@ -238,7 +239,9 @@ pub fn named(value: Option<Value>, faults: &mut Faults) -> Option<&'static Entry
         }
     };
     let found = find(without_alias(&name));
-    if found.is_none() {
+    if elsewhere::NAMES.contains(&name.as_str()) {
+        faults.add("operation", elsewhere::sentence(&name));
+    } else if found.is_none() {
         let near = all()
             .map(|entry| (strsim::jaro_winkler(entry.name, &name), entry.name))
             .filter(|(nearness, _)| *nearness > 0.85)

@@ -17,10 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::tls::Certificate;
 
 /// Longest time for a client to send the head of a request, and to finish a TLS handshake. Tests have less patience.
 const HEAD_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(30) };
@@ -56,7 +56,12 @@ fn places() -> usize {
 }
 
 /// Serves until `stop`, then until the connections that are open have answered.
-pub(super) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Certificate>>,
+    router: Router,
+    stop: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(places()));
     let accept = async || {
@@ -73,7 +78,8 @@ pub(super) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, route
                 let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
                 tokio::spawn(async move {
                     prepare(&stream);
-                    if let Some(tls) = tls {
+                    if let Some(certificate) = tls {
+                        let tls = certificate.acceptor().await;
                         // A client that gives up in the handshake is its own business.
                         if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
                             connection(stream, router, watcher).await;

@@ -219,11 +219,10 @@ impl Server {
 
     async fn listen(&mut self, files: Files) -> Result<(), Error> {
         let config = Arc::clone(&self.base.config);
-        let tls = tls::acceptor(&config.tls)?;
+        let tls = tls::Certificate::open(&config.tls)?.map(Arc::new);
         let listener = listen::bind(config.listen).await?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        self.public_url = config.public_url.as_deref().map_or_else(|| format!("{scheme}://{address}"), trimmed);
+        self.public_url = config.public_url_at(address);
         self.address = Some(address);
         let state = AppState::new(
             Arc::clone(&self.base.store),
@@ -293,10 +292,6 @@ impl Server {
         tokio::join!(requests, tasks);
         self.base.store.close().await;
     }
-}
-
-fn trimmed(url: &str) -> String {
-    url.trim_end_matches('/').to_owned()
 }
 
 fn host_name() -> String {

@@ -17,6 +17,7 @@ pub mod contract;
 pub mod hints;
 pub mod jobs;
 pub mod ledger;
+pub mod signed_urls;
 pub mod sqlite;
 pub mod transitions;
 
@@ -24,6 +25,7 @@ pub use accounts::{Accounts, NewKey};
 pub use hints::Hints;
 pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilter};
 pub use ledger::Ledger;
+pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;
 pub use transitions::{Applied, Cancellation, Claim, ClaimRequest, Heartbeat, Input, TaskProgress, Transitions};
 
@@ -49,7 +51,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything that a database must be able to do.
 #[async_trait]
-pub trait Store: Accounts + Jobs + Transitions + Ledger + Debug + Send + Sync {
+pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Debug + Send + Sync {
     /// Whether the database answers and can be written to.
     ///
     /// # Errors

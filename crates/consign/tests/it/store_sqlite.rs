@@ -24,7 +24,7 @@ macro_rules! contract_parts {
     )+};
 }
 
-contract_parts!(accounts, making, lists, ending, leases, ledger, removal, fairness, races, walk);
+contract_parts!(accounts, making, lists, ending, leases, ledger, removal, fairness, races, signed_urls, walk);
 
 async fn open(folder: &TempDir) -> SqliteStore {
     SqliteStore::open(&folder.path().join("consign.db")).await.expect("nobody else uses it")
@@ -92,7 +92,7 @@ async fn a_newer_schema_is_refused_in_words() {
         SqliteStore::open(&path).await.expect_err("it is newer"),
         SqliteStore::open_shared(&path).await.expect_err("it is newer"),
     ] {
-        assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 1 }), "{error:?}");
+        assert!(matches!(error, OpenError::NewerSchema { found: 99, known } if known < 99), "{error:?}");
         assert!(error.to_string().contains("or a later one"), "{error}");
     }
     sqlx::query("UPDATE _sqlx_migrations SET version = 1, checksum = x'00' WHERE version = 1")

@@ -1,4 +1,4 @@
-//! `GET /v2/operations`: what tasks can do. Public.
+//! `GET /v2/operations` and the older `GET /v2/convert/formats`: what tasks can do. Public.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -27,6 +27,9 @@ pub struct OperationBody {
     /// Its arguments; with `include=options`.
     #[serde(skip_serializing_if = "Option::is_none")]
     options: Option<Vec<OptionBody>>,
+    /// Always empty: no outside program is used; with `include=engine_versions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine_versions: Option<Vec<String>>,
     /// Always false.
     deprecated: bool,
     /// Always false.
@@ -50,15 +53,26 @@ pub struct OptionBody {
     possible_values: Option<Vec<Value>>,
 }
 
-/// Answers with the list; filters that no operation meets leave an empty one.
+/// Answers with the list; filters that no operation meets leave an empty one. What a client cannot read is left out.
 pub async fn handler(view: View, query: Query) -> Response {
+    answer(&view, &query, query.get("filter[operation]"))
+}
+
+/// Answers with the conversions.
+pub async fn formats(view: View, query: Query) -> Response {
+    answer(&view, &query, Some("convert"))
+}
+
+fn answer(view: &View, query: &Query, operation: Option<&str>) -> Response {
     let wanted = |entry: &operations::Entry| {
-        let by_name = query.get("filter[operation]");
-        let is_named = by_name.is_none_or(|name| name == entry.name || name == view.operation(entry.name));
+        let is_named = operation.is_none_or(|name| name == entry.name || name == view.operation(entry.name));
         let by_other = ["input_format", "output_format", "engine", "engine_version"];
-        is_named && by_other.iter().all(|name| query.get(&format!("filter[{name}]")).is_none())
+        is_named
+            && view.can_read(entry.name)
+            && by_other.iter().all(|name| query.get(&format!("filter[{name}]")).is_none())
     };
-    let with_options = query.list("include").any(|name| name == "options");
+    let includes = |wanted: &str| query.list("include").any(|name| name == wanted);
+    let (with_options, with_versions) = (includes("options"), includes("engine_versions"));
     let data = operations::all()
         .filter(|entry| wanted(entry))
         .map(|entry| OperationBody {
@@ -68,6 +82,7 @@ pub async fn handler(view: View, query: Query) -> Response {
             engine: None,
             credits: 0,
             options: with_options.then(|| options(entry)),
+            engine_versions: with_versions.then(Vec::new),
             deprecated: false,
             experimental: false,
             meta: Map::from_iter([("group".to_owned(), Value::from(entry.name.split('/').next()))]),

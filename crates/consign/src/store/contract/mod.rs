@@ -25,6 +25,7 @@ pub mod making;
 pub mod races;
 pub mod removal;
 mod scene;
+pub mod signed_urls;
 pub mod walk;
 
 pub use scene::{Made, Scene, file};
@@ -40,6 +41,7 @@ pub async fn all(make: impl AsyncFn() -> Arc<dyn Store>) {
     removal::all(&make).await;
     fairness::all(&make).await;
     races::all(&make).await;
+    signed_urls::all(&make).await;
     walk::all(&make).await;
 }
 

@@ -111,7 +111,7 @@ impl Scene {
                 created_at: self.now(),
                 started_at: None,
                 ended_at: None,
-                origin: Origin::Local,
+                origin: Origin::NoKey,
                 tasks,
             },
             idempotency: None,

@@ -58,7 +58,7 @@ pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creati
     .bind(i64::from(job.user_id.0))
     .bind(match job.origin {
         Origin::Key(id) => Some(id.0),
-        Origin::Local => None,
+        Origin::NoKey => None,
     })
     .bind(job.tag.as_deref())
     .bind(job.webhook_url.as_deref())

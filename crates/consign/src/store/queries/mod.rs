@@ -20,6 +20,7 @@ pub(crate) mod lists;
 pub(crate) mod rows;
 pub(crate) mod sessions;
 pub(crate) mod settle;
+pub(crate) mod signed_urls;
 pub(crate) mod sweep;
 pub(crate) mod transitions;
 

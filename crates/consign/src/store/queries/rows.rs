@@ -109,7 +109,7 @@ pub(super) fn job(row: &Row) -> sqlx::Result<Job> {
         created_at: moment(row, "created_at")?,
         started_at: moment_if_any(row, "started_at")?,
         ended_at: moment_if_any(row, "ended_at")?,
-        origin: row.try_get::<Option<Uuid>, _>("key_id")?.map_or(Origin::Local, |id| Origin::Key(KeyId(id))),
+        origin: row.try_get::<Option<Uuid>, _>("key_id")?.map_or(Origin::NoKey, |id| Origin::Key(KeyId(id))),
         tasks: Vec::new(),
     })
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::rows::{bigint, moment_if_any, number};
 use super::transitions::{cancel, cancel_job};
-use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen};
+use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen, signed_urls::RESULTS_KEPT};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
 use crate::store::{Cancellation, Counts};
@@ -15,7 +15,7 @@ use crate::store::{Cancellation, Counts};
 /// How long a line of the outbox is kept.
 const OUTBOX_KEPT: Duration = Duration::from_hours(24);
 
-/// Lines of the outbox, and idempotency keys, that one call removes at the most.
+/// Lines of the outbox, idempotency keys, and results of signed URLs, that one call removes at the most.
 const LINES_PER_SWEEP: i64 = 10_000;
 
 pub(crate) async fn delete_task(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp) -> sqlx::Result<bool> {
@@ -81,6 +81,14 @@ async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
              (SELECT user_id, key FROM idempotency WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
     )
     .bind(now.minus(IDEMPOTENCY_KEPT).0)
+    .bind(LINES_PER_SWEEP)
+    .execute(&mut tx.conn)
+    .await?;
+    sqlx::query(
+        "DELETE FROM signed_results WHERE (signed_url_id, cache_key) IN \
+             (SELECT signed_url_id, cache_key FROM signed_results WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
+    )
+    .bind(now.minus(RESULTS_KEPT).0)
     .bind(LINES_PER_SWEEP)
     .execute(&mut tx.conn)
     .await?;

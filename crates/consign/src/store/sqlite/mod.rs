@@ -56,8 +56,10 @@ const LOG_KEPT_BYTES: u32 = 64 << 20;
 const VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 
 /// All migrations, oldest first: version, name, text. Never changed once released.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "start", include_str!("../../../../../migrations/sqlite/0001_start.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "start", include_str!("../../../../../migrations/sqlite/0001_start.sql")),
+    (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
+];
 
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -7,11 +7,11 @@ use connectors::{OpenUpload, Part};
 
 use super::{SqliteStore, queries, store_error};
 use crate::clock::Timestamp;
-use crate::id::{JobId, SessionId, TaskId, Token, UserId};
-use crate::model::{ApiKey, BlobKey, File, Job, LedgerEntry, Page, State, Task, User};
+use crate::id::{JobId, SessionId, SignedUrlId, TaskId, Token, UserId};
+use crate::model::{ApiKey, BlobKey, File, Job, LedgerEntry, Page, SignedUrl, State, Task, User};
 use crate::store::{
     Accounts, Applied, Cancellation, Claim, ClaimRequest, Creation, Heartbeat, JobFilter, Jobs, Ledger, NewJob, NewKey,
-    NewTask, Result, TaskFilter, TaskProgress, Transitions,
+    NewTask, Result, SignedUrls, TaskFilter, TaskProgress, Transitions,
 };
 
 /// Runs a statement inside a read transaction.
@@ -227,5 +227,34 @@ impl Ledger for SqliteStore {
     async fn ledger_abort_failed(&self, id: TaskId, target: &str, again_at: Timestamp) -> Result<()> {
         let target = target.to_owned();
         command!(self, ledger::abort_failed(id, &target, again_at))
+    }
+}
+
+#[async_trait]
+impl SignedUrls for SqliteStore {
+    async fn create_signed_url(&self, new: SignedUrl) -> Result<bool> {
+        command!(self, signed_urls::create(&new))
+    }
+
+    async fn signed_url(&self, id: SignedUrlId) -> Result<Option<SignedUrl>> {
+        read!(self, signed_urls::find(id))
+    }
+
+    async fn list_signed_urls(&self) -> Result<Vec<(SignedUrl, User)>> {
+        read!(self, signed_urls::list())
+    }
+
+    async fn revoke_signed_url(&self, name: &str, now: Timestamp) -> Result<bool> {
+        let name = name.to_owned();
+        command!(self, signed_urls::revoke(&name, now))
+    }
+
+    async fn signed_result(&self, id: SignedUrlId, cache_key: &str, now: Timestamp) -> Result<Option<JobId>> {
+        read!(self, signed_urls::result(id, cache_key, now))
+    }
+
+    async fn create_signed_job(&self, new: NewJob, id: SignedUrlId, cache_key: &str) -> Result<Option<JobId>> {
+        let cache_key = cache_key.to_owned();
+        command!(self, signed_urls::create_signed_job(&new, id, &cache_key))
     }
 }

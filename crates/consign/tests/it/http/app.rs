@@ -167,16 +167,18 @@ impl App {
         let file = self.keep(&import, 1, name, content).await;
         self.finish(&import, &[file]).await;
         let export = self.claim().await;
-        let file = self.keep(&export, 1, name, content).await;
-        let expires_at = self.clock.now().plus(Duration::from_hours(24));
-        self.finish(
-            &export,
-            &[File { content_type: content_type.to_owned(), download: Some(Download { inline, expires_at }), ..file }],
-        )
-        .await;
+        self.publish(&export, name, content, inline, content_type).await;
         let job = self.get(&format!("/v2/jobs/{job}")).await.json();
         let url = job["data"]["tasks"][1]["result"]["files"][0]["url"].as_str().unwrap();
         (url.strip_prefix(URL).unwrap().to_owned(), export.task.id)
+    }
+
+    /// Ends a claimed `export/url` task with one file to download.
+    pub(crate) async fn publish(&self, export: &Claim, name: &str, content: &[u8], inline: bool, content_type: &str) {
+        let file = self.keep(export, 1, name, content).await;
+        let expires_at = self.clock.now().plus(Duration::from_hours(24));
+        let download = Some(Download { inline, expires_at });
+        self.finish(export, &[File { content_type: content_type.to_owned(), download, ..file }]).await;
     }
 }
 

@@ -93,14 +93,3 @@ async fn pages_load_nothing_from_elsewhere_and_run_no_script() {
     }
     assert!(manual.contains("result.form.parameters.Policy"), "shapes are unfolded");
 }
-
-#[tokio::test]
-async fn operations_are_public() {
-    let app = App::new().await;
-    let list = app.request("GET", "/v2/operations?include=options").anonymous().send().await.json();
-    assert_eq!(list.as_object().unwrap().keys().collect::<Vec<_>>(), ["data"]);
-    assert_eq!(list["data"].as_array().unwrap().len(), consign::operations::all().count());
-    let one = app.get("/v2/operations?filter[operation]=export/url").await.json();
-    assert_eq!(one["data"].as_array().unwrap().len(), 1);
-    assert!(one["data"][0].get("options").is_none());
-}

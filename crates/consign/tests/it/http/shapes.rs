@@ -231,7 +231,7 @@ fn a_failed_task_and_its_job() {
 fn the_java_client_reads_its_own_name_of_one_operation() {
     let task = Task { operation: "import/azure/blob".to_owned(), ..task() };
     assert_eq!(view().task(&task).operation, "import/azure/blob");
-    assert_eq!(view().with_azure_alias().task(&task).operation, "import/azure-blob");
+    assert_eq!(view().for_java().task(&task).operation, "import/azure-blob");
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Program {
         self.settings.insert(format!("CONSIGN_{name}"), value.to_owned());
     }
 
-    /// A folder of the test's own; the data directory is in it.
+    /// Where its commands run; the data directory is in it.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -89,7 +89,7 @@ impl Program {
         &self.base
     }
 
-    /// The first API key.
+    /// The API key that the first start made.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
@@ -113,12 +113,17 @@ impl Program {
         self.command(arguments).output().unwrap()
     }
 
-    /// Starts the server and returns how long it took until it said that it is ready.
+    /// Starts the server on a free port and returns how long it took until it said that it is ready.
     pub(crate) async fn start(&mut self) -> Duration {
+        self.start_at(0).await
+    }
+
+    /// The same on a port of one's choice.
+    pub(crate) async fn start_at(&mut self, port: u16) -> Duration {
         assert!(self.process.is_none(), "it runs already");
         let errors = OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let began = Instant::now();
-        let mut serve = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut serve = self.command(&["serve", "--listen", &format!("127.0.0.1:{port}")]);
         let mut process = serve.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         self.process = Some(process);

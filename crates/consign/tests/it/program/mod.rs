@@ -10,5 +10,6 @@ mod fence;
 mod harness;
 mod places;
 mod sweep;
+mod tls;
 
 pub(crate) use harness::{Program, eventually};

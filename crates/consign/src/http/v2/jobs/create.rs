@@ -9,7 +9,7 @@ use crate::http::body::{View, data_bytes, json_bytes};
 use crate::http::extract::{By, Entity, Waits};
 use crate::http::{AppState, once, plan, wait};
 use crate::id::JobId;
-use crate::model::State as TaskState;
+use crate::model::{Origin, State as TaskState};
 use crate::store::NewJob;
 
 /// Answers 201 as soon as the job is on stable storage.
@@ -29,7 +29,7 @@ pub async fn handler(
         let redirect = entity.object()?.get("redirect") == Some(&true.into());
         (answer, true, redirect)
     } else {
-        let planned = plan::job(&state, caller.id(), caller.key.id, entity.object()?).await?;
+        let planned = plan::job(&state, caller.id(), Origin::Key(caller.key.id), entity.object()?).await?;
         let may_wait = planned.job.tasks.iter().all(|task| task.state != TaskState::Uploading);
         let bytes = data_bytes(&view.job(&planned.job, true));
         let idempotency = once::promise(&state, &entity, &bytes);

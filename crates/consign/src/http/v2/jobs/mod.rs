@@ -13,7 +13,7 @@ pub mod show;
 pub mod wait;
 
 /// A job as an answer; or, if the client wants that and there is one, the way to its first file.
-fn answer(view: &View, status: StatusCode, job: &Job, redirect: bool) -> Response {
+pub(in crate::http) fn answer(view: &View, status: StatusCode, job: &Job, redirect: bool) -> Response {
     if redirect
         && job.status == WireStatus::Finished
         && let Some(location) = view.first_download(job).and_then(|url| HeaderValue::try_from(url).ok())
