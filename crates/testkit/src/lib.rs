@@ -8,6 +8,7 @@
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
 //! - [`bytes`]: large data that is made from a seed and known by its hashes
+//! - [`namespace`]: port 443 and host names of a test's own
 //! - [`tls`]: TLS in front of any server, for names of one's choice
 //! - [`tool`], [`witness`], [`openssh`]: client programs by other hands, as independent witnesses
 //! - [`clients`]: programs written for the hosted service, and the record of what they did, for `docs/generated/clients.md`
@@ -33,6 +34,7 @@ pub mod egress;
 mod gcs;
 pub mod http_faults;
 pub mod openssh;
+pub mod namespace;
 mod openstack;
 mod place;
 pub mod proxy;

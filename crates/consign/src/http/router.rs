@@ -332,6 +332,9 @@ impl Route {
         if self.creates {
             codes.extend([Code::BadRequest, Code::PayloadTooLarge, Code::InvalidData, Code::TooManyRequests]);
         }
+        if !self.query.is_empty() {
+            codes.push(Code::BadRequest);
+        }
         codes.extend(self.fails);
         codes.extend([Code::Internal, Code::Unavailable]);
         codes.sort_by_key(|code| (code.status(), code.wire()));

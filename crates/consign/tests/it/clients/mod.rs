@@ -3,6 +3,7 @@
 mod npm_and_pypi;
 mod receiver;
 mod rust;
+mod schemathesis;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,17 +24,20 @@ struct Server {
 const FILE: (&str, usize) = ("input.pdf", 300_000);
 
 impl Server {
-    async fn started(settings: &[(&str, &str)]) -> Self {
-        Self::of(Program::started(settings).await)
+    async fn started() -> Self {
+        let program = Program::started(&[]).await;
+        let base = format!("{}/s", program.base());
+        Self::of(program, &base)
     }
 
-    fn of(program: Program) -> Self {
+    /// A server whose signed URLs are below `base`.
+    fn of(program: Program, base: &str) -> Self {
         let made = program.run(&["signed-url", "create", "clients"]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let made = String::from_utf8(made.stdout).unwrap();
-        let mut words = made.split_whitespace();
-        let base = words.find(|word| word.contains("/s/")).unwrap_or_default().to_owned();
-        let secret = words.next().unwrap_or_default().to_owned();
-        Self { program, signed: (base, secret) }
+        let (address, secret) = made.trim().split_once('\n').unwrap();
+        let (_, id) = address.rsplit_once('/').unwrap();
+        Self { signed: (format!("{base}/{id}"), secret.to_owned()), program }
     }
 
     /// The file that clients upload.

@@ -4,9 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use testkit::clients::{self, Client, Via};
+use testkit::namespace::Namespace;
 use tokio::process::Command;
 
 use super::{FILE, Server, conclude, told};
+use crate::program::Program;
+
+/// The service's host names that clients know, as they stand in a hosts file.
+const HOSTS: &str = "127.0.0.1 localhost api.cloudconvert.com sync.api.cloudconvert.com socketio.cloudconvert.com s.cloudconvert.com\n";
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients/programs").join(name)
@@ -60,7 +65,7 @@ impl Published {
 
     async fn over_http(&self) {
         let Some(mut command) = testkit::or_skip(self.command()) else { return };
-        let server = Server::started(&[]).await;
+        let server = Server::started().await;
         // Version 2 sends absolute targets to a proxy, and everybody else is told the address otherwise.
         command.env("https_proxy", server.program.base()).env("no_proxy", "");
         self.run(command, &server, Via::Http).await;
@@ -85,4 +90,32 @@ async fn node_2_with_the_older_sockets_over_http() {
 #[tokio::test]
 async fn python_over_http() {
     PYTHON.over_http().await;
+}
+
+/// The server is on port 443 of a network of its own, where the service's names lead to it; the clients are told nothing
+/// but which authority to trust, in the way of their language.
+#[tokio::test]
+async fn all_by_the_names_of_the_service_over_tls() {
+    let mut program = Program::new(&[("PUBLIC_URL", "https://api.cloudconvert.com")]);
+    let made = program.run(&["hosts", "--folder", "hosts"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let folder = program.folder().join("hosts");
+    let [authority, cert, key, hosts] = ["ca.pem", "cert.pem", "key.pem", "names"].map(|name| folder.join(name));
+    std::fs::write(&hosts, HOSTS).unwrap();
+    program.set("TLS__CERT", cert.to_str().unwrap());
+    program.set("TLS__KEY", key.to_str().unwrap());
+    let Some(namespace) = testkit::or_skip(Namespace::with_hosts(&hosts).await) else { return };
+    let Some(namespace) = namespace else { return };
+    program.launch_by(namespace.launcher());
+    program.start_at(443).await;
+    let server = Server::of(program, "https://s.cloudconvert.com");
+    let process = server.program.pid().as_raw_nonzero().get().unsigned_abs();
+    for client in [NODE_3, NODE_2, NODE_2_2, PYTHON] {
+        let Some(command) = testkit::or_skip(client.command()) else { return };
+        let mut command = namespace.join(process, &command);
+        for trust in ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"] {
+            command.env(trust, &authority);
+        }
+        client.run(command, &server, Via::Tls).await;
+    }
 }

@@ -239,7 +239,7 @@ impl It {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rust_crate_over_http() {
-    let server = Server::started(&[]).await;
+    let server = Server::started().await;
     let it = It { client: client(&server, server.program.key()), server };
     let no_sockets = "its sockets are an extra feature with a literal host";
     let flows = [
