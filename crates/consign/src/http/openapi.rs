@@ -75,6 +75,7 @@ fn describe(route: &Route, shapes: &mut SchemaGenerator, error: &Value) -> Optio
         good["content"] = json!({kind: {"schema": shape}});
     }
     responses.insert(status.to_string(), good);
+    responses.extend(route.also.iter().map(|(status, about)| (status.to_string(), json!({"description": about}))));
     for code in route.codes() {
         let sentence = format!("`{}`: {}", code.wire(), code.doc().trim());
         let answer = responses
@@ -119,9 +120,7 @@ fn parameters(route: &Route) -> Vec<Value> {
     let mut parameters: Vec<Value> = in_path
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .collect();
-    parameters.extend(route.query.iter().map(|name| {
-        json!({"name": name, "in": "query", "schema": in_query(name)})
-    }));
+    parameters.extend(route.query.iter().map(|name| json!({"name": name, "in": "query", "schema": in_query(name)})));
     if matches!(route.takes, Takes::Job | Takes::Args(_)) {
         let about = "The same key with the same request gives the same answer for 24 hours, and makes nothing twice.";
         parameters.push(json!({

@@ -2,6 +2,7 @@
 
 mod npm_and_pypi;
 mod receiver;
+mod replay;
 mod rust;
 mod schemathesis;
 
@@ -48,11 +49,14 @@ impl Server {
     }
 }
 
-/// Writes down how each flow ended. Every client must say something of every flow, and none may have failed.
+/// Writes down how each flow ended (nothing, where `CONSIGN_TEST_CASE` names one flow to try). Every client must say something of every flow, and none may have failed.
 fn conclude(client: &Client, ends: BTreeMap<String, Result<Cell, String>>, server: &Server) {
     let failed: Vec<_> =
         ends.iter().filter_map(|(flow, end)| Some(format!("{flow}: {}", end.as_ref().err()?))).collect();
     assert!(failed.is_empty(), "{client:?}\n{}\n{}", failed.join("\n"), server.program.log_tail());
+    if std::env::var_os("CONSIGN_TEST_CASE").is_some() {
+        return;
+    }
     let silent: Vec<_> = FLOWS.iter().filter(|(flow, _)| !ends.contains_key(*flow)).collect();
     assert!(silent.is_empty(), "{client:?} says nothing of {silent:?}");
     for (flow, end) in ends {

@@ -11,7 +11,8 @@ use super::{FILE, Server, conclude, told};
 use crate::program::Program;
 
 /// The service's host names that clients know, as they stand in a hosts file.
-const HOSTS: &str = "127.0.0.1 localhost api.cloudconvert.com sync.api.cloudconvert.com socketio.cloudconvert.com s.cloudconvert.com\n";
+const HOSTS: &str =
+    "127.0.0.1 localhost api.cloudconvert.com sync.api.cloudconvert.com socketio.cloudconvert.com s.cloudconvert.com\n";
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients/programs").join(name)
