@@ -9,6 +9,7 @@ use cloudconvert_sdk::{
     TaskGetQuery, TaskListQuery, TaskRequest, TaskStatus, WebhookCreateRequest, WebhookEvent, WebhookListQuery,
     sign_job_url, verify_signature,
 };
+use http::Method;
 use testkit::clients::{Cell, Client, Via};
 
 use super::receiver::Receiver;
@@ -60,11 +61,20 @@ fn refused<T>(answer: Result<T, Error>) -> Result<(u16, Option<String>, Option<s
     }
 }
 
+/// Of users and webhooks it wants the id as a text, where the service gives a number, as the official clients want it.
+fn cannot_read<T>(answer: Result<T, Error>) -> Result<Cell> {
+    match answer {
+        Err(Error::Http(error)) if error.is_decode() => {
+            Ok(Cell::Excluded("the crate wants a text for an id that the service gives as a number".to_owned()))
+        }
+        Err(other) => Err(other.into()),
+        Ok(_) => bail!("it can read it by now: try the whole flow"),
+    }
+}
+
 impl It {
     async fn user(&self) -> Result<Cell> {
-        let user = self.client.users().me().await?;
-        ensure!(!user.id.is_empty() && !user.username.is_empty() && user.created_at.is_some());
-        Ok(Cell::Shown)
+        cannot_read(self.client.users().me().await)
     }
 
     async fn create(&self) -> Result<Cell> {
@@ -199,20 +209,19 @@ impl It {
 
     async fn webhooks(&self) -> Result<Cell> {
         let (hooks, url) = (self.client.webhooks(), "http://127.0.0.1:9/rust");
-        let made = hooks.create(&WebhookCreateRequest::new(url, [WebhookEvent::JobFinished])).await?;
-        ensure!(made.signing_secret.is_some() && made.disabled == Some(false));
-        let listed = hooks.list(&WebhookListQuery::default().url(url)).await?;
-        ensure!(listed.len() == 1 && listed[0].id == made.id);
-        hooks.delete(&made.id).await?;
+        let cell = cannot_read(hooks.create(&WebhookCreateRequest::new(url, [WebhookEvent::JobFinished])).await)?;
+        let (_, made) = self.server.program.call(Method::GET, "/v2/users/me/webhooks", None).await;
+        ensure!(made["data"][0]["url"] == url, "{made}");
+        hooks.delete(made["data"][0]["id"].to_string()).await?;
         ensure!(hooks.list(&WebhookListQuery::default().url(url)).await?.is_empty());
-        Ok(Cell::Shown)
+        Ok(cell)
     }
 
     async fn signature(&self) -> Result<Cell> {
         let hook = Receiver::start().await;
-        let events = [WebhookEvent::JobCreated, WebhookEvent::JobFinished];
-        let made = self.client.webhooks().create(&WebhookCreateRequest::new(&hook.url, events)).await?;
-        let secret = SigningSecret::new(made.signing_secret.context("a secret")?);
+        let body = serde_json::json!({"url": hook.url, "events": ["job.created", "job.finished"]});
+        let (_, made) = self.server.program.call(Method::POST, "/v2/webhooks", Some(&body)).await;
+        let secret = SigningSecret::new(made["data"]["signing_secret"].as_str().context("a secret")?);
         let job = self.client.jobs().create(raw_and_export("é.txt")).await?;
         for event in ["job.created", "job.finished"] {
             let kept = hook.delivery(event, &job.id).await;
@@ -220,7 +229,7 @@ impl It {
             ensure!(verify_signature(&kept.body, signature, &secret)?);
             ensure!(!verify_signature(b"{}", signature, &secret)?);
         }
-        self.client.webhooks().delete(&made.id).await?;
+        self.client.webhooks().delete(made["data"]["id"].to_string()).await?;
         Ok(Cell::Shown)
     }
 
