@@ -307,10 +307,9 @@ def no_redirect():
 
 def standard_signature():
     for secret, headers, body in deliveries():
-        raw = secret if secret.startswith("whsec_") else secret.encode("utf-8")
-        same(standardwebhooks.Webhook(raw).verify(body, headers)["event"].startswith("job."), True)
+        same(standardwebhooks.Webhook(secret).verify(body, headers)["event"].startswith("job."), True)
         try:
-            standardwebhooks.Webhook(raw).verify(body + " ", headers)
+            standardwebhooks.Webhook(secret).verify(body + " ", headers)
             raise AssertionError("a changed body passes")
         except standardwebhooks.WebhookVerificationError:
             pass
