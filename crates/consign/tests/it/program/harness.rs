@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -221,6 +222,16 @@ impl Program {
             assert!(began.elapsed() < within, "it still runs after {within:?}");
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.base.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// The head of a request, for who wants to send it by hand.
+    pub(crate) fn head(&self, path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\n\r\n", self.key)
     }
 
     /// Calls the API; the body of an answer that is no JSON is null.

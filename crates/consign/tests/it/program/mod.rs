@@ -11,5 +11,6 @@ mod harness;
 mod places;
 mod sweep;
 mod tls;
+mod waiting;
 
 pub(crate) use harness::{Program, eventually};
