@@ -228,6 +228,7 @@ run({
   },
 
   async 'signed-url'() {
+    if (!cc.signedUrls) throw new Excluded('this version cannot sign URLs');
     // Blanks and accents make `+` and `/` in base64, of which the client replaces only the first.
     const text = 'ÿþý>>>???ûûû÷÷÷ÿÿÿ~~~';
     const job = { tasks: { in: { ...RAW, file: text, filename: 'ünï ?>.txt' }, out: { ...EXPORT('in'), inline: true } } };
