@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::clients;
 
-use crate::program::Program;
+use crate::program::{Program, id, task};
 
 /// Requests tried for each operation in the phase that draws them; those of the edges of each schema come on top.
 const EXAMPLES: &str = "8";
@@ -18,21 +18,24 @@ const PATIENCE: Duration = Duration::from_mins(4);
 /// refuses what the schema lets pass.
 const LEFT_OUT: &str = "positive_data_acceptance";
 
-/// What operations need that cannot be drawn by chance: a key, a link and a form that are genuine. A wait may end with 504.
-fn settings(server: &Program, link: &[&str], upload: &str) -> String {
+/// What operations need that cannot be drawn by chance: a key, a link and a form that are genuine, and for the events a job
+/// that has ended, so that they end too. A wait may end with 504.
+fn settings(server: &Program, job: &str, link: &[&str], upload: &str) -> String {
     let text = |value: &str| json!(value);
     format!(
         "[generation]\nallow-x00 = true\n[headers]\nAuthorization = {key}\n\
          [[operations]]\ninclude-path-regex = '/wait$'\nchecks.not_a_server_error.expected-statuses = ['2xx', '4xx', '504']\n\
          [[operations]]\ninclude-path = '/files/{{task}}/{{name}}'\n\
          parameters = {{ 'path.task' = {task}, 'path.name' = {name}, temp_url_sig = {sig}, temp_url_expires = {expires} }}\n\
-         [[operations]]\ninclude-path = '/upload/{{task}}'\nparameters = {{ task = {upload} }}\n",
+         [[operations]]\ninclude-path = '/upload/{{task}}'\nparameters = {{ task = {upload} }}\n\
+         [[operations]]\ninclude-path = '/v2/jobs/{{id}}/events'\nparameters = {{ 'path.id' = {job} }}\n",
         key = text(&format!("Bearer {}", server.key())),
         task = text(link[0]),
         name = text(link[1]),
         sig = text(link[2]),
         expires = text(link[3]),
         upload = text(upload),
+        job = text(job),
     )
 }
 
@@ -44,12 +47,12 @@ async fn the_manual_is_true() {
     let raw = json!({"operation": "import/raw", "file": "hello", "filename": "a.txt"});
     let job = server.job(json!({"in": raw, "out": {"operation": "export/url", "input": "in"}})).await;
     let ended = server.finished(&job).await;
-    let url = ended["tasks"][1]["result"]["files"][0]["url"].as_str().unwrap();
+    let url = task(&ended, "out")["result"]["files"][0]["url"].as_str().unwrap();
     let (_, link) = url.split_once("/files/").unwrap();
     let link: Vec<_> = link.split(['/', '?', '&']).map(|part| part.rsplit('=').next().unwrap()).collect();
     let form = server.job(json!({"in": {"operation": "import/upload"}})).await;
     let file = server.folder().join("schemathesis.toml");
-    std::fs::write(&file, settings(&server, &link, form["tasks"][0]["id"].as_str().unwrap())).unwrap();
+    std::fs::write(&file, settings(&server, &id(&job), &link, &id(task(&form, "in")))).unwrap();
 
     command.args(["-m", "schemathesis.cli", "--config-file"]).arg(&file).args(["--no-color", "run"]);
     command.arg(format!("{}/openapi.json", server.base()));

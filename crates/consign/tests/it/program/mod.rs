@@ -13,4 +13,4 @@ mod sweep;
 mod tls;
 mod waiting;
 
-pub(crate) use harness::{Program, eventually};
+pub(crate) use harness::{Program, eventually, id, task};
