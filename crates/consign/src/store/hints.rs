@@ -15,6 +15,8 @@ const COMMITS_KEPT: usize = 1024;
 pub struct Hints {
     ready: Notify,
     sweep: Notify,
+    outbox: Notify,
+    deliveries: Notify,
     watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
     commits: broadcast::Sender<Arc<[Uuid]>>,
 }
@@ -24,6 +26,8 @@ impl Default for Hints {
         Self {
             ready: Notify::new(),
             sweep: Notify::new(),
+            outbox: Notify::new(),
+            deliveries: Notify::new(),
             watched: Mutex::default(),
             commits: broadcast::Sender::new(COMMITS_KEPT),
         }
@@ -49,6 +53,26 @@ impl Hints {
     /// Waits until there is something to clean up. A hint given before is not missed.
     pub async fn sweep(&self) {
         self.sweep.notified().await;
+    }
+
+    /// Says that the outbox has something to tell.
+    pub fn announce_outbox(&self) {
+        self.outbox.notify_one();
+    }
+
+    /// Waits until the outbox has something to tell. A hint given before is not missed.
+    pub async fn outbox(&self) {
+        self.outbox.notified().await;
+    }
+
+    /// Says that deliveries are due.
+    pub fn announce_deliveries(&self) {
+        self.deliveries.notify_one();
+    }
+
+    /// Waits until deliveries are due. A hint given before is not missed.
+    pub async fn deliveries(&self) {
+        self.deliveries.notified().await;
     }
 
     /// Says that these jobs and tasks changed.

@@ -1,7 +1,6 @@
 //! Programs written for the hosted service, run against Consign with their client libraries as they are.
 
 mod npm_and_pypi;
-mod receiver;
 mod replay;
 mod rust;
 mod schemathesis;
@@ -12,13 +11,15 @@ use std::path::PathBuf;
 use serde_json::Value;
 use testkit::clients::{Cell, Client, FLOWS};
 
-use super::program::Program;
+use super::program::{Heard, Program, Receiver, eventually};
 
 /// A server, and what clients are told of it.
 struct Server {
     program: Program,
     /// The address and the secret of a signed URL, as the command prints them.
     signed: (String, String),
+    /// What signs the deliveries of a job's own address.
+    webhook_secret: String,
 }
 
 /// The file that clients upload, and its length in bytes.
@@ -33,12 +34,16 @@ impl Server {
 
     /// A server whose signed URLs are below `base`.
     fn of(program: Program, base: &str) -> Self {
-        let made = program.run(&["signed-url", "create", "clients"]);
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let made = String::from_utf8(made.stdout).unwrap();
+        let printed = |arguments: &[&str]| {
+            let made = program.run(arguments);
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            String::from_utf8(made.stdout).unwrap()
+        };
+        let webhook_secret = printed(&["webhook-secret"]).trim().to_owned();
+        let made = printed(&["signed-url", "create", "clients"]);
         let (address, secret) = made.trim().split_once('\n').unwrap();
         let (_, id) = address.rsplit_once('/').unwrap();
-        Self { signed: (format!("{base}/{id}"), secret.to_owned()), program }
+        Self { signed: (format!("{base}/{id}"), secret.to_owned()), webhook_secret, program }
     }
 
     /// The file that clients upload.
@@ -47,6 +52,12 @@ impl Server {
         std::fs::write(&path, testkit::bytes::pattern(4, FILE.1)).unwrap();
         path
     }
+}
+
+/// What a receiver heard of this event of this job.
+async fn delivery(hook: &Receiver, event: &str, job: &str) -> Heard {
+    let is_it = |heard: &Heard| heard.event() == event && heard.json()["job"]["id"] == job;
+    eventually(event, async || hook.heard("/ok").into_iter().find(is_it)).await
 }
 
 /// Writes down how each flow ended (nothing, where `CONSIGN_TEST_CASE` names one flow to try). Every client must say something of every flow, and none may have failed.

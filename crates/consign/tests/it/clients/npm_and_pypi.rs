@@ -54,6 +54,7 @@ impl Published {
             "size": FILE.1,
             "folder": server.program.folder(),
             "signed": {"base": signed, "secret": secret},
+            "webhook_secret": server.webhook_secret,
             "only": std::env::var_os("CONSIGN_TEST_CASE").and_then(|only| only.into_string().ok()),
         });
         let output = command.arg(settings.to_string()).output().await.unwrap();

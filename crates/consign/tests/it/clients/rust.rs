@@ -12,8 +12,8 @@ use cloudconvert_sdk::{
 use http::Method;
 use testkit::clients::{Cell, Client, Via};
 
-use super::receiver::Receiver;
-use super::{FILE, Server, conclude};
+use super::{FILE, Server, conclude, delivery};
+use crate::program::Receiver;
 
 const CONTENT: &[u8] = b"The quick brown fox";
 
@@ -176,9 +176,8 @@ impl It {
     }
 
     async fn failed(&self) -> Result<Cell> {
-        let hook = Receiver::start().await;
         let request = JobCreateRequest::builder()
-            .task("in", TaskRequest::import_url(format!("{}/missing", hook.url)))
+            .task("in", TaskRequest::import_url(format!("{}/missing", self.server.program.base())))
             .task("out", TaskRequest::export_url("in"))
             .build();
         let ended = self.client.jobs().create_and_wait(request).await?;
@@ -219,13 +218,13 @@ impl It {
 
     async fn signature(&self) -> Result<Cell> {
         let hook = Receiver::start().await;
-        let body = serde_json::json!({"url": hook.url, "events": ["job.created", "job.finished"]});
+        let body = serde_json::json!({"url": hook.url("/ok"), "events": ["job.created", "job.finished"]});
         let (_, made) = self.server.program.call(Method::POST, "/v2/webhooks", Some(&body)).await;
         let secret = SigningSecret::new(made["data"]["signing_secret"].as_str().context("a secret")?);
         let job = self.client.jobs().create(raw_and_export("é.txt")).await?;
         for event in ["job.created", "job.finished"] {
-            let kept = hook.delivery(event, &job.id).await;
-            let signature = kept.headers.get("cloudconvert-signature").context("a signature")?.to_str()?;
+            let kept = delivery(&hook, event, &job.id).await;
+            let signature = kept.header("cloudconvert-signature");
             ensure!(verify_signature(&kept.body, signature, &secret)?);
             ensure!(!verify_signature(b"{}", signature, &secret)?);
         }

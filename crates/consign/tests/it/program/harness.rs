@@ -255,7 +255,7 @@ impl Program {
         let status = answer.status();
         let answer = answer.into_body().bytes(ANSWER_BYTES_MAX).await.unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-        if is_new && status == StatusCode::CREATED {
+        if is_new && status == StatusCode::CREATED && !path.starts_with("/v2/webhooks") {
             let kind = if answer["data"]["tasks"].is_array() { "jobs" } else { "tasks" };
             self.acknowledged.lock().unwrap().insert(format!("/v2/{kind}/{}", id(&answer["data"])));
         }
@@ -337,6 +337,14 @@ impl Program {
         let request = Request::get(url).body(Body::empty()).unwrap();
         let answer = self.client.send(request, "fetching").await.unwrap();
         (answer.status(), answer.into_body().bytes(ANSWER_BYTES_MAX).await.unwrap())
+    }
+
+    /// What a path without a key answers, as text.
+    pub(crate) async fn text(&self, path: &str) -> (StatusCode, String) {
+        let request = Request::get(format!("{}{path}", self.base)).body(Body::empty()).unwrap();
+        let answer = self.client.send(request, "fetching").await.unwrap();
+        let status = answer.status();
+        (status, String::from_utf8(answer.into_body().bytes(ANSWER_BYTES_MAX).await.unwrap().to_vec()).unwrap())
     }
 
     /// All files in the file store, by their path in it.

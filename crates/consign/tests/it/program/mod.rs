@@ -9,8 +9,11 @@ mod faults;
 mod fence;
 mod harness;
 mod places;
+mod receiver;
 mod sweep;
 mod tls;
 mod waiting;
+mod webhooks;
 
 pub(crate) use harness::{Program, eventually, id, task};
+pub(crate) use receiver::{Heard, Receiver};

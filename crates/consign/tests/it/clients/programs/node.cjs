@@ -224,6 +224,10 @@ run({
     }
     if (IS_3) await cc.call('DELETE', `webhooks/${webhook.id}`);
     else await cc.axios.delete(`webhooks/${webhook.id}`);
+    // A job's own address hears of its end, signed with the secret of the account.
+    const own = await makeJob({ in: RAW }, { webhook_url: hook.url });
+    const { headers, body } = await hook.delivery('job.finished', own.id);
+    assert.ok(cc.webhooks.verify(body, headers['cloudconvert-signature'], settings.webhook_secret));
     hook.close();
   },
 

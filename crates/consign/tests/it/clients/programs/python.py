@@ -265,6 +265,9 @@ def deliveries():
     for event, job in [("job.created", good), ("job.finished", good), ("job.failed", bad)]:
         yield made["signing_secret"], *receiver.delivery(event, job["id"])
     cloudconvert.default_client().delete(f"v2/webhooks/{made['id']}")
+    # A job's own address hears of its end, signed with the secret of the account.
+    own = make_job({"in": RAW}, webhook_url=receiver.url)
+    yield SETTINGS["webhook_secret"], *receiver.delivery("job.finished", own["id"])
 
 
 def signature():
