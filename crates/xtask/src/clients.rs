@@ -22,7 +22,8 @@ A ✓ was shown with the client library as it is published, against the program,
 was shown with the reservation that its note names. A — cannot be asked of this client: the note says why.
 Three ways to run a client: *HTTP*, by its own option or by what the language offers, over plain HTTP; *TLS*, with nothing but
 the service's own host names leading to the server, and its certificate authority trusted; *replay*, where the client's language is not
-part of the tests: its requests are sent byte for byte as it sends them, and the answers read as strictly as it reads them.
+part of the tests: requests are sent as bytes in the way in which the client is known to write them, and the answers are read as strictly as
+it is known to read them. A replay proves less than a client, and stands in a table of its own.
 ";
 
 type Table = BTreeMap<Client, BTreeMap<String, Cell>>;

@@ -316,6 +316,7 @@ def standard_signature():
             raise AssertionError("a changed body passes")
         except standardwebhooks.WebhookVerificationError:
             pass
+    raise Otherwise("by the library `standardwebhooks`, not by the client")
 
 
 FLOWS = {
