@@ -32,6 +32,12 @@ fn signature(secret: &str, text: &[u8]) -> String {
     hex::encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text))
 }
 
+fn fails(answer: Answer, status: u16, code: &str) -> Result<Value> {
+    let body = answer.is(status)?.json()?;
+    ensure!(reading::error(&body)? == code, "{body}");
+    Ok(body)
+}
+
 fn named<'a>(job: &'a Value, name: &str) -> Result<&'a Value> {
     job["tasks"].as_array().context("tasks")?.iter().find(|task| task["name"] == name).context("no such task")
 }
@@ -86,13 +92,6 @@ impl Replay {
 
     async fn make(&self, path: &str, body: &str) -> Result<Value> {
         self.read(&self.call("POST", path, Some(body)).await?.is(201)?)
-    }
-
-    async fn fails(&self, answer: Answer, status: u16, code: &str) -> Result<Value> {
-        let answer = answer.is(status)?;
-        let body = answer.json()?;
-        ensure!(reading::error(&body)? == code, "{body}");
-        Ok(body)
     }
 
     /// Posts the file to a form, as it was got, without a key.
@@ -187,7 +186,7 @@ impl Replay {
         let path = format!("/tasks/{}/cancel", id(&task));
         let cancelled = self.read(&self.call("POST", &path, None).await?.is(200)?)?;
         ensure!(cancelled["status"] == "error" && cancelled["code"] == "CANCELLED", "{cancelled}");
-        let body = self.fails(self.call("POST", &path, None).await?, 422, "INVALID_DATA").await?;
+        let body = fails(self.call("POST", &path, None).await?, 422, "INVALID_DATA")?;
         ensure!(body["errors"]["status"][0] == "Cannot change status: task already completed.", "{body}");
         Ok(Cell::Shown)
     }
@@ -208,7 +207,7 @@ impl Replay {
         let path = format!("/jobs/{}", id(&job));
         let deleted = self.call("DELETE", &path, None).await?.is(204)?;
         ensure!(deleted.header("content-type").is_empty() && deleted.body.is_empty(), "{deleted:?}");
-        self.fails(self.call("GET", &path, None).await?, 404, "NOT_FOUND").await?;
+        fails(self.call("GET", &path, None).await?, 404, "NOT_FOUND")?;
         Ok(Cell::Shown)
     }
 
@@ -244,7 +243,7 @@ impl Replay {
     async fn unauthenticated(&self) -> Result<Cell> {
         let answer = self.call_as("wrong", "GET", "/users/me", false, None).await?;
         ensure!(answer.reason == "Unauthorized" && !answer.header("content-type").is_empty(), "{answer:?}");
-        let body = self.fails(answer, 401, "UNAUTHENTICATED").await?;
+        let body = fails(answer, 401, "UNAUTHENTICATED")?;
         ensure!(body["message"] == "Unauthenticated.", "{body}");
         Ok(Cell::Shown)
     }
@@ -252,15 +251,15 @@ impl Replay {
     async fn not_found(&self) -> Result<Cell> {
         let answer = self.call("GET", &format!("/tasks/{NOBODY}"), None).await?;
         ensure!(answer.reason == "Not Found", "{answer:?}");
-        self.fails(answer, 404, "NOT_FOUND").await?;
-        self.fails(self.call("GET", "/no/such/route", None).await?, 404, "NOT_FOUND").await?;
+        fails(answer, 404, "NOT_FOUND")?;
+        fails(self.call("GET", "/no/such/route", None).await?, 404, "NOT_FOUND")?;
         Ok(Cell::Shown)
     }
 
     async fn invalid(&self) -> Result<Cell> {
         let answer = self.call("POST", "/jobs", Some(self.dialect.empty_job())).await?;
         ensure!(answer.reason.starts_with("Unprocessable "), "{answer:?}");
-        let body = self.fails(answer, 422, "INVALID_DATA").await?;
+        let body = fails(answer, 422, "INVALID_DATA")?;
         ensure!(body["errors"] == json!({"tasks": ["The tasks field is required."]}), "{body}");
         Ok(Cell::Shown)
     }
