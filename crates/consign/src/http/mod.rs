@@ -27,6 +27,7 @@ mod pace;
 pub mod page;
 pub mod plan;
 pub mod rewrite;
+mod route;
 pub mod router;
 mod signed;
 pub mod state;

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::body;
 use super::error::ErrorBody;
-use super::router::{Route, Takes, routes};
+use super::route::{Route, Takes};
+use super::router::routes;
 use super::state::AppState;
 use crate::model::EventKind;
 use crate::operations::{self, Entry, Feed};

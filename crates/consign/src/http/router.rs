@@ -1,13 +1,11 @@
 //! Every route on one page: method, path, scope, handler, and what the manual says of it.
 
 use axum::extract::Request;
-use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, any, delete, get, options, post};
+use axum::routing::{any, options};
 use axum::{Extension, Router};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::body::{Data, JobBody, TaskBody};
 use super::extract::authorise;
@@ -16,6 +14,7 @@ use super::limits::count_creation;
 use super::live::sockets::{self, Sockets};
 use super::page::PageBody;
 use super::rewrite::rewrite;
+use super::route::{Route, Takes};
 use super::state::AppState;
 use super::v2::deliveries::DeliveryBody;
 use super::v2::operations::OperationBody;
@@ -26,7 +25,7 @@ use super::{access, body, docs, download, openapi, signed, status, upload};
 use crate::error::{ApiError, ApiResult, Code, Faults};
 use crate::model::Scope;
 use crate::operations::trial::Report;
-use crate::operations::{self, Entry, elsewhere};
+use crate::operations::{self, elsewhere};
 
 /// What the manual says of the test of a destination.
 const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a job, writes a small file there under a name of its own \
@@ -38,6 +37,7 @@ const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a 
 const WEBHOOKS: &str = "Its address is posted `{\"event\":…,\"job\":{…}}` when one of the user's jobs is created, finishes or fails. \
      `CloudConvert-Signature` is the HMAC-SHA256 of the body with `signing_secret`, in hex; the headers of Standard Webhooks \
      stand beside it. What is not answered with 2xx is sent again for a day; 410 disables the webhook.";
+
 /// What the manual says of server-sent events.
 const JOBS_EVENTS: &str = "Server-sent events: `job.created`, `job.updated`, `job.finished`, `job.failed` with `{\"job\": …}`, and \
      `task.created`, `task.updated`, `task.finished`, `task.failed` with `{\"task\": …}`. First what happened so far, then \
@@ -259,149 +259,4 @@ fn not_built_in(name: &str) -> ApiError {
     let mut faults = Faults::default();
     faults.add("operation", elsewhere::sentence(name));
     ApiError::invalid(faults)
-}
-
-/// Makes the schema of an answer.
-pub(super) type Shape = fn(&mut SchemaGenerator) -> Schema;
-
-/// What a route reads from the body.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Takes {
-    /// Nothing.
-    Nothing,
-    /// A job.
-    Job,
-    /// The arguments of an operation.
-    Args(&'static Entry),
-    /// An export to a storage.
-    Destination,
-    /// A webhook.
-    Webhook,
-    /// A posted form.
-    Form,
-}
-
-/// One line of the table.
-pub(super) struct Route {
-    /// Its method.
-    pub(super) method: Method,
-    /// Its template.
-    pub(super) path: String,
-    /// What a key must be allowed; none for routes that need no key.
-    pub(super) scope: Option<Scope>,
-    /// It makes something, and is counted.
-    pub(super) creates: bool,
-    /// What it reads from the body.
-    pub(super) takes: Takes,
-    /// One line, and more about it; none for what the manual leaves out.
-    pub(super) says: Option<(String, String)>,
-    /// What it reads from the query.
-    pub(super) query: &'static [&'static str],
-    /// Its good answer: status, media type, shape.
-    pub(super) answers: (u16, &'static str, Option<Shape>),
-    /// Good answers of other kinds, without a body that has a shape.
-    pub(super) also: &'static [(u16, &'static str)],
-    /// Error codes that do not follow from the rest.
-    pub(super) fails: &'static [Code],
-    handler: MethodRouter<AppState>,
-}
-
-impl Route {
-    fn new(method: Method, path: &str, handler: MethodRouter<AppState>) -> Self {
-        Self {
-            method,
-            path: path.to_owned(),
-            scope: None,
-            creates: false,
-            takes: Takes::Nothing,
-            says: None,
-            query: &[],
-            answers: (204, "", None),
-            also: &[],
-            fails: &[],
-            handler,
-        }
-    }
-
-    fn get<H: Handler<T, AppState>, T: 'static>(path: &str, handler: H) -> Self {
-        Self::new(Method::GET, path, get(handler))
-    }
-
-    fn post<H: Handler<T, AppState>, T: 'static>(path: &str, handler: H) -> Self {
-        Self::new(Method::POST, path, post(handler))
-    }
-
-    fn delete<H: Handler<T, AppState>, T: 'static>(path: &str, handler: H) -> Self {
-        Self::new(Method::DELETE, path, delete(handler))
-    }
-
-    fn operation(path: &str, entry: &'static Entry) -> Self {
-        let schema = entry.schema();
-        let about = schema.get("description").and_then(|text| text.as_str()).unwrap_or_default();
-        Self::post(path, async move |state, by, view, waits, entity| {
-            tasks::create::handler(entry, state, by, view, waits, entity).await
-        })
-        .creates(Takes::Args(entry))
-        .says(&format!("Creates a task: {}", entry.name), about)
-        .answers::<Data<TaskBody>>(201)
-        .fails(&[Code::WaitTimeout])
-    }
-
-    fn needs(self, scope: Scope) -> Self {
-        Self { scope: Some(scope), ..self }
-    }
-
-    fn takes(self, takes: Takes) -> Self {
-        Self { takes, ..self }
-    }
-
-    fn creates(self, takes: Takes) -> Self {
-        Self { creates: true, ..self.needs(Scope::TaskWrite).takes(takes) }
-    }
-
-    fn says(self, summary: &str, description: &str) -> Self {
-        Self { says: Some((summary.to_owned(), description.to_owned())), ..self }
-    }
-
-    fn query(self, query: &'static [&'static str]) -> Self {
-        Self { query, ..self }
-    }
-
-    fn answers<T: JsonSchema>(self, status: u16) -> Self {
-        Self { answers: (status, "application/json", Some(SchemaGenerator::subschema_for::<T>)), ..self }
-    }
-
-    fn answers_with(self, status: u16, kind: &'static str) -> Self {
-        Self { answers: (status, kind, None), ..self }
-    }
-
-    fn or(self, also: &'static [(u16, &'static str)]) -> Self {
-        Self { also, ..self }
-    }
-
-    fn fails(self, fails: &'static [Code]) -> Self {
-        Self { fails, ..self }
-    }
-
-    /// All error codes that it answers with.
-    pub(super) fn codes(&self) -> Vec<Code> {
-        let mut codes = Vec::new();
-        if self.scope.is_some() {
-            codes.extend([Code::Unauthenticated, Code::Forbidden]);
-        }
-        if self.path.contains('{') {
-            codes.push(Code::NotFound);
-        }
-        if self.creates {
-            codes.extend([Code::BadRequest, Code::PayloadTooLarge, Code::InvalidData, Code::TooManyRequests]);
-        }
-        if !self.query.is_empty() {
-            codes.push(Code::BadRequest);
-        }
-        codes.extend(self.fails);
-        codes.extend([Code::Internal, Code::Unavailable]);
-        codes.sort_by_key(|code| (code.status(), code.wire()));
-        codes.dedup();
-        codes
-    }
 }
