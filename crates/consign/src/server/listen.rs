@@ -40,18 +40,19 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
-/// How many connections may be open at once: half of the files that this process may open, once it has asked for as
-/// many as it may have. The other half is for what the connections are about.
-fn places() -> usize {
+/// Asks for as many open files as this process may have: connections and the files of tasks all count.
+pub(super) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let files = match setrlimit(Resource::Nofile, wanted) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            tracing::debug!(%error, "the limit of open files stays");
-            limit.current
-        }
-    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
+/// How many connections may be open at once: half of the files that this process may open. The other half is for what
+/// the connections are about.
+fn places() -> usize {
+    let files = getrlimit(Resource::Nofile).current;
     usize::try_from(files.map_or(CONNECTIONS_MAX, |files| (files / 2).min(CONNECTIONS_MAX))).unwrap_or(1)
 }
 

@@ -79,6 +79,11 @@ impl Program {
         self.settings.insert(format!("CONSIGN_{name}"), value.to_owned());
     }
 
+    /// Takes a setting back for the next start.
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.settings.remove(&format!("CONSIGN_{name}"));
+    }
+
     /// Where its commands run.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
