@@ -12,6 +12,7 @@ use uuid::Uuid;
 pub struct Hints {
     ready: Notify,
     sweep: Notify,
+    aborts: Notify,
     watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
 }
 
@@ -29,11 +30,17 @@ impl Hints {
     /// Says that there is something to clean up: files, or uploads at destinations.
     pub fn announce_sweep(&self) {
         self.sweep.notify_one();
+        self.aborts.notify_one();
     }
 
     /// Waits until there is something to clean up. A hint given before is not missed.
     pub async fn sweep(&self) {
         self.sweep.notified().await;
+    }
+
+    /// Waits until there may be uploads to abort. A hint given before is not missed.
+    pub async fn aborts(&self) {
+        self.aborts.notified().await;
     }
 
     /// Says that these jobs and tasks changed.
