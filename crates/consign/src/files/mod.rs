@@ -173,6 +173,17 @@ impl Files {
     /// [`Error::Full`] and [`Error::Disk`].
     pub async fn link(&self, from: &BlobKey, to: &BlobKey) -> Result<(), Error> {
         self.link_all(vec![(from.clone(), to.clone())]).await
+    /// The bytes of a kept file that may go while they are read: the file is opened for each reading, so that a task
+    /// may have thousands of them. Only its length is looked at now.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] when they are gone, or are not as many as they were.
+    pub async fn input(&self, key: &BlobKey, file: &File) -> Result<Arc<dyn Source>, Error> {
+        let path = self.path(key);
+        let (size, digests) = (file.size, file.digests);
+        blocking(move || source::ClosedSource::find(path, size, digests)).await
+    }
+
     }
 
     /// As [`Self::link`], for many: what takes time is done once a folder.

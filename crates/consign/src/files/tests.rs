@@ -182,6 +182,56 @@ async fn a_restart_clears_what_a_crash_left_but_not_what_another_process_writes(
     let store = Store::new().await;
     let (kept, lost, live) = (key(), key(), key());
     store.receive(&kept, stream_of(b"kept", 4), None).await.unwrap();
+/// A disk of its own would need a mount; this one counts what really lies in the folder.
+#[tokio::test]
+async fn what_does_not_fit_beside_the_database_is_refused_and_leaves_nothing() {
+    const DISK_BYTES: u64 = check::FREE_BYTES_MIN + 4 * 1024 * 1024;
+    let mut store = Store::new().await;
+    let root = store.folder.path().to_owned();
+    store.files.room = Room::told(move || {
+        let lies = |path: &PathBuf| path.metadata().map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
+        DISK_BYTES - below(&root).iter().map(lies).sum::<u64>()
+    });
+    let is_full = |error: &Error| matches!(error, Error::Full(_));
+    let bytes = vec![1; 5 * 1024 * 1024];
+    let announced = store.receive(&key(), streams::pending().boxed(), Some(bytes.len() as u64)).await;
+    assert!(announced.is_err_and(|error| is_full(&error)), "before a byte came");
+    let poured = store.receive(&key(), stream_of(&bytes, 9_000), None).await;
+    assert!(poured.is_err_and(|error| is_full(&error)), "in the middle");
+    let scratch = store.files.scratch(&key()).await.unwrap();
+    let written = bytes.chunks(64 * 1024).try_for_each(|piece| io::Write::write_all(&mut scratch.writer(), piece));
+    assert_eq!(written.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert!(scratch.file().metadata().unwrap().len() <= 4 * 1024 * 1024);
+    drop(scratch);
+    assert_eq!(store.left(), Vec::<PathBuf>::new());
+    store.files.check().await.unwrap();
+    store.receive(&key(), stream_of(&bytes[..4 * 1024 * 1024], 9_000), None).await.unwrap();
+    store.files.room = Room::told(|| check::FREE_BYTES_MIN - 1);
+    assert!(store.files.scratch(&key()).await.is_err_and(|error| is_full(&error)));
+    assert!(store.receive(&key(), stream_of(b"", 1), None).await.is_err_and(|error| is_full(&error)));
+    assert!(store.files.check().await.is_err_and(|error| is_full(&error)));
+}
+
+#[tokio::test]
+async fn an_input_is_open_only_while_it_is_read() {
+    let store = Store::new().await;
+    let key = key();
+    let received = store.receive(&key, stream_of(b"123456789", 9), None).await.unwrap();
+    let input = store.files.input(&key, &row(received)).await.unwrap();
+    assert_eq!(input.read_at(3, 4).await.unwrap(), "4567");
+    assert_eq!(input.read_at(6, 4).await.unwrap_err().kind, Kind::Local);
+    let path = store.files.path(&key);
+    let open = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == path));
+    assert_eq!(open.count(), 0);
+    fs::write(&path, "12345678").unwrap();
+    assert!(matches!(store.files.input(&key, &row(received)).await, Err(Error::Disk(_))));
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(store.files.input(&key, &row(received)).await, Err(Error::Disk(_))));
+}
+
     let scratch = store.files.scratch(&live).await.unwrap();
     let folder = store.files.path(&lost).parent().unwrap().to_owned();
     fs::create_dir_all(&folder).unwrap();
