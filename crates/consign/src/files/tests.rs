@@ -31,19 +31,23 @@ impl Store {
 
     /// All paths below the root.
     fn left(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut open = vec![self.folder.path().to_owned()];
-        while let Some(folder) = open.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                found.push(path.clone());
-                if path.is_dir() {
-                    open.push(path);
-                }
+        below(self.folder.path())
+    }
+}
+
+fn below(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            found.push(path.clone());
+            if path.is_dir() {
+                open.push(path);
             }
         }
-        found
     }
+    found
 }
 
 fn task() -> TaskId {
@@ -166,6 +170,7 @@ fn what_is_dropped_leaves_nothing() {
 #[tokio::test]
 async fn a_full_disk_is_told_apart() {
     let full = Arc::new(fs::File::options().write(true).open("/dev/full").unwrap());
+    let full = Writer::new(full, Room::told(|| u64::MAX));
     let bytes = vec![1; 3_000_000];
     let poured = stream::pour(stream_of(&bytes, 9_000), full, None, LIMIT_BYTES, &Progress::default()).await;
     let error = poured.unwrap_err();
@@ -177,11 +182,6 @@ async fn a_full_disk_is_told_apart() {
     assert!(matches!(quota, Error::Full(_)));
 }
 
-#[tokio::test]
-async fn a_restart_clears_what_a_crash_left_but_not_what_another_process_writes() {
-    let store = Store::new().await;
-    let (kept, lost, live) = (key(), key(), key());
-    store.receive(&kept, stream_of(b"kept", 4), None).await.unwrap();
 /// A disk of its own would need a mount; this one counts what really lies in the folder.
 #[tokio::test]
 async fn what_does_not_fit_beside_the_database_is_refused_and_leaves_nothing() {
@@ -232,6 +232,11 @@ async fn an_input_is_open_only_while_it_is_read() {
     assert!(matches!(store.files.input(&key, &row(received)).await, Err(Error::Disk(_))));
 }
 
+#[tokio::test]
+async fn a_restart_clears_what_a_crash_left_but_not_what_another_process_writes() {
+    let store = Store::new().await;
+    let (kept, lost, live) = (key(), key(), key());
+    store.receive(&kept, stream_of(b"kept", 4), None).await.unwrap();
     let scratch = store.files.scratch(&live).await.unwrap();
     let folder = store.files.path(&lost).parent().unwrap().to_owned();
     fs::create_dir_all(&folder).unwrap();
@@ -251,7 +256,7 @@ async fn scratch_is_hashed_when_it_is_published_and_gone_when_it_is_dropped() {
     assert_eq!(store.left(), Vec::<PathBuf>::new());
     let key = key();
     let scratch = store.files.scratch(&key).await.unwrap();
-    io::Write::write_all(&mut &*scratch.file(), b"123456789").unwrap();
+    io::Write::write_all(&mut scratch.writer(), b"123456789").unwrap();
     let received = store.files.publish_scratch(scratch).await.unwrap();
     assert_eq!((received.size, received.digests.crc32c), (9, 0xE306_9283));
 }
@@ -283,7 +288,11 @@ async fn where_no_link_can_be_made_the_bytes_are_copied() {
     let store = Store::new().await;
     let (from, to) = (key(), key());
     store.receive(&from, stream_of(b"bytes", 5), None).await.unwrap();
-    local::copy(store.folder.path(), &store.files.path(&from), &store.files.path(&to)).unwrap();
+    let copy = |room: &Room| local::copy(store.folder.path(), &store.files.path(&from), &store.files.path(&to), room);
+    let full = copy(&Room::told(|| check::FREE_BYTES_MIN + 4)).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    assert!(!store.files.path(&to).exists());
+    copy(&Room::told(|| check::FREE_BYTES_MIN + 5)).unwrap();
     assert_eq!(fs::read(store.files.path(&to)).unwrap(), b"bytes");
     assert!(local::cannot_link(&io::Error::from(io::ErrorKind::CrossesDevices)));
 }

@@ -69,6 +69,7 @@ async fn receive(state: &AppState, id: TaskId, request: Request) -> ApiResult<Re
         if content_length(&parts.headers).is_some_and(|length| length > limit.saturating_add(FORM_BYTES_MAX)) {
             return Err(too_large(limit));
         }
+        state.files.check_room(content_length(&parts.headers).unwrap_or(0)).await?;
         let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let boundary = content_type.and_then(boundary).ok_or_else(|| malformed(Malformed::NoBoundary))?;
         Ok((task, boundary))
@@ -110,8 +111,8 @@ async fn take(state: &AppState, task: &Task, boundary: &str, body: Body) -> ApiR
     };
     // Read once, and before the file is taken: a file that is taken is not answered with an error.
     let payload = include::payload(state, task.id).await?.unwrap_or_default();
-    let file = keep(state, task, token, &payload, head, parts).await?;
     let token = Token::random();
+    let file = keep(state, task, token, &payload, head, parts).await?;
     match state.store.finish_upload(task.id, &file, state.clock.now()).await? {
         Applied::Done => {}
         Applied::Stale => {
