@@ -17,7 +17,7 @@ use crate::telemetry;
 /// answers are finished, running tasks get the grace time of `limits.stop_grace` and are given back after it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  CONSIGN_EGRESS__ALLOW=nas.local consign serve --listen 0.0.0.0:8080 --data-dir /var/lib/consign"
+    after_help = "Example:\n  CONSIGN_PUBLIC_URL=https://consign.example.com CONSIGN_EGRESS__ALLOW=nas.local \\\n    consign serve --listen 0.0.0.0:8080 --data-dir /var/lib/consign"
 )]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -74,6 +74,10 @@ impl Serve {
 
 fn greet(server: &Server, data_dir: &std::path::Path) {
     if server.address().is_some() {
+    let config = &server.base().config;
+    if server.address().is_some_and(|address| config.links_lead_nowhere(address)) {
+        print::line(format!("Note: {}", doctor::no_public_url(server.public_url())));
+    }
         print::line(format!("Consign is ready at {}", server.public_url()));
     } else {
         print::line("Consign's runner is ready");
