@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Settings, print};
+use super::interrupt::Interrupts;
+use super::{Failure, Settings, doctor, print};
 use crate::server::{Role, Server};
 use crate::telemetry;
 
@@ -49,8 +49,7 @@ impl Serve {
         config.listen = self.listen.unwrap_or(config.listen);
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
         telemetry::logs::start(&config.log).map_err(|error| Failure::usage(anyhow::anyhow!(error)))?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut interrupts = Interrupts::new()?;
         let role = match self.role {
             Part::All => Role::All,
             Part::Api => Role::Api,
@@ -59,28 +58,25 @@ impl Serve {
         let data_dir = config.data_dir.clone();
         let server = Server::start(config, role).await?;
         greet(&server, &data_dir);
-        tokio::select! {
-            _ = terminate.recv() => {},
-            _ = interrupt.recv() => {},
-        }
+        interrupts.next().await;
         print::note("stopping: running tasks get time to end; press Ctrl-C again to stop at once");
         tokio::select! {
             () = server.stop() => Ok(ExitCode::SUCCESS),
             // What is under way is recovered at the next start, as after a crash.
-            _ = interrupt.recv() => Ok(ExitCode::from(130)),
+            code = interrupts.next() => Ok(code),
         }
     }
 }
 
 fn greet(server: &Server, data_dir: &std::path::Path) {
     if server.address().is_some() {
-    let config = &server.base().config;
-    if server.address().is_some_and(|address| config.links_lead_nowhere(address)) {
-        print::line(format!("Note: {}", doctor::no_public_url(server.public_url())));
-    }
         print::line(format!("Consign is ready at {}", server.public_url()));
     } else {
         print::line("Consign's runner is ready");
+    }
+    let config = &server.base().config;
+    if server.address().is_some_and(|address| config.links_lead_nowhere(address)) {
+        print::line(format!("Note: {}", doctor::no_public_url(server.public_url())));
     }
     if let Some(address) = server.sync_address() {
         print::line(format!("Requests to http://{address} wait until their job or task has ended"));

@@ -2,6 +2,7 @@
 
 mod boot;
 mod cancel;
+mod commands;
 mod crash;
 mod destinations;
 mod drain;
