@@ -11,8 +11,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// Shorter texts are not covered by [`Error::without`].
+/// Shorter texts are not covered: they are words that a message may hold by chance.
 const SECRET_BYTES_MIN: usize = 6;
+
+/// The longest text of the other side that is passed on.
+const WORDS_CHARS_MAX: usize = 300;
+
+/// What is being done while arguments are read, as in [`Error::action`].
+pub(crate) const ARGUMENTS: &str = "reading the arguments";
 
 /// What went wrong, in terms that hold for every storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +109,11 @@ impl Error {
         Self { kind, retry: kind.retry(), action, detail: detail.into(), answer: None, cause: None }
     }
 
+    /// The error of an argument that cannot be used; nothing was sent.
+    pub(crate) fn argument(detail: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidRequest, ARGUMENTS, detail)
+    }
+
     /// Adds what lies behind it, for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Cause>) -> Self {
@@ -119,22 +130,18 @@ impl Error {
 
     /// Takes credentials out of all that may be shown or logged: the other side was told them and may repeat them.
     /// Texts of fewer than 6 bytes stay: they are words that a message may hold by chance.
+    ///
+    /// What is cut short must have been covered before: half a secret is not found.
     #[must_use]
     pub fn without(mut self, secrets: &[Secret]) -> Self {
-        let long = secrets.iter().map(Secret::expose).filter(|secret| secret.len() >= SECRET_BYTES_MIN);
-        for secret in &long.flat_map(spellings).collect::<Vec<String>>() {
-            let cover = |text: &mut String| {
-                if text.contains(secret) {
-                    *text = text.replace(secret, "***");
-                }
-            };
-            cover(&mut self.detail);
-            if let Some(answer) = &mut self.answer {
-                [&mut answer.code, &mut answer.request_id].into_iter().flatten().for_each(cover);
-            }
-            if self.cause.as_deref().is_some_and(|cause| chain_holds(cause, secret)) {
-                self.cause = None;
-            }
+        let spellings = spellings(secrets);
+        let cover = |text: &mut String| *text = cover(text, &spellings);
+        cover(&mut self.detail);
+        if let Some(answer) = &mut self.answer {
+            [&mut answer.code, &mut answer.request_id].into_iter().flatten().for_each(cover);
+        }
+        if self.cause.as_deref().is_some_and(|cause| spellings.iter().any(|secret| chain_holds(cause, secret))) {
+            self.cause = None;
         }
         self
     }
@@ -152,12 +159,31 @@ impl Error {
     }
 }
 
-/// A secret as it is, and as a JSON text has it where that is different: some repeat the body that they were sent.
-fn spellings(secret: &str) -> impl Iterator<Item = String> {
-    let quoted = serde_json::Value::from(secret).to_string();
-    let escaped = quoted[1..quoted.len() - 1].to_owned();
-    let is_other = escaped != secret;
-    is_other.then_some(escaped).into_iter().chain(std::iter::once(secret.to_owned()))
+/// A text of the other side, fit to be passed on: without secrets, on one line, of bounded length, without a full stop.
+pub(crate) fn covered(text: &str, secrets: &[Secret]) -> String {
+    // Before it is cut: of a secret that is cut in two, the first half would stay.
+    let text = cover(text, &spellings(secrets));
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let line: String = words.collect::<Vec<_>>().join(" ").chars().take(WORDS_CHARS_MAX).collect();
+    line.trim_end().trim_end_matches('.').to_owned()
+}
+
+fn cover(text: &str, spellings: &[String]) -> String {
+    spellings.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+}
+
+/// Secrets as they are, and as a JSON text has them where that is different: some repeat the body that they were sent. The
+/// longest come first: one may hold another.
+fn spellings(secrets: &[Secret]) -> Vec<String> {
+    let long = secrets.iter().map(Secret::expose).filter(|secret| secret.len() >= SECRET_BYTES_MIN);
+    let mut all: Vec<String> = long
+        .flat_map(|secret| {
+            let quoted = serde_json::Value::from(secret).to_string();
+            [quoted[1..quoted.len() - 1].to_owned(), secret.to_owned()]
+        })
+        .collect();
+    all.sort_unstable_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+    all
 }
 
 fn chain_holds(cause: &(dyn StdError + 'static), text: &str) -> bool {
@@ -254,7 +280,22 @@ mod tests {
         let repeated = Error::new(Kind::AccessDenied, "a", r#"{"password":"hu\"nter\\22"} hu"nter\22"#);
         let covered = repeated.without(&[Secret::new(r#"hu"nter\22"#)]);
         assert_eq!(covered.detail, r#"{"password":"***"} ***"#);
+        let nested = Error::new(Kind::AccessDenied, "a", "Bearer hunter22 is none");
+        let covered = nested.without(&[Secret::new("hunter22"), Secret::new("Bearer hunter22")]);
+        assert_eq!(covered.detail, "*** is none");
         let harmless = Error::new(Kind::Local, "c", "outer").because("inner").without(&[Secret::new("hunter22")]);
         assert!(harmless.source().is_some());
+    }
+
+    #[test]
+    fn words_are_one_bounded_line_and_a_secret_never_stands_in_them_in_part() {
+        assert_eq!(covered(" line\r\n\tone. \u{7}two.\n", &[]), "line one. two");
+        assert_eq!(covered(&"é".repeat(1000), &[]), "é".repeat(WORDS_CHARS_MAX));
+        let secret = "tail-hunter22\nand-more-of-it";
+        for before in (WORDS_CHARS_MAX - secret.len() - 4)..=WORDS_CHARS_MAX {
+            let text = format!("{}{secret}{}", "x".repeat(before), "y".repeat(50));
+            let shown = covered(&text, &[Secret::new(secret)]);
+            assert!(!shown.contains("tail") && shown.chars().count() <= WORDS_CHARS_MAX, "{before}: {shown}");
+        }
     }
 }

@@ -13,13 +13,16 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 
+mod address;
 pub mod azure_blob;
+mod clock;
 pub mod contract;
 pub mod download;
 pub mod egress;
 pub mod error;
 pub mod gcs;
 pub mod http;
+mod listing;
 pub mod memory;
 pub mod network;
 pub mod retry;
@@ -30,6 +33,7 @@ pub mod source;
 pub mod swift;
 pub mod transfer;
 pub mod web;
+mod xml;
 
 pub use download::{Described, WholeDigest};
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};

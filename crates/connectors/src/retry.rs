@@ -1,11 +1,15 @@
 //! Trying a request again: how often, after how long.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use http::header::{DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName};
 use rand::Rng as _;
 
+use crate::clock;
 use crate::error::{Error, Result, Retry};
+use crate::http::header;
 
 /// The first pause. 200 ms: long enough for a dropped connection to be replaced, short enough to go unnoticed.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
@@ -20,6 +24,24 @@ pub fn pause(next: u32, asked: Option<Duration>) -> Duration {
     let doubled = PAUSE_FIRST.saturating_mul(1_u32.checked_shl(next.saturating_sub(2)).unwrap_or(u32::MAX));
     let jittered = doubled.min(PAUSE_MAX).mul_f64(rand::rng().random_range(0.5..=1.0));
     asked.map_or(jittered, |asked| asked.min(PAUSE_ASKED_MAX).max(jittered))
+}
+
+/// The pause that an answer asks for with `Retry-After`: in seconds, or up to a date of the other side's own clock, where
+/// it shows that clock.
+///
+/// # Source
+/// RFC 9110, 10.2.3.
+pub(crate) fn after(headers: &HeaderMap) -> Option<Duration> {
+    if let Some(seconds) = header(headers, RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok()) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = date(headers, &DATE).unwrap_or_else(clock::now);
+    date(headers, &RETRY_AFTER)?.duration_since(now).ok()
+}
+
+/// The date in a header.
+pub(crate) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(header(headers, name.as_str())?).ok()
 }
 
 /// Calls `attempt` up to `tries` times, as long as its error is transient.
@@ -44,5 +66,30 @@ where
         let wait = pause(number, asked);
         tracing::debug!(error = %error, wait_ms = wait.as_millis(), "request is tried again");
         tokio::time::sleep(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(fields: &[(&'static str, &str)]) -> Option<Duration> {
+        after(&fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect())
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_up_to_a_date() {
+        assert_eq!(asked(&[("retry-after", " 120 ")]), Some(Duration::from_mins(2)));
+        // The other side's clock counts, where it is shown.
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(asked(&[date, ("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")]), Some(Duration::from_secs(10)));
+        let later = httpdate::fmt_http_date(clock::now() + Duration::from_mins(1));
+        let pause = asked(&[("retry-after", &later)]).unwrap();
+        assert!((50..=60).contains(&pause.as_secs()), "{pause:?}");
+        for none in ["soon", "-1", "", "Sun, 06 Nov 1994 08:49:27 GMT"] {
+            assert_eq!(asked(&[date, ("retry-after", none)]), None, "{none}");
+        }
+        assert_eq!(asked(&[("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")]), None, "it is over");
+        assert_eq!(asked(&[]), None);
     }
 }

@@ -193,6 +193,57 @@ impl fmt::Debug for Progress {
     }
 }
 
+/// Acknowledged bytes of one upload; given back unless it ends well, so that another attempt can count them itself.
+#[derive(Debug)]
+pub(crate) struct Counted<'a> {
+    progress: &'a Progress,
+    bytes: u64,
+}
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(progress: &'a Progress) -> Self {
+        Self { progress, bytes: 0 }
+    }
+
+    /// Counts bytes.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.progress.add(bytes);
+        self.bytes += bytes;
+    }
+
+    /// Takes in bytes that are counted already.
+    pub(crate) fn adopt(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Gives bytes back that have to be sent again.
+    pub(crate) fn take_back(&mut self, bytes: u64) {
+        self.progress.take_back(bytes);
+        self.bytes -= bytes;
+    }
+
+    /// Counts this many bytes from now on, be they more or fewer than before.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        self.add(bytes.saturating_sub(self.bytes));
+        self.take_back(self.bytes.saturating_sub(bytes));
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The upload ended well: its bytes stay counted.
+    pub(crate) fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.progress.take_back(self.bytes);
+    }
+}
+
 /// An object at the storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
@@ -225,4 +276,31 @@ pub struct Receipt {
     /// What the client should know although it succeeded, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_end_well_is_given_back() {
+        let progress = Progress::default();
+        progress.add(1);
+        let mut counted = Counted::new(&progress);
+        counted.add(10);
+        for (bytes, expected) in [(4, 5), (12, 13), (12, 13)] {
+            counted.set(bytes);
+            assert_eq!((counted.bytes(), progress.bytes()), (bytes, expected));
+        }
+        counted.take_back(2);
+        progress.add(5);
+        counted.adopt(5);
+        assert_eq!((counted.bytes(), progress.bytes()), (15, 16));
+        drop(counted);
+        assert_eq!(progress.bytes(), 1);
+        let mut counted = Counted::new(&progress);
+        counted.add(7);
+        counted.keep();
+        assert_eq!(progress.bytes(), 8);
+    }
 }

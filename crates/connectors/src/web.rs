@@ -5,13 +5,11 @@
 //! sent to the origin that they were meant for and to no other. Errors show scheme, host and path of an address, never
 //! its user info or query.
 
-use std::time::{Duration, SystemTime};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_TYPE, DATE, HeaderMap,
-    HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, IF_RANGE, LOCATION, RANGE, USER_AGENT,
 };
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -269,19 +267,6 @@ fn is_same_origin(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin() || upgraded
 }
 
-fn date(value: Option<&HeaderValue>) -> Option<SystemTime> {
-    httpdate::parse_http_date(value?.to_str().ok()?).ok()
-}
-
-/// The time to wait before the next try, by `Retry-After`: seconds, or a date of the server's own clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?;
-    if let Some(seconds) = value.to_str().ok().and_then(|text| text.trim().parse().ok()) {
-        return Some(Duration::from_secs(seconds));
-    }
-    date(Some(value))?.duration_since(date(headers.get(DATE))?).ok()
-}
-
 /// Makes an error of an answer that is no success.
 fn refusal(target: &Target, response: &http::Response<Answer>) -> Error {
     let status = response.status();
@@ -300,7 +285,7 @@ fn refusal(target: &Target, response: &http::Response<Answer>) -> Error {
         _ => (Kind::InvalidRequest, ""),
     };
     let retry = match kind.retry() {
-        Retry::Later(_) => Retry::Later(retry_after(response.headers())),
+        Retry::Later(_) => Retry::Later(retry::after(response.headers())),
         Retry::Never => Retry::Never,
     };
     Error::new(kind, ACTION, format!("the URL answers {status}{advice}"))

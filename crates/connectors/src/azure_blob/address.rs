@@ -1,14 +1,10 @@
 //! Where a container is, and which names its blobs can have.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use url::Url;
+use percent_encoding::utf8_percent_encode;
 
 use super::Config;
-use crate::error::{Error, Kind, Result};
-
-/// What stands in a path or a query as it is; everything else is percent-encoded, so that a name arrives byte for byte.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const ESCAPED_IN_PATH: &AsciiSet = &ESCAPED.remove(b'/');
+use crate::address::{self, ESCAPED, ESCAPED_IN_PATH};
+use crate::error::{Error, Result};
 
 /// Longest name of a blob in characters.
 ///
@@ -19,47 +15,32 @@ pub(super) const NAME_CHARS_MAX: usize = 1024;
 /// The address of a container.
 #[derive(Debug)]
 pub(super) struct Address {
-    /// `https://host:port`.
-    origin: String,
+    /// The service's URL, without a slash at its end.
+    base: String,
     /// Host and port, for people.
     host: String,
-    /// Path in front of the container, without a slash at its end.
-    base: String,
     container: String,
 }
 
 impl Address {
     /// Works the address out of account, endpoint and container.
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let text = match config.endpoint.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+        let text = match address::given(config.endpoint.as_deref()) {
             None => default_endpoint(&config.account)?,
-            Some(text) if text.contains("://") => text.to_owned(),
-            Some(text) => format!("https://{text}"),
+            Some(text) => text.to_owned(),
         };
-        let bad = || invalid("`endpoint` must be a base URL such as https://myaccount.blob.core.windows.net");
-        let url = Url::parse(&text).map_err(|error| bad().because(error))?;
-        let is_plain = url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && matches!(url.scheme(), "http" | "https");
-        let (true, Some(host)) = (is_plain, url.host_str()) else { return Err(bad()) };
+        let url =
+            address::read(&text, "`endpoint` must be a base URL such as https://myaccount.blob.core.windows.net")?;
         let container = config.container.as_str();
         if container.is_empty() || matches!(container, "." | "..") || container.contains(['/', '\\']) {
-            return Err(invalid("`container` must be the name of a container, without a path"));
+            return Err(Error::argument("`container` must be the name of a container, without a path"));
         }
-        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        Ok(Self {
-            origin: format!("{}://{host}", url.scheme()),
-            host,
-            base: url.path().trim_end_matches('/').to_owned(),
-            container: container.to_owned(),
-        })
+        Ok(Self { base: address::base_of(&url), host: address::host_of(&url), container: container.to_owned() })
     }
 
     /// The absolute URL of the container, or of a blob in it.
     pub(super) fn url(&self, name: Option<&str>) -> String {
-        let mut url = format!("{}{}/{}", self.origin, self.base, utf8_percent_encode(&self.container, ESCAPED));
+        let mut url = format!("{}/{}", self.base, utf8_percent_encode(&self.container, ESCAPED));
         if let Some(name) = name {
             url.push('/');
             url.extend(utf8_percent_encode(name, ESCAPED_IN_PATH));
@@ -76,29 +57,20 @@ impl Address {
     }
 }
 
-/// Percent-encodes a value of a query.
-pub(super) fn escaped(text: &str) -> String {
-    utf8_percent_encode(text, ESCAPED).to_string()
-}
-
 /// Refuses names that would not arrive as they are: Azure turns `\` into `/`, and the path of a URL cannot hold `.` and
 /// `..` as segments, where `..` would lead out of the container.
 pub(super) fn check_name(name: &str) -> Result<()> {
     let count = name.encode_utf16().count();
     if count == 0 || count > NAME_CHARS_MAX {
-        return Err(invalid("the name of a blob must have between 1 and 1,024 characters"));
+        return Err(Error::argument("the name of a blob must have between 1 and 1,024 characters"));
     }
     if name.contains('\\') {
-        return Err(invalid("Azure turns a `\\` in the name of a blob into a `/`; write `/`"));
+        return Err(Error::argument("Azure turns a `\\` in the name of a blob into a `/`; write `/`"));
     }
     if name.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(invalid("the name of a blob cannot hold `.` or `..` between slashes"));
+        return Err(Error::argument("the name of a blob cannot hold `.` or `..` between slashes"));
     }
     Ok(())
-}
-
-fn invalid(detail: &str) -> Error {
-    Error::new(Kind::InvalidRequest, "reading the arguments", detail)
 }
 
 /// # Source
@@ -106,7 +78,7 @@ fn invalid(detail: &str) -> Error {
 fn default_endpoint(account: &str) -> Result<String> {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if !(3..=63).contains(&account.len()) || !account.bytes().all(is_inner) {
-        return Err(invalid(
+        return Err(Error::argument(
             "`storage_account` must be the name of a storage account, lower-case letters and digits, without a host name",
         ));
     }
@@ -116,6 +88,7 @@ fn default_endpoint(account: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn url(account: &str, endpoint: Option<&str>, container: &str) -> Result<String> {
         let config = Config {

@@ -12,6 +12,7 @@ use super::xml::{self, BlobPage};
 use super::{AzureBlob, DELETE, LIST, READ, STAT, errors};
 use crate::download::{Described, WholeDigest, changed};
 use crate::error::{Error, Kind, Result};
+use crate::listing::Pages;
 use crate::retry;
 use crate::source::ByteStream;
 use crate::transfer::Object;
@@ -56,20 +57,22 @@ impl AzureBlob {
 
     pub(super) async fn blobs(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {
         let mut found = Vec::new();
-        let mut marker = String::new();
+        let mut pages: Pages<String> = Pages::new();
         loop {
             let page_blobs = (limit - found.len()).saturating_add(1).min(PAGE_BLOBS_MAX);
             let mut call = Call::new(LIST, Method::GET, None)
                 .query("restype", "container")
                 .query("comp", "list")
                 .query("maxresults", page_blobs.to_string());
-            for (name, value) in [("prefix", prefix), ("marker", &marker)] {
+            let marker = pages.mark().map_or("", String::as_str);
+            for (name, value) in [("prefix", prefix), ("marker", marker)] {
                 if !value.is_empty() {
                     call = call.query(name, value);
                 }
             }
             let reply = self.service.call(&call).await?;
             let page: BlobPage = xml::read(LIST, &reply.body)?;
+            let is_empty = page.blobs.blobs.is_empty();
             for blob in page.blobs.blobs {
                 // Folders of accounts that have them; they are no blobs.
                 if blob.properties.resource_type.as_deref() == Some("directory") {
@@ -86,10 +89,8 @@ impl AzureBlob {
                 let detail = format!("there are more than {limit} blobs under `{prefix}`");
                 return Err(Error::new(Kind::TooMany, LIST, detail));
             }
-            match page.next_marker.filter(|next| !next.is_empty()) {
-                None => break,
-                Some(next) if next != marker => marker = next,
-                Some(_) => return Err(Error::new(Kind::Protocol, LIST, "the listing does not say how to go on")),
+            if !pages.turn(LIST, is_empty, page.next_marker.filter(|next| !next.is_empty()))? {
+                break;
             }
         }
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));

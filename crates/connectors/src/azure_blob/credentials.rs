@@ -1,19 +1,18 @@
 //! How a request shows who sends it: signed with the account's key, or with a token in its query.
 
-use std::time::SystemTime;
-
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{self, AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Config;
-use super::address::escaped;
-use crate::error::{Error, Kind, Result};
+use crate::address::{ESCAPED, push_query};
+use crate::clock::now;
+use crate::error::{ARGUMENTS, Error, Kind, Result};
 use crate::secret::Secret;
 
 /// When a request was made.
@@ -95,23 +94,28 @@ impl Credentials {
     pub(super) fn sign(
         &self,
         method: &Method,
-        url: String,
+        mut url: String,
         query: &[(&str, String)],
         headers: &mut HeaderMap,
     ) -> String {
-        let mut pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
         match self {
-            Self::Sas(sas) => pairs.push(sas.query.clone()),
+            Self::Sas(_) => {}
             Self::Key { account, key } => {
                 let date = httpdate::fmt_http_date(now());
                 headers.insert(DATE, HeaderValue::try_from(date).expect("a date makes a header"));
                 let text = text_to_sign(account, method, &url, query, headers);
                 let mac = STANDARD.encode(hmac::sign(key, text.as_bytes()));
                 let value = HeaderValue::try_from(format!("SharedKey {account}:{mac}"));
-                headers.insert(AUTHORIZATION, value.expect("base64 and an account of visible ASCII make a header"));
+                let mut value = value.expect("base64 and an account of visible ASCII make a header");
+                value.set_sensitive(true);
+                headers.insert(AUTHORIZATION, value);
             }
         }
-        if pairs.is_empty() { url } else { format!("{url}?{}", pairs.join("&")) }
+        push_query(&mut url, query.iter().map(|(name, value)| (*name, value.as_str())));
+        if let Self::Sas(sas) = self {
+            url.extend([if query.is_empty() { "?" } else { "&" }, &sas.query]);
+        }
+        url
     }
 }
 
@@ -137,14 +141,17 @@ impl Sas {
                 _ => {}
             }
             let separator = if query.is_empty() { "" } else { "&" };
-            query.extend([separator, &escaped(name), "=", &escaped(&value)]);
+            query.push_str(separator);
+            query.extend(utf8_percent_encode(name, ESCAPED));
+            query.push('=');
+            query.extend(utf8_percent_encode(&value, ESCAPED));
         }
         if is_signed { Ok(Self { query, permissions, ends }) } else { Err(malformed()) }
     }
 }
 
 fn invalid(detail: &str) -> Error {
-    Error::new(Kind::InvalidCredentials, "reading the arguments", detail)
+    Error::new(Kind::InvalidCredentials, ARGUMENTS, detail)
 }
 
 /// What the signature is made of. `url` is without its query.
@@ -178,15 +185,6 @@ fn text_to_sign(account: &str, method: &Method, url: &str, query: &[(&str, Strin
 /// The service sorts as dictionaries do: an underscore comes before digits, not after them.
 fn order_of(name: &str) -> impl Iterator<Item = u8> + '_ {
     name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
-}
-
-/// The real time.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a signature holds for the service's own clock: a test that moves time must not move this one"
-)]
-pub(super) fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]

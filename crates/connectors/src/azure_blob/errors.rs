@@ -1,17 +1,16 @@
 //! From a refusal of the service to our error: what happened, what to do about it, and the service's own words.
 
-use std::time::Duration;
-
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::credentials::{Credentials, now};
-use super::xml::{ErrorBody, read_error};
-use crate::error::{Error, Kind, ProviderAnswer, Retry};
-
-/// The longest text of the service that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
+use super::credentials::Credentials;
+use crate::clock::now;
+use crate::error::{Error, Kind, ProviderAnswer, Retry, covered};
+use crate::http::Reply;
+use crate::retry;
+use crate::secret::Secret;
+use crate::xml::{ErrorBody, read_error};
 
 /// What was asked and of whom, for the sentence.
 #[derive(Clone, Copy)]
@@ -24,24 +23,25 @@ pub(super) struct Asked<'a> {
 }
 
 /// Makes the error of an answer that is not a success.
-pub(super) fn refusal(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut said = read_error(body).unwrap_or_default();
-    let code = header("x-ms-error-code").or(said.code.take());
-    let code = code.map(|code| tidy(&code)).filter(|code| !code.is_empty());
+pub(super) fn refusal(asked: Asked<'_>, reply: &Reply, secrets: &[Secret]) -> Error {
+    let fit = |text: &str| Some(covered(text, secrets)).filter(|text| !text.is_empty());
+    let mut said = read_error(&reply.body).unwrap_or_default();
+    // The lines after the first one repeat id and time of the request.
+    said.message = said.message.as_deref().and_then(|message| message.trim().lines().next()).and_then(fit);
+    let code = reply.header("x-ms-error-code").or(said.code.as_deref()).and_then(fit);
     let (kind, sentence) = code
         .as_deref()
         .and_then(|code| by_code(code, asked, &said))
-        .unwrap_or_else(|| by_status(status, asked, &said, code.is_some()));
+        .unwrap_or_else(|| by_status(reply.status, asked, &said, code.is_some()));
     let mut error = Error::new(kind, asked.action, sentence).answered(ProviderAnswer {
-        status: Some(status.as_u16()),
+        status: Some(reply.status.as_u16()),
         code,
-        request_id: header("x-ms-request-id").as_deref().map(tidy),
+        request_id: reply.header("x-ms-request-id").and_then(fit),
     });
     if error.is_transient() {
-        error.retry = Retry::Later(header("retry-after").and_then(|text| retry_after(&text)));
+        error.retry = Retry::Later(retry::after(&reply.headers));
     }
-    error
+    error.without(secrets)
 }
 
 /// The service's code of an error, or nothing.
@@ -291,26 +291,12 @@ fn by_status(status: StatusCode, asked: Asked<'_>, said: &ErrorBody, is_coded: b
     (kind, sentence)
 }
 
-/// Adds the service's own message to a sentence, without the lines that repeat id and time of the request.
+/// Adds the service's own message to a sentence.
 fn words(sentence: String, said: &ErrorBody) -> String {
-    let first = said.message.as_deref().and_then(|message| message.trim().lines().next()).map(tidy);
-    match first.filter(|message| !message.is_empty()) {
+    match &said.message {
         Some(message) => format!("{sentence}: {message}"),
         None => sentence,
     }
-}
-
-/// The service's text on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
-    line.trim().trim_end_matches('.').to_owned()
-}
-
-fn retry_after(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(text).ok()?.duration_since(now()).ok()
 }
 
 #[cfg(test)]

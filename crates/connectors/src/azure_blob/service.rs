@@ -1,15 +1,15 @@
 //! One request to the service: built, signed, sent, its refusal understood.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 
 use super::Config;
 use super::address::{Address, check_name};
 use super::credentials::Credentials;
 use super::errors::{self, Asked};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Answer, Body, Client};
+use crate::http::{Answer, Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
 use crate::transfer::Limits;
@@ -23,8 +23,6 @@ pub(super) const MD5_HEADER: HeaderName = HeaderName::from_static("content-md5")
 
 /// An answer in XML: a list of 150,000 blocks with ids of 64 characters is 19 MiB.
 const ANSWER_BYTES_MAX: usize = 24 * 1024 * 1024;
-/// What is read of an error's body.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -56,19 +54,6 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A whole answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-}
-
 /// The service that holds the container.
 pub(super) struct Service {
     client: Client,
@@ -92,13 +77,12 @@ impl Service {
     }
 
     async fn call_once(&self, call: &Call<'_>) -> Result<Reply> {
-        let (head, answer) = self.open(call).await?.into_parts();
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
-        let echo = call.headers.get(MD5_HEADER).and_then(|_| head.headers.get(MD5_HEADER));
+        let reply = Reply::read(self.open(call).await?, ANSWER_BYTES_MAX).await?;
+        let echo = call.headers.get(MD5_HEADER).and_then(|_| reply.headers.get(MD5_HEADER));
         if echo.is_some_and(|echo| call.headers.get(MD5_HEADER) != Some(echo)) {
             return Err(Error::new(Kind::IntegrityMismatch, call.action, "the bytes did not arrive as they were sent"));
         }
-        Ok(Reply { headers: head.headers, body })
+        Ok(reply)
     }
 
     /// Sends a call once and leaves the body of the answer to be read.
@@ -107,12 +91,7 @@ impl Service {
         if response.status().is_success() {
             return Ok(response);
         }
-        let (head, answer) = response.into_parts();
-        let body = answer.bytes(ERROR_BYTES_MAX).await.unwrap_or_default();
-        Err(self.refusal(call, head.status, &head.headers, &body))
-    }
-
-    fn refusal(&self, call: &Call<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+        let reply = Reply::refused(response).await;
         let asked = Asked {
             action: call.action,
             container: self.address.container(),
@@ -120,7 +99,7 @@ impl Service {
             name: call.name,
             credentials: &self.credentials,
         };
-        errors::refusal(asked, status, headers, body).without(&self.secrets)
+        Err(errors::refusal(asked, &reply, &self.secrets))
     }
 
     fn request(&self, call: &Call<'_>) -> Result<http::Request<Body>> {
@@ -132,7 +111,6 @@ impl Service {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
         }
         let url = self.credentials.sign(&call.method, self.address.url(call.name), &call.query, &mut headers);
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("connectors/", env!("CARGO_PKG_VERSION"))));
         let request = http::Request::builder().method(call.method.clone()).uri(url).body(Body::from(call.body.clone()));
         let mut request = request.map_err(|_| {
             // The library's own words may hold the address with its token.

@@ -17,11 +17,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use md5::{Digest as _, Md5};
 
 use super::blobs::unquoted;
-use super::service::{Call, MD5_HEADER, Reply};
+use super::service::{Call, MD5_HEADER};
 use super::xml::{self, BlockList, Commit};
 use super::{AzureBlob, COMMIT, LIST_BLOCKS, SEND_BLOCK, STORE, errors};
 use crate::error::{Error, Kind, Result};
-use crate::transfer::{OpenUpload, Part, Progress, Put, Receipt};
+use crate::http::Reply;
+use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
+use crate::xml::write;
 
 const MIB: u64 = 1024 * 1024;
 /// Largest block.
@@ -48,7 +50,6 @@ const BLOB_MD5: HeaderName = HeaderName::from_static("x-ms-blob-content-md5");
 
 /// The headers of metadata.
 pub(super) fn metadata(entries: &BTreeMap<String, String>) -> Result<HeaderMap> {
-    let refused = |detail| Error::new(Kind::InvalidRequest, "reading the arguments", detail);
     let mut headers = HeaderMap::new();
     for (key, text) in entries {
         let lower = key.to_ascii_lowercase();
@@ -57,13 +58,15 @@ pub(super) fn metadata(entries: &BTreeMap<String, String>) -> Result<HeaderMap> 
             && bare.bytes().next().is_some_and(|first| !first.is_ascii_digit());
         let name = HeaderName::try_from(format!("{METADATA_PREFIX}{bare}")).ok().filter(|_| is_identifier);
         let name = name.ok_or_else(|| {
-            refused(
+            Error::argument(
                 "a key of `metadata` may hold ASCII letters, digits and underscores only, and not begin with a digit",
             )
         })?;
         let value = HeaderValue::from_str(text.trim()).ok().filter(|_| text.is_ascii());
         let value = value.ok_or_else(|| {
-            refused("a value of `metadata` may hold printable ASCII characters only; write others percent-encoded")
+            Error::argument(
+                "a value of `metadata` may hold printable ASCII characters only; write others percent-encoded",
+            )
         })?;
         headers.insert(name, value);
     }
@@ -122,29 +125,6 @@ fn block_bytes(size_bytes: u64, wanted_bytes: u64) -> u64 {
     let least = size_bytes.div_ceil(BLOCKS_WANTED_MAX);
     let bytes = if least > wanted_bytes { least.next_multiple_of(MIB) } else { wanted_bytes };
     bytes.clamp(1, BLOCK_BYTES_MAX)
-}
-
-/// Acknowledged bytes of one upload; given back unless it ends well, so that another attempt can count them itself.
-struct Counted<'a> {
-    progress: &'a Progress,
-    bytes: u64,
-}
-
-impl Counted<'_> {
-    fn add(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.progress.add(bytes);
-    }
-
-    fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.progress.take_back(self.bytes);
-    }
 }
 
 impl AzureBlob {
@@ -240,7 +220,7 @@ impl AzureBlob {
         mut parts: BTreeMap<u32, Part>,
         commit: &Call<'_>,
     ) -> Result<Option<Receipt>> {
-        let mut counted = Counted { progress: &put.progress, bytes: 0 };
+        let mut counted = Counted::new(&put.progress);
         for part in parts.values() {
             counted.add(part.size);
         }
@@ -260,7 +240,7 @@ impl AzureBlob {
         }
         drop(running);
         let list = Commit { ids: parts.values().map(|part| part.etag.as_str()).collect() };
-        let body = Bytes::from(xml::write(COMMIT, &list)?);
+        let body = Bytes::from(write(COMMIT, &list)?);
         let md5 = md5_text(&body);
         let call = Call { body, ..commit.clone() }.header(MD5_HEADER, md5).header(CONTENT_TYPE, "application/xml");
         match self.service.call(&call).await {

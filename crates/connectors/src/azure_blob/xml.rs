@@ -1,22 +1,10 @@
-//! The XML that goes over the wire, both ways.
+//! The documents that go over the wire, both ways.
 
 use percent_encoding::percent_decode_str;
-use quick_xml::Reader;
-use quick_xml::events::Event;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-
-/// What an error answer says.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(super) struct ErrorBody {
-    pub(super) code: Option<String>,
-    pub(super) message: Option<String>,
-    /// What was wrong with the signature or the token.
-    pub(super) authentication_error_detail: Option<String>,
-}
 
 /// A page of `List Blobs`.
 #[derive(Debug, Default, Deserialize)]
@@ -112,29 +100,7 @@ impl Name {
 
 /// Reads an answer.
 pub(super) fn read<T: DeserializeOwned>(action: &'static str, body: &[u8]) -> Result<T> {
-    let senseless = || Error::new(Kind::Protocol, action, "the answer is not what the Azure protocol has here");
-    let text = std::str::from_utf8(body).map_err(|error| senseless().because(error))?;
-    quick_xml::de::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| senseless().because(error))
-}
-
-/// Writes a request body.
-pub(super) fn write<T: Serialize>(action: &'static str, body: &T) -> Result<String> {
-    quick_xml::se::to_string(body)
-        .map_err(|error| Error::new(Kind::Protocol, action, "the request cannot be written").because(error))
-}
-
-/// Reads an error answer, where the body is one: HTML, JSON and silence are none.
-pub(super) fn read_error(body: &[u8]) -> Option<ErrorBody> {
-    let text = std::str::from_utf8(body).ok()?.trim_start_matches('\u{feff}');
-    let mut reader = Reader::from_str(text);
-    loop {
-        match reader.read_event() {
-            Ok(Event::Start(start)) if start.local_name().as_ref() == "Error" => break,
-            Ok(Event::Decl(_) | Event::Text(_) | Event::Comment(_)) => {}
-            Ok(_) | Err(_) => return None,
-        }
-    }
-    quick_xml::de::from_str(text).ok()
+    crate::xml::read(action, "Azure", body)
 }
 
 #[cfg(test)]
@@ -163,15 +129,7 @@ mod tests {
             <Block><Name>Qg==</Name><Size>6</Size></Block></UncommittedBlocks></BlockList>";
         let list: BlockList = read("listing", text.as_bytes()).unwrap();
         assert_eq!((list.committed_blocks.blocks.len(), list.uncommitted_blocks.blocks.len()), (0, 2));
-        let text = write("committing", &Commit { ids: vec!["QQ==", "Q+=="] }).unwrap();
+        let text = crate::xml::write("committing", &Commit { ids: vec!["QQ==", "Q+=="] }).unwrap();
         assert_eq!(text, "<BlockList><Latest>QQ==</Latest><Latest>Q+==</Latest></BlockList>");
-    }
-
-    #[test]
-    fn errors_are_told_from_other_bodies() {
-        let body = b"\xef\xbb\xbf<?xml version=\"1.0\"?><Error><Code>ServerBusy</Code><Message>m\nRequestId:1</Message></Error>";
-        assert_eq!(read_error(body).unwrap().code.as_deref(), Some("ServerBusy"));
-        assert!(read_error(b"<html><body>no</body></html>").is_none());
-        assert!(read_error(b"").is_none());
     }
 }

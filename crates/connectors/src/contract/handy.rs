@@ -121,25 +121,26 @@ pub(super) struct Attempt {
     pub(super) name: String,
     pub(super) source: Arc<MemorySource>,
     pub(super) journal: Arc<MemoryJournal>,
-    pub(super) progress: Progress,
 }
 
 impl Attempt {
     pub(super) fn of(name: impl Into<String>, source: Arc<MemorySource>) -> Self {
-        Self { name: name.into(), source, journal: Arc::default(), progress: Progress::default() }
+        Self { name: name.into(), source, journal: Arc::default() }
     }
 
-    /// Goes on with what the journal holds, and checks journal, progress and receipt if it ends well.
+    /// Goes on with what the journal holds, and checks progress, and journal and receipt if it ends well.
     pub(super) async fn put(&self, connector: &dyn Connector) -> crate::Result<Receipt> {
         let name = &self.name;
         let progress = Progress::default();
         let resume = self.journal.open(name);
-        let receipt = connector.put(request(name, &self.source, &self.journal, &progress, resume)).await?;
+        let ended = connector.put(request(name, &self.source, &self.journal, &progress, resume)).await;
+        let receipt = ended.inspect_err(|error| {
+            assert_eq!(progress.bytes(), 0, "{name}: an attempt that failed still counts bytes: {error:?}");
+        })?;
         assert_eq!(self.journal.open(name), None, "{name}: the journal still holds an upload that is complete");
         assert_eq!(progress.bytes(), self.source.size(), "{name}: progress is not the size");
         assert!(!receipt.location.is_empty(), "{name}: the receipt names no location");
         assert!(["crc32c", "md5", "sha256", "size"].contains(&receipt.verified.as_str()), "{receipt:?}");
-        self.progress.add(progress.bytes());
         Ok(receipt)
     }
 

@@ -1,14 +1,12 @@
 //! Where the API is, and which addresses are its own.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use url::Url;
 
-use super::ARGUMENTS;
-use crate::error::{Error, Kind, Result};
+use crate::address::{self, ESCAPED};
+use crate::error::Result;
 
 const GOOGLE: &str = "https://storage.googleapis.com";
-/// What stands in a path or a query as it is; everything else is percent-encoded, so that a name arrives byte for byte.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Longest address of a session in bytes; Google's have less than 1,000.
 const SESSION_BYTES_MAX: usize = 8 * 1024;
 
@@ -32,7 +30,7 @@ pub(super) enum Tree {
 
 impl Endpoint {
     pub(super) fn new(endpoint: Option<&str>) -> Result<Self> {
-        let url = address(endpoint, GOOGLE, "endpoint")?;
+        let url = read(endpoint, GOOGLE, "endpoint")?;
         Ok(Self {
             scheme: url.scheme().to_owned(),
             host: url.host_str().unwrap_or_default().to_owned(),
@@ -55,11 +53,7 @@ impl Endpoint {
             url.push('/');
             url.extend(utf8_percent_encode(object, ESCAPED));
         }
-        for (at, (name, value)) in query.iter().enumerate() {
-            url.push(if at == 0 { '?' } else { '&' });
-            url.extend([name, "="]);
-            url.extend(utf8_percent_encode(value, ESCAPED));
-        }
+        address::push_query(&mut url, query.iter().copied());
         url
     }
 
@@ -85,30 +79,16 @@ impl Endpoint {
     }
 }
 
-/// Reads the URL of an argument, which may have lost its scheme.
-pub(super) fn address(text: Option<&str>, default: &str, argument: &str) -> Result<Url> {
-    let text = match text.map(str::trim).filter(|text| !text.is_empty()) {
-        None => default.to_owned(),
-        Some(text) if text.contains("://") => text.to_owned(),
-        Some(text) => format!("https://{text}"),
-    };
-    let bad = || {
-        let detail = format!("`{argument}` must be a host name or a URL such as {default}");
-        Error::new(Kind::InvalidRequest, ARGUMENTS, detail)
-    };
-    let url = Url::parse(&text).map_err(|error| bad().because(error))?;
-    let is_plain = url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.host().is_some()
-        && matches!(url.scheme(), "http" | "https");
-    if is_plain { Ok(url) } else { Err(bad()) }
+/// Reads the URL of an argument; Google's own when it is absent.
+pub(super) fn read(text: Option<&str>, default: &str, argument: &str) -> Result<Url> {
+    let detail = format!("`{argument}` must be a host name or a URL such as {default}");
+    address::read(address::given(text).unwrap_or(default), &detail)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn a_name_is_one_segment() {

@@ -1,16 +1,15 @@
 //! From Google's refusal to our error: what happened, what to do about it, and Google's own words.
 
-use std::time::Duration;
-
-use http::response::Parts;
 use serde_json::Value;
 
 use super::{CREATE, DELETE, LIST, READ, SEND, STAT, STORE, TOKEN};
-use crate::error::{Error, Kind, ProviderAnswer, Retry};
+use crate::error::{Error, Kind, ProviderAnswer, Retry, covered};
+use crate::http::Reply;
+use crate::retry;
 use crate::secret::Secret;
 
-/// The longest text of a provider that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
+/// A longer text that is no JSON is a page, not a message.
+const LINE_BYTES_MAX: usize = 600;
 
 /// What was asked and of whom, for the sentence.
 #[derive(Clone, Copy, Debug)]
@@ -30,29 +29,29 @@ struct Said {
 }
 
 /// Makes the error of an answer that is not a success.
-pub(super) fn refusal(asked: Asked<'_>, head: &Parts, body: &[u8], secrets: &[Secret]) -> Error {
-    let said = said(head, body, secrets);
-    let status = head.status.as_u16();
+pub(super) fn refusal(asked: Asked<'_>, reply: &Reply, secrets: &[Secret]) -> Error {
+    let said = said(reply, secrets);
+    let status = reply.status.as_u16();
     let (kind, sentence) = said
         .reason
         .as_deref()
         .and_then(|reason| by_reason(reason, status, asked, &said))
         .unwrap_or_else(|| by_status(status, asked, &said));
-    finish(Error::new(kind, asked.action, sentence), head, &said, secrets)
+    finish(Error::new(kind, asked.action, sentence), reply, &said, secrets)
 }
 
 /// Makes the error of a token that was not issued by `host`.
 ///
 /// # Source
 /// RFC 6749, section 5.2; Google Identity, "Using OAuth 2.0 for Server to Server Applications", "JWT error codes".
-pub(super) fn token_refusal(host: &str, head: &Parts, body: &[u8], assertion: &Secret) -> Error {
+pub(super) fn token_refusal(host: &str, reply: &Reply, assertion: &Secret) -> Error {
     // Whoever has the last part of it has the others too.
     let signature = assertion.expose().rsplit('.').next().unwrap_or_default();
     let secrets = [assertion.clone(), signature.into()];
-    let said = said(head, body, &secrets);
+    let said = said(reply, &secrets);
     let message = said.message.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    let (kind, sentence) = match (head.status.as_u16(), said.reason.as_deref()) {
+    let (kind, sentence) = match (reply.status.as_u16(), said.reason.as_deref()) {
         (_, Some("invalid_grant")) if has(&["timeframe", "short-lived", "too early", "expired"]) => (
             Kind::InvalidRequest,
             format!(
@@ -81,7 +80,7 @@ pub(super) fn token_refusal(host: &str, head: &Parts, body: &[u8], assertion: &S
         ),
         _ => (Kind::InvalidRequest, format!("{host} does not issue access tokens; check `token_uri`")),
     };
-    finish(Error::new(kind, TOKEN, sentence), head, &said, &secrets)
+    finish(Error::new(kind, TOKEN, sentence), reply, &said, &secrets)
 }
 
 /// The HTTP status of an error, or 0.
@@ -98,44 +97,38 @@ pub(super) fn is_gone(error: &Error) -> bool {
     matches!(status(error), 404 | 410 | 499)
 }
 
-fn finish(error: Error, head: &Parts, said: &Said, secrets: &[Secret]) -> Error {
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+fn finish(error: Error, reply: &Reply, said: &Said, secrets: &[Secret]) -> Error {
     // The id of a request to a session may be the session's own: then it is no id to pass on.
     let is_secret = |id: &&str| secrets.iter().any(|secret| secret.expose().contains(*id));
     let mut error = error.answered(ProviderAnswer {
-        status: Some(head.status.as_u16()),
-        code: said.reason.as_deref().map(tidy),
-        request_id: header("x-guploader-uploadid").filter(|id| !is_secret(id)).map(tidy),
+        status: Some(reply.status.as_u16()),
+        code: said.reason.as_deref().map(|reason| covered(reason, secrets)),
+        request_id: reply.header("x-guploader-uploadid").filter(|id| !is_secret(id)).map(|id| covered(id, secrets)),
     });
     if error.is_transient() {
-        error.retry =
-            Retry::Later(header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs));
+        error.retry = Retry::Later(retry::after(&reply.headers));
     }
     error.without(secrets)
 }
 
-/// Reads an error's body: the API's form, the token endpoint's, or a line of text. Secrets are covered before anything
-/// is cut short.
-fn said(head: &Parts, body: &[u8], secrets: &[Secret]) -> Said {
-    let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
-    }
+/// Reads an error's body: the API's form, the token endpoint's, or a line of text.
+fn said(reply: &Reply, secrets: &[Secret]) -> Said {
+    let fit = |text: &str| covered(text, secrets);
     let string = |value: &Value| value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
-    let Ok(json) = serde_json::from_str::<Value>(&text) else {
-        let kind =
-            head.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Ok(json) = serde_json::from_slice::<Value>(&reply.body) else {
+        let kind = reply.header("content-type").unwrap_or_default();
+        let text = String::from_utf8_lossy(&reply.body);
         // The service's upload path answers some faults in plain text, and calls it HTML.
-        let is_line = kind.starts_with("text/") && text.len() <= 2 * MESSAGE_CHARS_MAX && !text.contains('<');
-        return Said { reason: None, message: if is_line { tidy(&text) } else { String::new() } };
+        let is_line = kind.starts_with("text/") && text.len() <= LINE_BYTES_MAX && !text.contains('<');
+        return Said { reason: None, message: if is_line { fit(&text) } else { String::new() } };
     };
     let error = &json["error"];
     if let Some(reason) = string(error) {
-        return Said { reason: Some(reason), message: tidy(json["error_description"].as_str().unwrap_or_default()) };
+        return Said { reason: Some(reason), message: fit(json["error_description"].as_str().unwrap_or_default()) };
     }
     let first = &error["errors"][0];
     let message = string(&error["message"]).or_else(|| string(&first["message"])).unwrap_or_default();
-    Said { reason: string(&first["reason"]).or_else(|| string(&error["status"])), message: tidy(&message) }
+    Said { reason: string(&first["reason"]).or_else(|| string(&error["status"])), message: fit(&message) }
 }
 
 /// # Source
@@ -297,12 +290,6 @@ fn needed(action: &str) -> &'static str {
 /// Adds the provider's own message to a sentence.
 fn words(sentence: String, said: &Said) -> String {
     if said.message.is_empty() { sentence } else { format!("{sentence}: {}", said.message) }
-}
-
-/// A provider's text on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
-    line.trim().trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

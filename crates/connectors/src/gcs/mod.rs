@@ -45,7 +45,6 @@ pub(crate) const OBJECT_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024 * 1024;
 const NAME_BYTES_MAX: usize = 1024;
 
 // What is being done, for errors. `errors` tells from it which permission is missing.
-const ARGUMENTS: &str = "reading the arguments";
 const TOKEN: &str = "getting an access token";
 const STORE: &str = "storing the object";
 const CREATE: &str = "opening the upload";

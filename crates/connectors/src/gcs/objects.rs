@@ -17,14 +17,14 @@ use super::service::Service;
 use super::upload::State;
 use super::{ABORT, DELETE, Gcs, LIST, READ, STAT, checked};
 use crate::error::{Error, Kind, Result};
+use crate::http::header;
+use crate::listing::Pages;
 use crate::retry;
 use crate::source::ByteStream;
 use crate::transfer::{Object, OpenUpload};
 
 /// Names in one page of a listing; more than 1,000 the service does not give.
 const PAGE_NAMES_MAX: usize = 1000;
-/// Pages without a name, one after the other, before a listing is given up: they are allowed, but not for ever.
-const EMPTY_PAGES_MAX: u32 = 100;
 
 /// What the service tells of an object; numbers come as text.
 #[derive(Debug, Default, Deserialize)]
@@ -108,8 +108,7 @@ impl Gcs {
 
     pub(super) async fn objects(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {
         let mut found = Vec::new();
-        let mut token: Option<String> = None;
-        let mut empty_pages = 0;
+        let mut pages: Pages<String> = Pages::new();
         loop {
             let names = (limit - found.len()).saturating_add(1).min(PAGE_NAMES_MAX).to_string();
             let mut query = vec![
@@ -117,10 +116,10 @@ impl Gcs {
                 ("maxResults", names.as_str()),
                 ("prefix", prefix),
             ];
-            query.extend(token.as_deref().map(|token| ("pageToken", token)));
+            query.extend(pages.mark().map(|token| ("pageToken", token.as_str())));
             let reply = self.service.call(&self.service.api(LIST, Method::GET, Tree::Metadata, None, &query)).await?;
             let page: Page = read(LIST, &reply.body)?;
-            empty_pages = if page.items.is_empty() { empty_pages + 1 } else { 0 };
+            let is_empty = page.items.is_empty();
             for item in page.items {
                 found.push(item.into_object(LIST)?);
             }
@@ -128,10 +127,8 @@ impl Gcs {
                 let detail = format!("there are more than {limit} objects under `{prefix}`");
                 return Err(Error::new(Kind::TooMany, LIST, detail));
             }
-            match page.next_page_token.filter(|next| !next.is_empty()) {
-                None => break,
-                Some(next) if empty_pages < EMPTY_PAGES_MAX && token.as_ref() != Some(&next) => token = Some(next),
-                Some(_) => return Err(Error::new(Kind::Protocol, LIST, "the listing does not come to an end")),
+            if !pages.turn(LIST, is_empty, page.next_page_token.filter(|next| !next.is_empty()))? {
+                break;
             }
         }
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -166,10 +163,6 @@ impl Gcs {
             }
         }
     }
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// The length of the whole object, in an answer that holds exactly this range of it.

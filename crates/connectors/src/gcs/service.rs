@@ -3,23 +3,21 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::endpoint::{Endpoint, Tree};
 use super::errors::{self, Asked};
 use super::tokens::{Account, Tokens};
-use super::{ARGUMENTS, CREATE, Config};
+use super::{CREATE, Config};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Answer, Body, Client};
+use crate::http::{Answer, Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
 use crate::transfer::Limits;
 
 /// An answer in JSON: a page of a listing with 1,000 names of 1,024 bytes, escaped, is below 7 MiB.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// What is read of an error's body.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// The address of an upload's session: who has it may write the object.
 pub(super) struct Session(String);
@@ -45,20 +43,6 @@ pub(super) struct Call<'a> {
     pub(super) body: Vec<Bytes>,
 }
 
-/// A whole answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-}
-
 /// The service that holds the bucket, and the account that uses it.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -73,8 +57,7 @@ impl Service {
     pub(super) fn new(config: &Config, client: Client, tokens: &Tokens, limits: Limits) -> Result<Self> {
         let bucket = config.bucket.as_str();
         if bucket.is_empty() || matches!(bucket, "." | "..") || bucket.contains('/') {
-            let detail = "`bucket` must be the name of a bucket, without `gs://` and without a path";
-            return Err(Error::new(Kind::InvalidRequest, ARGUMENTS, detail));
+            return Err(Error::argument("`bucket` must be the name of a bucket, without `gs://` and without a path"));
         }
         Ok(Self {
             account: Account::new(config, tokens)?,
@@ -136,9 +119,7 @@ impl Service {
 
     /// Sends a call once and reads the whole answer.
     pub(super) async fn call_once(&self, call: &Call<'_>) -> Result<Reply> {
-        let (head, answer) = self.open(call).await?.into_parts();
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Reply::read(self.open(call).await?, ANSWER_BYTES_MAX).await
     }
 
     /// Sends a call once, and once more with another token when its token was refused, and leaves the body of the
@@ -176,7 +157,6 @@ impl Service {
             .expect("a token that makes no header is not accepted");
         bearer.set_sensitive(true);
         headers.insert(AUTHORIZATION, bearer);
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("connectors/", env!("CARGO_PKG_VERSION"))));
         if matches!(call.method, Method::PUT | Method::POST) {
             // The library leaves a length of 0 out, and the service insists on it.
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -195,8 +175,7 @@ impl Service {
         if response.status().is_success() || wants_more {
             return Ok(response);
         }
-        let (head, answer) = response.into_parts();
-        let body = answer.bytes(ERROR_BYTES_MAX).await.unwrap_or_default();
+        let reply = Reply::refused(response).await;
         let host = self.host();
         let asked = Asked {
             action: call.action,
@@ -213,6 +192,6 @@ impl Service {
             let ids = values.filter_map(|pair| pair.strip_prefix("upload_id="));
             secrets.extend(ids.map(Secret::from));
         }
-        Err(errors::refusal(asked, &head, &body, &secrets))
+        Err(errors::refusal(asked, &reply, &secrets))
     }
 }

@@ -14,11 +14,13 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::endpoint::address;
+use super::endpoint;
 use super::keys::SigningKey;
-use super::{ARGUMENTS, Config, TOKEN, errors};
-use crate::error::{Error, Kind, Result};
-use crate::http::{Body, Client};
+use super::{Config, TOKEN, errors};
+use crate::address;
+use crate::clock;
+use crate::error::{ARGUMENTS, Error, Kind, Result};
+use crate::http::{Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
 
@@ -108,9 +110,8 @@ impl Account {
             return Err(Error::new(Kind::InvalidCredentials, ARGUMENTS, detail));
         }
         let key = SigningKey::read(key_text)?;
-        let url = address(config.token_uri.as_deref(), GOOGLE, "token_uri")?;
-        let host = url.host_str().unwrap_or_default();
-        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let url = endpoint::read(config.token_uri.as_deref(), GOOGLE, "token_uri")?;
+        let host = address::host_of(&url);
         let mut hash = digest::Context::new(&digest::SHA256);
         for part in [client_email.as_str(), "\0", key_text, "\0", url.as_str()] {
             hash.update(part.as_bytes());
@@ -145,12 +146,12 @@ impl Account {
             .body(Body::from(body))
             .map_err(|error| Error::new(Kind::InvalidRequest, TOKEN, "`token_uri` is not a URL").because(error))?;
         let asked = Instant::now();
-        let (head, answer) = client.send(request, TOKEN).await?.into_parts();
-        if !head.status.is_success() {
-            let body = answer.bytes(ANSWER_BYTES_MAX).await.unwrap_or_default();
-            return Err(errors::token_refusal(&self.host, &head, &body, &assertion.into()));
+        let response = client.send(request, TOKEN).await?;
+        if !response.status().is_success() {
+            let reply = Reply::refused(response).await;
+            return Err(errors::token_refusal(&self.host, &reply, &assertion.into()));
         }
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
+        let body = Reply::read(response, ANSWER_BYTES_MAX).await?.body;
         // The cause is left out: it may quote the token.
         let issued: Issued = serde_json::from_slice(&body).map_err(|_| unclear(&self.host))?;
         if issued.access_token.expose().is_empty() || HeaderValue::try_from(issued.access_token.expose()).is_err() {
@@ -164,7 +165,7 @@ impl Account {
 
     /// The signed word of the account that it wants a token.
     fn assertion(&self) -> Result<String> {
-        let now = now_secs();
+        let now = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = json!({
             "iss": self.client_email,
             "scope": SCOPE,
@@ -182,15 +183,6 @@ impl Account {
 fn unclear(host: &str) -> Error {
     let detail = format!("the answer of {host} holds no access token; check `token_uri`");
     Error::new(Kind::Protocol, TOKEN, detail)
-}
-
-/// The real time, in seconds since 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an assertion holds for the service's own clock: a test that moves time must not move this one"
-)]
-fn now_secs() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

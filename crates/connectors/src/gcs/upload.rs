@@ -22,11 +22,12 @@ use serde_json::json;
 use super::endpoint::Tree;
 use super::errors::is_gone;
 use super::objects::{Resource, crc32c_text, read};
-use super::service::{Reply, Service, Session};
+use super::service::{Service, Session};
 use super::{CREATE, Gcs, OBJECT_BYTES_MAX, SEND, STATUS, STORE, checked};
 use crate::error::{Error, Kind, Result, Retry};
+use crate::http::Reply;
 use crate::retry;
-use crate::transfer::{OpenUpload, Part, Progress, Put, Receipt};
+use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 
 /// A chunk is a multiple of this, apart from the last.
 const CHUNK_BYTES_STEP: u64 = 256 * 1024;
@@ -46,34 +47,6 @@ pub(super) enum State {
     Complete(Box<Resource>),
     /// The service no longer knows the session.
     Gone,
-}
-
-/// Bytes of one upload that the service has; given back unless it ends well, so that another attempt can count them.
-struct Counted<'a> {
-    progress: &'a Progress,
-    bytes: u64,
-}
-
-impl<'a> Counted<'a> {
-    fn new(progress: &'a Progress) -> Self {
-        Self { progress, bytes: 0 }
-    }
-
-    fn set(&mut self, bytes: u64) {
-        self.progress.add(bytes.saturating_sub(self.bytes));
-        self.progress.take_back(self.bytes.saturating_sub(bytes));
-        self.bytes = bytes;
-    }
-
-    fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.progress.take_back(self.bytes);
-    }
 }
 
 /// The size of a chunk.
@@ -206,7 +179,7 @@ impl Gcs {
                 State::Complete(resource) => break resource,
                 State::Gone => return Ok(None),
             };
-            if kept > counted.bytes {
+            if kept > counted.bytes() {
                 put.journal.part(&put.name, 1, &Part { size: kept, etag: String::new(), checksum: None }).await?;
             }
             counted.set(kept);

@@ -16,6 +16,20 @@ async fn ask(server: &Server, body: Bytes) -> Result<Bytes> {
 }
 
 #[tokio::test]
+async fn a_request_that_does_not_say_who_asks_gets_our_name() {
+    let server = Server::start(|_, _| vec![Step::send(OK)]).await;
+    let url = server.url("/a");
+    for (own, expected) in [(None, AGENT), (Some("mine/1"), HeaderValue::from_static("mine/1"))] {
+        let mut request = request(&url, "");
+        request.headers_mut().extend(own.map(|own| (USER_AGENT, HeaderValue::from_static(own))));
+        server.client(IDLE).send(request, "testing").await.unwrap();
+        let head = server.requests().pop().unwrap().to_ascii_lowercase();
+        let agents: Vec<&str> = head.lines().filter(|line| line.starts_with("user-agent:")).collect();
+        assert_eq!(agents, [format!("user-agent: {}", expected.to_str().unwrap())]);
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_nobody_reads_times_out() {
     let server = Server::start(|_, _| vec![Step::Stall]).await;
     let began = Instant::now();

@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::utf8_percent_encode;
 
 use super::Config;
-use super::endpoint::ESCAPED;
-use crate::error::{Error, Kind, Result};
+use crate::address::ESCAPED;
+use crate::error::{Error, Result};
 
 const METADATA_PREFIX: &str = "x-amz-meta-";
 
@@ -63,15 +63,11 @@ pub(super) fn of_object(common: &HeaderMap, content_type: &str) -> HeaderMap {
     headers
 }
 
-fn refused(detail: String) -> Error {
-    Error::new(Kind::InvalidRequest, "reading the arguments", detail)
-}
-
 fn value(argument: &str, text: &str) -> Result<HeaderValue> {
     let value = HeaderValue::from_str(text).ok().filter(|_| text.is_ascii());
     value.ok_or_else(|| {
         let hint = if argument == "content_disposition" { "; write other letters as filename*=UTF-8''…" } else { "" };
-        refused(format!("`{argument}` may hold printable ASCII characters only, and no line break{hint}"))
+        Error::argument(format!("`{argument}` may hold printable ASCII characters only, and no line break{hint}"))
     })
 }
 
@@ -79,9 +75,7 @@ fn metadata_name(key: &str) -> Result<HeaderName> {
     let lower = key.to_ascii_lowercase();
     let bare = lower.strip_prefix(METADATA_PREFIX).unwrap_or(&lower);
     HeaderName::try_from(format!("{METADATA_PREFIX}{bare}")).ok().filter(|_| !bare.is_empty()).ok_or_else(|| {
-        refused(
-            "a key of `metadata` may hold ASCII letters, digits and hyphens only, as it becomes a header".to_owned(),
-        )
+        Error::argument("a key of `metadata` may hold ASCII letters, digits and hyphens only, as it becomes a header")
     })
 }
 
@@ -115,6 +109,7 @@ fn tagging(tags: &BTreeMap<String, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn with_metadata(key: &str, value: &str) -> Result<HeaderMap> {
         headers(&Config { metadata: [(key.to_owned(), value.to_owned())].into(), ..Config::default() })

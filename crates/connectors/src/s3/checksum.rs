@@ -14,6 +14,7 @@ use md5::{Digest as _, Md5};
 
 use crate::download::WholeDigest;
 use crate::error::{Error, Kind, Result};
+use crate::http::header;
 use crate::transfer::Part;
 
 /// The checksum of a part or of a single object.
@@ -106,7 +107,7 @@ pub(super) fn mismatch(action: &'static str) -> Error {
 /// # Source
 /// Amazon S3 API Reference, "Object": an `ETag` is no MD5 after `SSE-C` or `SSE-KMS`, nor in a directory bucket.
 pub(super) fn of_whole(headers: &HeaderMap, bucket: &str) -> Option<WholeDigest> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: &str| header(headers, name);
     let checksum = |name: &str| STANDARD.decode(text(name).filter(|text| !text.contains('-'))?).ok();
     if text("x-amz-checksum-type") != Some("COMPOSITE") {
         if let Some(sha256) = checksum("x-amz-checksum-sha256").and_then(|bytes| bytes.try_into().ok()) {

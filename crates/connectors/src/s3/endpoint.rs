@@ -2,19 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
-use url::{Host, Url};
+use url::Host;
 
 use super::Config;
-use crate::error::{Error, Kind, Result};
-
-/// What stands in a path or a query as it is; everything else is percent-encoded, so that a key arrives byte for byte.
-///
-/// # Source
-/// Amazon S3 User Guide, "Signature Calculations: `UriEncode`".
-pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const ESCAPED_IN_PATH: &AsciiSet = &ESCAPED.remove(b'/');
+use crate::address::{self, ESCAPED, ESCAPED_IN_PATH};
+use crate::error::{Error, Result};
 
 /// Where the name of the bucket stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -45,32 +39,26 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// Works the address out of bucket, region and endpoint.
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let text = match config.endpoint.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+        let text = match address::given(config.endpoint.as_deref()) {
             None => default_endpoint(&config.region)?,
-            Some(text) if text.contains("://") => text.to_owned(),
-            Some(text) => format!("https://{text}"),
+            Some(text) => text.to_owned(),
         };
-        let bad = || invalid("`endpoint` must be a host name or a URL such as https://s3.example.com");
-        let url = Url::parse(&text).map_err(|error| bad().because(error))?;
-        let is_plain = url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && matches!(url.scheme(), "http" | "https");
-        let (true, Some(host)) = (is_plain, url.host()) else { return Err(bad()) };
+        let url = address::read(&text, "`endpoint` must be a host name or a URL such as https://s3.example.com")?;
         let bucket = config.bucket.as_str();
         if bucket.is_empty() || matches!(bucket, "." | "..") || bucket.contains('/') {
-            return Err(invalid("`bucket` must be the name of a bucket, without a path"));
+            return Err(Error::argument("`bucket` must be the name of a bucket, without a path"));
         }
-        let can_be_virtual = matches!(host, Host::Domain(_)) && is_dns_label(bucket);
-        let host_text = host.to_string();
+        let can_be_virtual = matches!(url.host(), Some(Host::Domain(_))) && is_dns_label(bucket);
+        let host_text = url.host_str().unwrap_or_default().to_owned();
         let is_amazon = host_text.ends_with(".amazonaws.com") || host_text.ends_with(".amazonaws.com.cn");
         let is_virtual = match config.addressing {
             Addressing::Auto => is_amazon && can_be_virtual,
             Addressing::Path => false,
             Addressing::VirtualHost if can_be_virtual => true,
             Addressing::VirtualHost => {
-                return Err(invalid("this bucket or endpoint cannot be addressed with the bucket in the host name"));
+                return Err(Error::argument(
+                    "this bucket or endpoint cannot be addressed with the bucket in the host name",
+                ));
             }
         };
         Ok(Self {
@@ -104,11 +92,7 @@ impl Endpoint {
             url.push('/');
         }
         url.extend(utf8_percent_encode(key.unwrap_or_default(), ESCAPED_IN_PATH));
-        for (at, (name, value)) in query.iter().enumerate() {
-            url.push(if at == 0 { '?' } else { '&' });
-            url.extend([name, "="]);
-            url.extend(utf8_percent_encode(value, ESCAPED));
-        }
+        address::push_query(&mut url, query.iter().map(|(name, value)| (*name, value.as_str())));
         url
     }
 
@@ -132,15 +116,11 @@ impl Endpoint {
     }
 }
 
-fn invalid(detail: &str) -> Error {
-    Error::new(Kind::InvalidRequest, "reading the arguments", detail)
-}
-
 /// # Source
 /// AWS General Reference, "Amazon Simple Storage Service endpoints and quotas".
 fn default_endpoint(region: &str) -> Result<String> {
     if !is_dns_label(region) {
-        return Err(invalid("`region` must be a region such as eu-west-1"));
+        return Err(Error::argument("`region` must be a region such as eu-west-1"));
     }
     let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
     Ok(format!("https://s3.{region}.{suffix}"))
@@ -154,6 +134,7 @@ fn is_dns_label(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn url(endpoint: Option<&str>, region: &str, bucket: &str, addressing: Addressing) -> Result<String> {
         let config = Config {

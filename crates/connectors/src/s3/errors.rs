@@ -1,14 +1,12 @@
 //! From a provider's refusal to our error: what happened, what to do about it, and the provider's own words.
 
-use std::time::Duration;
+use http::StatusCode;
 
-use http::{HeaderMap, StatusCode};
-
-use super::xml::{ErrorBody, read_error};
-use crate::error::{Error, Kind, ProviderAnswer, Retry};
-
-/// The longest text of a provider that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
+use crate::error::{Error, Kind, ProviderAnswer, Retry, covered};
+use crate::http::Reply;
+use crate::retry;
+use crate::secret::Secret;
+use crate::xml::{ErrorBody, read_error};
 
 /// What was asked and of whom, for the sentence.
 #[derive(Clone, Copy, Debug)]
@@ -20,25 +18,27 @@ pub(super) struct Asked<'a> {
 }
 
 /// Makes the error of an answer that is not a success.
-pub(super) fn refusal(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut said = read_error(body).unwrap_or_default();
-    said.region = header("x-amz-bucket-region").or(said.region).filter(|region| !region.is_empty());
+pub(super) fn refusal(asked: Asked<'_>, reply: &Reply, secrets: &[Secret]) -> Error {
+    let fit = |text: &str| Some(covered(text, secrets)).filter(|text| !text.is_empty());
+    let mut said = read_error(&reply.body).unwrap_or_default();
+    said.message = said.message.as_deref().and_then(fit);
+    said.region = reply.header("x-amz-bucket-region").or(said.region.as_deref()).and_then(fit);
+    said.endpoint = said.endpoint.as_deref().and_then(fit);
     let code = said.code.take().map(|code| code.trim().to_owned()).filter(|code| !code.is_empty());
-    let request_id = header("x-amz-request-id").or(said.request_id.take());
+    let request_id = reply.header("x-amz-request-id").or(said.request_id.as_deref()).and_then(fit);
     let (kind, sentence) = code
         .as_deref()
         .and_then(|code| by_code(code, asked, &said))
-        .unwrap_or_else(|| by_status(status, asked, &said, code.is_some()));
+        .unwrap_or_else(|| by_status(reply.status, asked, &said, code.is_some()));
     let mut error = Error::new(kind, asked.action, sentence).answered(ProviderAnswer {
-        status: Some(status.as_u16()),
-        code: code.as_deref().map(tidy),
-        request_id: request_id.as_deref().map(tidy),
+        status: Some(reply.status.as_u16()),
+        code: code.as_deref().and_then(fit),
+        request_id,
     });
     if error.is_transient() {
-        error.retry = Retry::Later(header("retry-after").and_then(|text| retry_after(&text)));
+        error.retry = Retry::Later(retry::after(&reply.headers));
     }
-    error
+    error.without(secrets)
 }
 
 /// The provider's code of an error, or nothing.
@@ -189,10 +189,10 @@ fn elsewhere(Asked { bucket, host, .. }: Asked<'_>, said: &ErrorBody) -> String 
     let region = said.region.as_deref().or_else(|| said.message.as_deref().and_then(expected_region));
     match (region, said.endpoint.as_deref()) {
         (Some(region), _) => {
-            format!("the bucket `{bucket}` is in another region; set `region` to {}", tidy(region))
+            format!("the bucket `{bucket}` is in another region; set `region` to {region}")
         }
         (None, Some(endpoint)) => {
-            format!("the bucket `{bucket}` is not at {host}; set `endpoint` to {}", tidy(endpoint))
+            format!("the bucket `{bucket}` is not at {host}; set `endpoint` to {endpoint}")
         }
         (None, None) => words(format!("the bucket `{bucket}` is not at {host}; check `region` and `endpoint`"), said),
     }
@@ -238,33 +238,21 @@ fn by_status(status: StatusCode, asked: Asked<'_>, said: &ErrorBody, is_coded: b
 
 /// Adds the provider's own message to a sentence.
 fn words(sentence: String, said: &ErrorBody) -> String {
-    match said.message.as_deref().map(tidy).filter(|message| !message.is_empty()) {
+    match &said.message {
         Some(message) => format!("{sentence}: {message}"),
         None => sentence,
     }
 }
 
-/// A provider's text on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
-    line.trim().trim_end_matches('.').to_owned()
-}
-
-fn retry_after(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(text).ok()?.duration_since(super::sign::now()).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn error(status: u16, headers: &[(&'static str, &str)], body: &str) -> Error {
-        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+    fn error(status: u16, headers: &[(&str, &str)], body: &str) -> Error {
         let asked = Asked { action: "storing the object", bucket: "bkt", host: "s3.example", key: Some("k") };
-        refusal(asked, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        refusal(asked, &Reply::of(status, headers, body.to_owned()), &[])
     }
 
     fn coded(status: u16, code: &str, rest: &str) -> Error {
@@ -320,9 +308,6 @@ mod tests {
     fn the_pause_that_was_asked_for_is_kept() {
         let seconds = error(503, &[("retry-after", "7")], "");
         assert_eq!(seconds.retry, Retry::Later(Some(Duration::from_secs(7))));
-        let later = httpdate::fmt_http_date(super::super::sign::now() + Duration::from_mins(1));
-        let Retry::Later(Some(pause)) = error(429, &[("retry-after", &later)], "").retry else { panic!("no pause") };
-        assert!((50..=60).contains(&pause.as_secs()), "{pause:?}");
         assert_eq!(error(400, &[("retry-after", "7")], "").retry, Retry::Never);
     }
 

@@ -16,7 +16,7 @@ mod objects;
 mod service;
 mod sign;
 mod upload;
-pub(crate) mod xml;
+mod xml;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +30,7 @@ pub use objects::OpenAtService;
 
 use crate::Connector;
 use crate::download::Described;
-use crate::error::{Error, Kind, Result};
+use crate::error::{ARGUMENTS, Error, Kind, Result};
 use crate::http::Client;
 use crate::secret::Secret;
 use crate::source::ByteStream;
@@ -105,7 +105,7 @@ impl S3 {
         if config.access_key_id.is_empty() || config.secret_access_key.expose().is_empty() {
             return Err(Error::new(
                 Kind::InvalidCredentials,
-                "reading the arguments",
+                ARGUMENTS,
                 "`access_key_id` and `secret_access_key` are both needed",
             ));
         }

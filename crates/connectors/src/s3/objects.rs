@@ -12,6 +12,7 @@ use super::xml::{self, Listed, ObjectPage, UploadPage};
 use super::{ABORT, DELETE, LIST, LIST_PARTS, LIST_UPLOADS, READ, S3, STAT, checksum, errors};
 use crate::download::{Described, changed};
 use crate::error::{Error, Kind, Result};
+use crate::listing::Pages;
 use crate::retry;
 use crate::source::ByteStream;
 use crate::transfer::{Object, OpenUpload};
@@ -99,7 +100,7 @@ impl S3 {
 
     pub(super) async fn objects(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {
         let mut found = Vec::new();
-        let mut token: Option<String> = None;
+        let mut pages: Pages<String> = Pages::new();
         loop {
             let page_keys = (limit - found.len()).saturating_add(1).min(PAGE_KEYS_MAX);
             let mut call = Call::new(LIST, Method::GET, None)
@@ -107,12 +108,13 @@ impl S3 {
                 .query("list-type", "2")
                 .query("max-keys", page_keys.to_string())
                 .query("prefix", prefix);
-            if let Some(token) = &token {
+            if let Some(token) = pages.mark() {
                 call = call.query("continuation-token", token);
             }
             let reply = self.service.call(&call).await?;
             let page: ObjectPage = xml::read(LIST, &reply.body)?;
             let is_encoded = page.encoding_type.as_deref() == Some("url");
+            let is_empty = page.contents.is_empty();
             for Listed { key, size, etag } in page.contents {
                 let name = decoded(key, is_encoded)?;
                 found.push(Object { name, size, etag: etag.as_deref().map(unquoted), content_type: None });
@@ -121,12 +123,12 @@ impl S3 {
                 let detail = format!("there are more than {limit} objects under `{prefix}`");
                 return Err(Error::new(Kind::TooMany, LIST, detail));
             }
-            match page.next_continuation_token {
-                Some(next) if page.is_truncated && token.as_ref() != Some(&next) => token = Some(next),
-                _ if page.is_truncated => {
-                    return Err(Error::new(Kind::Protocol, LIST, "the listing does not say how to go on"));
-                }
-                _ => break,
+            if !page.is_truncated {
+                break;
+            }
+            let next = page.next_continuation_token;
+            if !pages.turn(LIST, is_empty, next)? {
+                return Err(Error::new(Kind::Protocol, LIST, "the listing does not say how to go on"));
             }
         }
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -221,18 +223,19 @@ impl S3 {
     /// 10,000, and the transport's.
     pub async fn open_uploads(&self, prefix: &str) -> Result<Vec<OpenAtService>> {
         let mut found = Vec::new();
-        let mut marker: Option<(String, String)> = None;
+        let mut pages: Pages<(String, String)> = Pages::new();
         loop {
             let mut call = Call::new(LIST_UPLOADS, Method::GET, None)
                 .query("encoding-type", "url")
                 .query("prefix", prefix)
                 .query("uploads", "");
-            if let Some((key, upload_id)) = &marker {
+            if let Some((key, upload_id)) = pages.mark() {
                 call = call.query("key-marker", key).query("upload-id-marker", upload_id);
             }
             let reply = self.service.call(&call).await?;
             let page: UploadPage = xml::read(LIST_UPLOADS, &reply.body)?;
             let is_encoded = page.encoding_type.as_deref() == Some("url");
+            let is_empty = page.uploads.is_empty();
             for upload in page.uploads {
                 found.push(OpenAtService { key: decoded(upload.key, is_encoded)?, upload_id: upload.upload_id });
             }
@@ -244,10 +247,7 @@ impl S3 {
             }
             let key = decoded(page.next_key_marker.unwrap_or_default(), is_encoded)?;
             let next = (key, page.next_upload_id_marker.unwrap_or_default());
-            if marker.as_ref() == Some(&next) {
-                return Err(Error::new(Kind::Protocol, LIST_UPLOADS, "the listing does not say how to go on"));
-            }
-            marker = Some(next);
+            pages.turn(LIST_UPLOADS, is_empty, Some(next))?;
         }
     }
 }

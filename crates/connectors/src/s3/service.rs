@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 
 use super::Config;
 use super::checksum::{Learned, Support};
@@ -12,15 +12,13 @@ use super::endpoint::Endpoint;
 use super::errors::{self, Asked};
 use super::sign::Signer;
 use crate::error::{Error, Kind, Result};
-use crate::http::{Answer, Body, Client};
+use crate::http::{Answer, Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
 use crate::transfer::Limits;
 
 /// An answer in XML: a page of a listing with 1,000 keys of 1,024 bytes, percent-encoded, is 3 MiB and some marks.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// What is read of an error's body.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// How often one request is repeated at once because the service wants it in another shape.
 const SHAPES_MAX: usize = 3;
 
@@ -47,20 +45,6 @@ impl<'a> Call<'a> {
     pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.query.push((name, value.into()));
         self
-    }
-}
-
-/// A whole answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
 
@@ -116,9 +100,7 @@ impl Service {
 
     /// Sends a call once and reads the whole answer.
     pub(super) async fn call_once(&self, call: &Call<'_>) -> Result<Reply> {
-        let (head, answer) = self.open(call).await?.into_parts();
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Reply::read(self.open(call).await?, ANSWER_BYTES_MAX).await
     }
 
     /// Sends a call once, in every shape that the service asks for, and leaves the body of the answer to be read.
@@ -130,7 +112,7 @@ impl Service {
             if response.status().is_success() {
                 return Ok(response);
             }
-            let error = self.refusal(call, response).await;
+            let error = self.error(call, &Reply::refused(response).await);
             shapes += 1;
             if shapes >= SHAPES_MAX || !self.adapts(call, shape, &error) {
                 return Err(error);
@@ -140,16 +122,10 @@ impl Service {
     }
 
     /// The error of an answer, whatever its status.
-    pub(super) fn error(&self, call: &Call<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    pub(super) fn error(&self, call: &Call<'_>, reply: &Reply) -> Error {
         let host = self.host();
         let asked = Asked { action: call.action, bucket: self.bucket(), host: &host, key: call.key };
-        errors::refusal(asked, status, headers, body).without(&self.secrets)
-    }
-
-    async fn refusal(&self, call: &Call<'_>, response: Response<Answer>) -> Error {
-        let (head, answer) = response.into_parts();
-        let body = answer.bytes(ERROR_BYTES_MAX).await.unwrap_or_default();
-        self.error(call, head.status, &head.headers, &body)
+        errors::refusal(asked, reply, &self.secrets)
     }
 
     fn shape(&self, call: &Call<'_>) -> Shape {
@@ -183,8 +159,6 @@ impl Service {
             request.headers_mut().insert(name.clone(), value.clone());
         }
         self.signer.sign(&mut request, &call.body, shape.is_payload_signed)?;
-        let agent = concat!("connectors/", env!("CARGO_PKG_VERSION"));
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
         if matches!(call.method, Method::PUT | Method::POST) {
             // The library leaves a length of 0 out, and gateways insist on it.
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));

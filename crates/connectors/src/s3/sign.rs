@@ -1,7 +1,5 @@
 //! Signature Version 4 over the headers of a request; the body is left unsigned unless the service insists.
 
-use std::time::SystemTime;
-
 use aws_credential_types::Credentials;
 use aws_lc_rs::digest;
 use aws_sigv4::http_request::{
@@ -13,6 +11,7 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use bytes::Bytes;
 
 use super::Config;
+use crate::clock::now;
 use crate::error::{Error, Kind, Result};
 
 /// Signs requests with one set of credentials for one region.
@@ -70,13 +69,4 @@ impl Signer {
         instructions.apply_to_request_http1x(request);
         Ok(())
     }
-}
-
-/// The real time.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a signature holds for the service's own clock: a test that moves time must not move this one"
-)]
-pub(super) fn now() -> SystemTime {
-    SystemTime::now()
 }

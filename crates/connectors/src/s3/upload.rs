@@ -15,12 +15,14 @@ use tokio::sync::OnceCell;
 
 use super::checksum::{self, ALGORITHM_HEADER, CRC32C_HEADER, MD5_HEADER, Proof, Support};
 use super::objects::{is_gone, unquoted};
-use super::service::{Call, Reply};
+use super::service::Call;
 use super::xml::{self, Complete, CompletePart, Completed, Created};
 use super::{COMPLETE, CREATE, OBJECT_BYTES_MAX, S3, SEND_PART, STORE, attributes, errors};
 use crate::error::{Error, Kind, Result, Retry};
+use crate::http::Reply;
 use crate::retry;
-use crate::transfer::{OpenUpload, Part, Progress, Put, Receipt};
+use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
+use crate::xml::{read_error, write};
 
 /// S3's smallest part, apart from the last.
 const PART_BYTES_MIN: u64 = 5 * 1024 * 1024;
@@ -53,33 +55,6 @@ impl Cargo {
     async fn md5(&self) -> Result<[u8; 16]> {
         let compute = || async { Ok(checksum::digests(&self.bytes, true).await?.1.unwrap_or_default()) };
         self.md5.get_or_try_init(compute).await.copied()
-    }
-}
-
-/// Acknowledged bytes of one upload; given back unless it ends well, so that another attempt can count them itself.
-struct Counted<'a> {
-    progress: &'a Progress,
-    bytes: u64,
-}
-
-impl<'a> Counted<'a> {
-    fn new(progress: &'a Progress) -> Self {
-        Self { progress, bytes: 0 }
-    }
-
-    fn add(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.progress.add(bytes);
-    }
-
-    fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.progress.take_back(self.bytes);
     }
 }
 
@@ -328,7 +303,7 @@ impl S3 {
             etag: format!("\"{}\"", part.etag),
             checksum: part.checksum.clone(),
         });
-        let body = xml::write(COMPLETE, &Complete { namespace: xml::NAMESPACE, parts: listed.collect() })?;
+        let body = write(COMPLETE, &Complete { namespace: xml::NAMESPACE, parts: listed.collect() })?;
         let mut call = Call {
             body: body.into(),
             ..Call::new(COMPLETE, Method::POST, Some(&put.name)).query("uploadId", upload_id)
@@ -344,8 +319,8 @@ impl S3 {
     /// Asks once for completion. The answer begins before the work ends, so a 200 may carry an error.
     async fn complete_once(&self, call: &Call<'_>) -> Result<(Reply, Completed)> {
         let reply = self.service.call_once(call).await?;
-        if xml::read_error(&reply.body).is_some() {
-            return Err(self.service.error(call, reply.status, &reply.headers, &reply.body));
+        if read_error(&reply.body).is_some() {
+            return Err(self.service.error(call, &reply));
         }
         let completed = xml::read(COMPLETE, &reply.body).map_err(|error| error.retrying(Retry::Later(None)))?;
         Ok((reply, completed))

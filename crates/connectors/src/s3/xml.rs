@@ -1,22 +1,9 @@
-//! The XML that goes over the wire, both ways.
+//! The documents that go over the wire, both ways.
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
-
-/// What an error answer says.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct ErrorBody {
-    pub(crate) code: Option<String>,
-    pub(crate) message: Option<String>,
-    pub(crate) region: Option<String>,
-    pub(crate) endpoint: Option<String>,
-    pub(crate) request_id: Option<String>,
-}
+use crate::error::Result;
 
 /// The answer to `CreateMultipartUpload`.
 #[derive(Debug, Deserialize)]
@@ -112,29 +99,7 @@ pub(super) struct IgnoredPart {}
 
 /// Reads an answer.
 pub(super) fn read<T: DeserializeOwned>(action: &'static str, body: &[u8]) -> Result<T> {
-    let senseless = || Error::new(Kind::Protocol, action, "the answer is not what the S3 protocol has here");
-    let text = std::str::from_utf8(body).map_err(|error| senseless().because(error))?;
-    quick_xml::de::from_str(text).map_err(|error| senseless().because(error))
-}
-
-/// Writes a request body.
-pub(super) fn write<T: Serialize>(action: &'static str, body: &T) -> Result<String> {
-    quick_xml::se::to_string(body)
-        .map_err(|error| Error::new(Kind::Protocol, action, "the request cannot be written").because(error))
-}
-
-/// Reads an error answer, where the body is one: HTML, JSON and silence are none.
-pub(crate) fn read_error(body: &[u8]) -> Option<ErrorBody> {
-    let text = std::str::from_utf8(body).ok()?;
-    let mut reader = Reader::from_str(text);
-    loop {
-        match reader.read_event() {
-            Ok(Event::Start(start)) if start.local_name().as_ref() == "Error" => break,
-            Ok(Event::Decl(_) | Event::Text(_) | Event::Comment(_)) => {}
-            Ok(_) | Err(_) => return None,
-        }
-    }
-    quick_xml::de::from_str(text).ok()
+    crate::xml::read(action, "S3", body)
 }
 
 #[cfg(test)]
@@ -142,18 +107,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_told_from_other_bodies() {
-        let body = b"<?xml version=\"1.0\"?>\n\n <Error><Code>NoSuchBucket</Code><BucketName>x</BucketName></Error>";
-        assert_eq!(read_error(body).unwrap().code.as_deref(), Some("NoSuchBucket"));
-        assert!(read_error(b"<html><body>no</body></html>").is_none());
-        assert!(read_error(b"").is_none());
-        assert!(read_error(b"<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>").is_none());
-    }
-
-    #[test]
     fn completion_is_written_as_the_protocol_has_it() {
         let part = CompletePart { number: 1, etag: "\"e<\"".to_owned(), checksum: Some("AAAA==".to_owned()) };
-        let text = write("completing", &Complete { namespace: NAMESPACE, parts: vec![part] }).unwrap();
+        let text = crate::xml::write("completing", &Complete { namespace: NAMESPACE, parts: vec![part] }).unwrap();
         assert_eq!(
             text,
             "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Part><PartNumber>1</PartNumber>\

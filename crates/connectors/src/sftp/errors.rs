@@ -3,10 +3,8 @@
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::protocol::{Status, StatusCode};
 
-use crate::error::{Error, Kind, ProviderAnswer};
-
-/// Characters of a server's own words that are passed on.
-const SERVER_WORDS_MAX: usize = 200;
+use crate::error::{Error, Kind, ProviderAnswer, covered};
+use crate::secret::Secret;
 
 /// What is being done to which path, for the sentence of an error.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +28,9 @@ impl<'a> Step<'a> {
 }
 
 /// Says what a refusal of the SFTP server means. Lost connections are not for it: only the session knows why.
-pub(super) fn refused(status: &Status, step: Step<'_>, user: &str) -> Error {
+pub(super) fn refused(status: &Status, step: Step<'_>, user: &str, secrets: &[Secret]) -> Error {
     let (verb, path) = (step.verb, step.shown());
-    let words = words(&status.error_message);
+    let words = words(&status.error_message, secrets);
     let (kind, code, detail) = match status.status_code {
         StatusCode::NoSuchFile => {
             (Kind::NotFound, "SSH_FX_NO_SUCH_FILE", format!("there is no file or directory {path}"))
@@ -57,7 +55,7 @@ pub(super) fn refused(status: &Status, step: Step<'_>, user: &str) -> Error {
         }
     };
     let answer = ProviderAnswer { code: Some(code.to_owned()), ..ProviderAnswer::default() };
-    Error::new(kind, step.action, detail).answered(answer)
+    Error::new(kind, step.action, detail).answered(answer).without(secrets)
 }
 
 /// Whether the answer means that the connection, not the request, has failed.
@@ -70,7 +68,7 @@ pub(super) fn is_lost(error: &SftpError) -> bool {
 }
 
 /// Says what the failure of an SSH connection means. `peer` is `host:port`.
-pub(super) fn ssh(error: &russh::Error, action: &'static str, peer: &str) -> Error {
+pub(super) fn ssh(error: &russh::Error, action: &'static str, peer: &str, secrets: &[Secret]) -> Error {
     use russh::Error as Ssh;
     let (kind, detail) = if let Ssh::NoCommonAlgo { kind, ours, theirs } = error {
         let what = match kind {
@@ -80,7 +78,7 @@ pub(super) fn ssh(error: &russh::Error, action: &'static str, peer: &str) -> Err
             russh::AlgorithmKind::Compression => "compression",
             russh::AlgorithmKind::Mac => "message authentication",
         };
-        let (theirs, ours) = (words(&theirs.join(", ")), ours.join(", "));
+        let (theirs, ours) = (words(&theirs.join(", "), secrets), ours.join(", "));
         let detail =
             format!("{peer} offers no {what} that is safe enough: it offers {theirs}; needed is one of {ours}");
         (Kind::Unsupported, detail)
@@ -94,18 +92,37 @@ pub(super) fn ssh(error: &russh::Error, action: &'static str, peer: &str) -> Err
     } else if matches!(error, Ssh::HUP | Ssh::Disconnect | Ssh::IO(_) | Ssh::SendError | Ssh::RecvError) {
         (Kind::Unreachable, format!("the connection to {peer} was closed"))
     } else {
-        (Kind::Protocol, format!("{peer} and this server do not understand each other: {}", words(&error.to_string())))
+        (
+            Kind::Protocol,
+            format!("{peer} and this server do not understand each other: {}", words(&error.to_string(), secrets)),
+        )
     };
-    Error::new(kind, action, detail).because(error.to_string())
+    Error::new(kind, action, detail).because(error.to_string()).without(secrets)
 }
 
-/// A server's words, cut and without control characters, fit to be passed on.
-pub(super) fn words(text: &str) -> String {
-    let clean: String = text.chars().filter(|c| !c.is_control()).take(SERVER_WORDS_MAX).collect();
+/// A server's words, fit to be passed on.
+pub(super) fn words(text: &str, secrets: &[Secret]) -> String {
+    let clean = covered(text, secrets);
     if clean.is_empty() { "it gave no reason".to_owned() } else { clean }
 }
 
 fn is_no_space(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     ["no space", "quota", "disk full", "not enough space", "insufficient space"].iter().any(|hint| words.contains(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_never_cut_within_a_secret() {
+        let step = Step::new("storing the file", "write to", "a");
+        for before in [285, 292, 296] {
+            let error_message = format!("{}canary-password", "x".repeat(before));
+            let status = Status { id: 1, status_code: StatusCode::Failure, error_message, language_tag: String::new() };
+            let shown = format!("{:?}", refused(&status, step, "u", &["canary-password".into()]));
+            assert!(shown.contains("xxxx") && !shown.contains("cana"), "{shown}");
+        }
+    }
 }

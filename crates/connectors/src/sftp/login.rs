@@ -40,7 +40,6 @@ const QUESTION_ROUNDS_MAX: usize = 8;
 /// What the connection's own task learns, for those who use the connection.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// What the server was told, and may repeat in its words.
     secrets: Vec<Secret>,
     fingerprint: OnceLock<String>,
     ended: Mutex<Option<Ended>>,
@@ -57,9 +56,14 @@ impl Seen {
         Self { secrets: account.config.password.iter().cloned().collect(), ..Self::default() }
     }
 
-    /// The same error without credentials that the server may have repeated.
-    pub(super) fn covered(&self, error: Error) -> Error {
-        error.without(&self.secrets)
+    /// What the server was told, and may repeat in its words.
+    pub(super) fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
+    /// The error of a failed connection.
+    fn ssh(&self, error: &russh::Error, action: &'static str, peer: &str) -> Error {
+        errors::ssh(error, action, peer, &self.secrets)
     }
 
     /// Fingerprint of the host key, `SHA256:…`.
@@ -71,7 +75,7 @@ impl Seen {
     pub(super) fn lost(&self, action: &'static str, peer: &str) -> Error {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match ended {
-            Some(Ended { kind, detail }) => self.covered(Error::new(kind, action, detail)),
+            Some(Ended { kind, detail }) => Error::new(kind, action, detail),
             None => Error::new(Kind::Unreachable, action, format!("{peer} ended the SFTP session")),
         }
     }
@@ -102,11 +106,15 @@ impl client::Handler for Watcher {
     async fn disconnected(&mut self, reason: DisconnectReason<russh::Error>) -> std::result::Result<(), russh::Error> {
         let (ended, result) = match reason {
             DisconnectReason::ReceivedDisconnect(said) => {
-                let detail = format!("{} closed the connection: {}", self.peer, errors::words(&said.message));
+                let detail = format!(
+                    "{} closed the connection: {}",
+                    self.peer,
+                    errors::words(&said.message, &self.seen.secrets)
+                );
                 (Ended { kind: Kind::Unreachable, detail }, Ok(()))
             }
             DisconnectReason::Error(error) => {
-                let Error { kind, detail, .. } = errors::ssh(&error, CONNECTING, &self.peer);
+                let Error { kind, detail, .. } = self.seen.ssh(&error, CONNECTING, &self.peer);
                 (Ended { kind, detail }, Err(error))
             }
         };
@@ -152,7 +160,7 @@ async fn handshake(account: &Account, guard: &Guard, peer: &str) -> Result<(Hand
             Ok(ssh) => return Ok((ssh, seen)),
             Err(russh::Error::UnknownKey) => shown.extend(seen.fingerprint()),
             Err(russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, .. }) if account.pin.is_some() => {}
-            Err(error) => return Err(seen.covered(errors::ssh(&error, CONNECTING, peer))),
+            Err(error) => return Err(seen.ssh(&error, CONNECTING, peer)),
         }
     }
     let shown = if shown.is_empty() { "a key of another kind".to_owned() } else { shown.join(", ") };
@@ -200,7 +208,7 @@ fn settings(idle_timeout: Duration, algorithms: Vec<Algorithm>) -> client::Confi
 /// Tries what the task gave and the server accepts: the key, the password, the password as an answer.
 async fn authenticate(ssh: &mut Handle<Watcher>, account: &Account, seen: &Seen, peer: &str) -> Result<()> {
     let lost = |error: &russh::Error| {
-        seen.covered(if seen.has_ended() { seen.lost(LOGGING_IN, peer) } else { errors::ssh(error, LOGGING_IN, peer) })
+        if seen.has_ended() { seen.lost(LOGGING_IN, peer) } else { seen.ssh(error, LOGGING_IN, peer) }
     };
     let user = &account.config.username;
     let mut login = Login { offered: MethodSet::empty(), tried: Vec::new(), is_in: false };
@@ -312,7 +320,7 @@ async fn answer_questions(
 
 async fn subsystem(ssh: &Handle<Watcher>, seen: &Seen, peer: &str) -> Result<ChannelStream<client::Msg>> {
     let failed = |error: &russh::Error| {
-        seen.covered(if seen.has_ended() { seen.lost(LOGGING_IN, peer) } else { errors::ssh(error, LOGGING_IN, peer) })
+        if seen.has_ended() { seen.lost(LOGGING_IN, peer) } else { seen.ssh(error, LOGGING_IN, peer) }
     };
     let mut channel = ssh.channel_open_session().await.map_err(|error| failed(&error))?;
     channel.request_subsystem(true, "sftp").await.map_err(|error| failed(&error))?;

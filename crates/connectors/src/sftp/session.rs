@@ -226,7 +226,7 @@ impl Session {
 
     fn explain(&self, error: &SftpError, step: Step<'_>) -> Error {
         if let SftpError::Status(status) = error {
-            return self.seen.covered(errors::refused(status, step, &self.user));
+            return errors::refused(status, step, &self.user, self.seen.secrets());
         }
         let peer = &self.peer;
         let explained = if errors::is_lost(error) {

@@ -30,7 +30,7 @@ pub(super) struct Upload {
     part_bytes: u64,
     /// What is open at the server; also what an earlier attempt in another process left.
     open: Option<OpenUpload>,
-    /// Bytes that the progress was told of.
+    /// Bytes that the progress was told of; given back unless it ends well, so that another attempt can count them itself.
     counted: u64,
 }
 
@@ -56,6 +56,8 @@ impl Upload {
         let temporary = self.handle();
         let note = publish::publish(session, &temporary, &self.put.name).await?;
         self.put.journal.closed(&self.put.name).await?;
+        // It ended well: its bytes stay counted.
+        self.counted = 0;
         Ok(note)
     }
 
@@ -69,14 +71,19 @@ impl Upload {
 
     /// Opens the temporary file of an earlier attempt, and tells up to where it can be trusted.
     async fn reopen(&mut self, session: &Arc<Session>) -> Result<Option<(OpenFile, u64)>> {
-        let Some(mut open) = self.open.take() else { return Ok(None) };
+        // It stays known until it is gone: should the connection break here, the next attempt finds it again.
+        let Some(mut open) = self.open.clone() else { return Ok(None) };
         publish::restore(session, &open).await?;
         if open.target != self.put.name || open.sha256 != self.sha256 {
             session.remove(&open.handle).await?;
+            self.open = None;
             return Ok(None);
         }
         let file = match session.open(&open.handle, OpenFlags::WRITE, self.step()).await {
-            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            Err(error) if error.kind == Kind::NotFound => {
+                self.open = None;
+                return Ok(None);
+            }
             other => other?,
         };
         let size = file.size(self.step()).await?.unwrap_or(0);
@@ -96,6 +103,8 @@ impl Upload {
             parts: std::collections::BTreeMap::new(),
         };
         self.put.journal.opened(&open).await?;
+        // Before it is made: should the answer get lost, the next attempt finds it, and makes no other beside it.
+        self.open = Some(open.clone());
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
         let file = match session.open(&open.handle, flags, self.step()).await {
             // Not every server says NotFound of a missing directory.
@@ -105,7 +114,6 @@ impl Upload {
             }
             other => other?,
         };
-        self.open = Some(open);
         Ok(file)
     }
 
@@ -178,6 +186,12 @@ impl Upload {
         let found = size.map_or_else(|| "an unknown number of".to_owned(), |size| size.to_string());
         let detail = format!("{expected} bytes were sent, but the server holds {found} bytes");
         Err(Error::new(Kind::IntegrityMismatch, "checking the length", detail))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.put.progress.take_back(self.counted);
     }
 }
 

@@ -133,46 +133,6 @@ impl Sending {
     }
 }
 
-/// Bytes of segments that arrived; given back unless the whole upload ends well, so that another attempt can count them.
-#[derive(Debug)]
-pub(super) struct Tally<'a> {
-    progress: &'a Progress,
-    bytes: u64,
-}
-
-impl<'a> Tally<'a> {
-    pub(super) fn new(progress: &'a Progress) -> Self {
-        Self { progress, bytes: 0 }
-    }
-
-    /// Takes in bytes that an earlier attempt sent.
-    pub(super) fn add(&mut self, bytes: u64) {
-        self.progress.add(bytes);
-        self.bytes += bytes;
-    }
-
-    /// Takes in bytes that are counted already.
-    pub(super) fn adopt(&mut self, bytes: u64) {
-        self.bytes += bytes;
-    }
-
-    /// Gives bytes back that have to be sent again.
-    pub(super) fn take_back(&mut self, bytes: u64) {
-        self.progress.take_back(bytes);
-        self.bytes -= bytes;
-    }
-
-    pub(super) fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Tally<'_> {
-    fn drop(&mut self) {
-        self.progress.take_back(self.bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use url::Url;
 
 use super::LOG_IN;
+use crate::address::is_plain;
 use crate::error::{Error, Kind, Result};
 
 /// The type under which object stores stand in a catalogue.
@@ -40,15 +41,7 @@ impl Catalogue {
     pub(super) fn find(&self, region: &str) -> Result<String> {
         let found = self.endpoints.iter().find(|endpoint| endpoint.region == region);
         let Some(endpoint) = found else { return Err(self.unknown(region)) };
-        let is_usable = |url: &Url| {
-            matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && url.query().is_none()
-                && url.fragment().is_none()
-                && url.username().is_empty()
-                && url.password().is_none()
-        };
-        if let Some(url) = Url::parse(&endpoint.url).ok().filter(is_usable) {
+        if let Some(url) = Url::parse(&endpoint.url).ok().filter(is_plain) {
             // As it was read: other letters in the host are written in ASCII.
             Ok(url.as_str().trim_end_matches('/').to_owned())
         } else {

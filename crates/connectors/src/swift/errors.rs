@@ -1,15 +1,13 @@
 //! From a refusal of Keystone or Swift to our error: what happened, what to do about it, and their own words.
 
-use std::time::Duration;
-
-use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::{DELETE, FIND_PROJECT, LIST, PREPARE, READ, READ_MANIFEST, REMOVE_SEGMENTS, STAT, STAT_CONTAINER};
-use crate::error::{Error, Kind, ProviderAnswer, Retry};
+use crate::error::{Error, Kind, ProviderAnswer, Retry, covered};
+use crate::http::Reply;
+use crate::retry;
+use crate::secret::Secret;
 
-/// The longest text of the other side that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
 /// Swift's own status for too many requests, from before 429 was common.
 ///
 /// # Source
@@ -49,15 +47,14 @@ pub(super) fn of_keystone(
     action: &'static str,
     host: &str,
     is_project_named: bool,
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: &[u8],
+    reply: &Reply,
+    secrets: &[Secret],
 ) -> Error {
-    let Words { title, message } = serde_json::from_slice::<Said>(body).unwrap_or_default().error;
-    let message = message.as_deref().map(tidy).filter(|message| !message.is_empty());
-    let (kind, sentence) = match status.as_u16() {
-        300..=399 => (Kind::InvalidRequest, elsewhere("auth_url", host, headers)),
-        401 if headers.contains_key("openstack-auth-receipt") => (
+    let Words { title, message } = serde_json::from_slice::<Said>(&reply.body).unwrap_or_default().error;
+    let message = message.map(|message| covered(&message, secrets)).filter(|message| !message.is_empty());
+    let (kind, sentence) = match reply.status.as_u16() {
+        300..=399 => (Kind::InvalidRequest, elsewhere("auth_url", host, reply)),
+        401 if reply.headers.contains_key("openstack-auth-receipt") => (
             Kind::InvalidCredentials,
             format!("{host} asks for a second factor, which a server has not; use an application credential"),
         ),
@@ -86,15 +83,15 @@ pub(super) fn of_keystone(
         }
         _ => (Kind::InvalidRequest, with(format!("{host} refused the log-in"), message)),
     };
-    finish(Error::new(kind, action, sentence), status, title.as_deref(), headers)
+    finish(Error::new(kind, action, sentence), reply, title.as_deref(), secrets)
 }
 
 /// Makes the error of an answer of Swift that is not a success.
-pub(super) fn of_swift(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+pub(super) fn of_swift(asked: Asked<'_>, reply: &Reply, secrets: &[Secret]) -> Error {
     let Asked { action, container, host, .. } = asked;
-    let message = Some(tidy(&text_of(body))).filter(|message| !message.is_empty());
-    let (kind, sentence) = match status.as_u16() {
-        300..=399 => (Kind::Protocol, elsewhere("region", host, headers)),
+    let message = Some(covered(&text_of(&reply.body), secrets)).filter(|message| !message.is_empty());
+    let (kind, sentence) = match reply.status.as_u16() {
+        300..=399 => (Kind::Protocol, elsewhere("region", host, reply)),
         401 => (Kind::InvalidCredentials, format!("{host} refuses the token that Keystone has just given")),
         403 => (Kind::AccessDenied, denied(asked)),
         404 | 410 => missing(asked),
@@ -113,23 +110,22 @@ pub(super) fn of_swift(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap
         200..=299 | 409 | 425 | 500.. => (Kind::Unavailable, with(format!("{host} failed"), message)),
         _ => (Kind::InvalidRequest, with(format!("{host} refused the request"), message)),
     };
-    finish(Error::new(kind, action, sentence), status, None, headers)
+    finish(Error::new(kind, action, sentence), reply, None, secrets)
 }
 
-/// Adds the status, the id of the request, and the pause that was asked for.
-fn finish(error: Error, status: StatusCode, code: Option<&str>, headers: &HeaderMap) -> Error {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let request_id = header("x-openstack-request-id").or_else(|| header("x-trans-id"));
+/// Adds the status, the id of the request, and the pause that was asked for, and covers what may be repeated.
+fn finish(error: Error, reply: &Reply, code: Option<&str>, secrets: &[Secret]) -> Error {
+    let fit = |text: &str| Some(covered(text, secrets)).filter(|text| !text.is_empty());
+    let request_id = reply.header("x-openstack-request-id").or_else(|| reply.header("x-trans-id"));
     let mut error = error.answered(ProviderAnswer {
-        status: Some(status.as_u16()),
-        code: code.map(tidy).filter(|code| !code.is_empty()),
-        request_id: request_id.map(tidy),
+        status: Some(reply.status.as_u16()),
+        code: code.and_then(fit),
+        request_id: request_id.and_then(fit),
     });
     if error.is_transient() {
-        let seconds = header("retry-after").and_then(|text| text.trim().parse().ok());
-        error.retry = Retry::Later(seconds.map(Duration::from_secs));
+        error.retry = Retry::Later(retry::after(&reply.headers));
     }
-    error
+    error.without(secrets)
 }
 
 fn denied(Asked { action, container, .. }: Asked<'_>) -> String {
@@ -159,10 +155,9 @@ fn missing(Asked { action, container, object, host }: Asked<'_>) -> (Kind, Strin
     }
 }
 
-fn elsewhere(argument: &str, host: &str, headers: &HeaderMap) -> String {
-    let location = headers.get(http::header::LOCATION).and_then(|value| value.to_str().ok());
+fn elsewhere(argument: &str, host: &str, reply: &Reply) -> String {
     let host_of = |text: &str| Some(url::Url::parse(text).ok()?.origin().ascii_serialization());
-    match location.and_then(host_of) {
+    match reply.header("location").and_then(host_of) {
         Some(origin) => format!("{host} sends elsewhere, to {origin}; check `{argument}`"),
         None => format!("{host} sends elsewhere; check `{argument}`"),
     }
@@ -195,26 +190,17 @@ fn text_of(body: &[u8]) -> String {
     words
 }
 
-/// A text of the other side on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let line: String = line.collect::<Vec<_>>().join(" ").chars().take(MESSAGE_CHARS_MAX).collect();
-    line.trim_end_matches('.').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::swift::{LOG_IN, STORE};
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
-    }
-
     fn swift(action: &'static str, status: u16, body: &str) -> Error {
         let asked = Asked { action, container: "c", object: Some("o"), host: "swift.example" };
-        let headers = headers(&[("x-trans-id", "tx1"), ("retry-after", "7"), ("x-openstack-request-id", "req-1")]);
-        of_swift(asked, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        let headers = [("x-trans-id", "tx1"), ("retry-after", "7"), ("x-openstack-request-id", "req-1")];
+        of_swift(asked, &Reply::of(status, &headers, body.to_owned()), &[])
     }
 
     #[test]
@@ -259,15 +245,8 @@ mod tests {
 
     #[test]
     fn every_refusal_of_keystone_says_what_to_check() {
-        let keystone = |status, extra: &[(&'static str, &str)], named, body: &str| {
-            of_keystone(
-                LOG_IN,
-                "k.example",
-                named,
-                StatusCode::from_u16(status).unwrap(),
-                &headers(extra),
-                body.as_bytes(),
-            )
+        let keystone = |status, extra: &[(&str, &str)], named, body: &str| {
+            of_keystone(LOG_IN, "k.example", named, &Reply::of(status, extra, body.to_owned()), &[])
         };
         let body =
             r#"{"error": {"code": 401, "title": "Unauthorized", "message": "The request requires authentication."}}"#;

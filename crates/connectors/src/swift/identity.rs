@@ -1,14 +1,14 @@
 //! Logging in: from `auth_url` and credentials to a token and the address of the object store.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::de::DeserializeOwned;
-use url::Url;
 
-use super::{Config, errors, invalid};
-use crate::error::{Error, Kind, Result};
-use crate::http::{Body, Client};
+use super::{Config, errors};
+use crate::address;
+use crate::error::{ARGUMENTS, Error, Kind, Result};
+use crate::http::{Body, Client, Reply};
 use crate::retry;
 use crate::secret::Secret;
 
@@ -52,6 +52,15 @@ pub(super) struct Identity {
     pub(super) region: String,
     /// Texts of the credentials, which Keystone's message may repeat.
     secrets: Vec<Secret>,
+}
+
+/// The token that a request shows, which a refusal may repeat.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shown<'a> {
+    Nothing,
+    InHead(&'a Secret),
+    /// The body holds it; no header does.
+    InBody(&'a Secret),
 }
 
 /// An answer of Keystone that is a success.
@@ -114,19 +123,17 @@ impl Identity {
         action: &'static str,
         method: Method,
         path: &str,
-        token: Option<&Secret>,
+        shown: Shown<'_>,
         body: Option<&serde_json::Value>,
     ) -> Result<Told<T>> {
         let body = body.map(|value| Bytes::from(value.to_string())).unwrap_or_default();
-        let answer = retry::request(self.tries, |_| self.ask_once(action, &method, path, token, &body)).await;
-        let secrets: Vec<Secret> = self.secrets.iter().chain(token).cloned().collect();
-        let (headers, text) = answer.map_err(|error| error.without(&secrets))?;
-        let body = serde_json::from_slice(&text).map_err(|error| {
+        let reply = retry::request(self.tries, |_| self.ask_once(action, &method, path, shown, &body)).await?;
+        let body = serde_json::from_slice(&reply.body).map_err(|error| {
             let detail = format!("the answer of {} is none of Keystone; check `auth_url`", self.host);
             // The cause may quote the answer, which holds a catalogue and no secret, but is long.
             Error::new(Kind::Protocol, action, detail).because(format!("{:?}", error.classify()))
         })?;
-        Ok(Told { headers, body })
+        Ok(Told { headers: reply.headers, body })
     }
 
     async fn ask_once(
@@ -134,30 +141,33 @@ impl Identity {
         action: &'static str,
         method: &Method,
         path: &str,
-        token: Option<&Secret>,
+        shown: Shown<'_>,
         body: &Bytes,
-    ) -> Result<(HeaderMap, Bytes)> {
+    ) -> Result<Reply> {
         let built =
             http::Request::builder().method(method).uri(format!("{}{path}", self.base)).body(Body::from(body.clone()));
-        let mut request = built
-            .map_err(|error| invalid("`auth_url` must be a URL such as https://keystone.example.com").because(error))?;
+        let mut request = built.map_err(|error| {
+            Error::argument("`auth_url` must be a URL such as https://keystone.example.com").because(error)
+        })?;
         let headers = request.headers_mut();
-        let agent = concat!("connectors/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        if let Some(token) = token {
+        if let Shown::InHead(token) = shown {
             headers.insert("x-auth-token", sensitive(token, action)?);
         }
-        let (head, answer) = self.client.send(request, action).await?.into_parts();
-        let text = answer.bytes(ANSWER_BYTES_MAX).await?;
-        if head.status.is_success() {
-            return Ok((head.headers, text));
+        let reply = Reply::read(self.client.send(request, action).await?, ANSWER_BYTES_MAX).await?;
+        if reply.status.is_success() {
+            return Ok(reply);
         }
-        Err(errors::of_keystone(action, &self.host, self.project.is_some(), head.status, &head.headers, &text))
+        let token = match shown {
+            Shown::Nothing => None,
+            Shown::InHead(token) | Shown::InBody(token) => Some(token),
+        };
+        let secrets: Vec<Secret> = self.secrets.iter().chain(token).cloned().collect();
+        Err(errors::of_keystone(action, &self.host, self.project.is_some(), &reply, &secrets))
     }
 }
 
@@ -177,7 +187,7 @@ pub(super) fn is_absent(error: &Error) -> bool {
 fn credentials(config: &Config) -> Result<Credentials> {
     let id = config.application_credential_id.clone().unwrap_or_default();
     let secret = config.application_credential_secret.clone().unwrap_or_default();
-    let missing = |detail: &str| Err(Error::new(Kind::InvalidCredentials, "reading the arguments", detail));
+    let missing = |detail: &str| Err(Error::new(Kind::InvalidCredentials, ARGUMENTS, detail));
     match (id.is_empty(), secret.expose().is_empty()) {
         (false, false) => return Ok(Credentials::Application { id, secret }),
         (true, true) => {}
@@ -196,21 +206,11 @@ fn credentials(config: &Config) -> Result<Credentials> {
 
 /// Keystone's URL without version and slash, and its host with port.
 fn base(auth_url: &str) -> Result<(String, String)> {
-    let bad = || invalid("`auth_url` must be a URL such as https://keystone.example.com/v3");
-    let text = auth_url.trim();
-    let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let url = Url::parse(&text).map_err(|error| bad().because(error))?;
-    let is_plain = matches!(url.scheme(), "http" | "https")
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none();
-    let (true, Some(host)) = (is_plain, url.host_str()) else { return Err(bad()) };
-    let path = url.path().trim_end_matches('/');
-    let path = path.strip_suffix("/auth/tokens").or_else(|| path.strip_suffix("/tokens")).unwrap_or(path);
-    let path = ["/v3", "/v2.0", "/v2"].iter().find_map(|version| path.strip_suffix(version)).unwrap_or(path);
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok((format!("{}://{host}{}", url.scheme(), path.trim_end_matches('/')), host))
+    let url = address::read(auth_url, "`auth_url` must be a URL such as https://keystone.example.com/v3")?;
+    let base = address::base_of(&url);
+    let base = base.strip_suffix("/auth/tokens").or_else(|| base.strip_suffix("/tokens")).unwrap_or(&base);
+    let base = ["/v3", "/v2.0", "/v2"].iter().find_map(|version| base.strip_suffix(version)).unwrap_or(base);
+    Ok((base.trim_end_matches('/').to_owned(), address::host_of(&url)))
 }
 
 #[cfg(test)]

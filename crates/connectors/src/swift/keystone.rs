@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::catalogue::{Catalogue, OBJECT_STORE};
-use super::identity::{Credentials, Identity, PROJECTS_MAX, Project, Session, Told};
+use super::identity::{Credentials, Identity, PROJECTS_MAX, Project, Session, Shown, Told};
 use super::{FIND_PROJECT, LOG_IN};
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -69,15 +69,15 @@ impl Identity {
                 request(&json!({"methods": ["application_credential"], "application_credential": credential}), None)
             }
         };
-        let (token, issued) = self.issue(LOG_IN, &body).await?;
+        let (token, issued) = self.issue(LOG_IN, Shown::Nothing, &body).await?;
         if issued.project.is_some() {
             return Ok(Session { storage: catalogue(&issued).find(&self.region)?, token });
         }
         self.discover(&token).await
     }
 
-    async fn issue(&self, action: &'static str, body: &Value) -> Result<(Secret, Token)> {
-        let told: Told<Issued> = self.ask(action, Method::POST, "/v3/auth/tokens", None, Some(body)).await?;
+    async fn issue(&self, action: &'static str, shown: Shown<'_>, body: &Value) -> Result<(Secret, Token)> {
+        let told: Told<Issued> = self.ask(action, Method::POST, "/v3/auth/tokens", shown, Some(body)).await?;
         let token = told.headers.get("x-subject-token").and_then(|value| value.to_str().ok());
         let token = token.ok_or_else(|| Error::new(Kind::Protocol, action, "the answer of Keystone holds no token"))?;
         Ok((Secret::new(token), told.body.token))
@@ -86,14 +86,14 @@ impl Identity {
     /// Takes the first project of the user whose catalogue has an object store in the region.
     async fn discover(&self, unscoped: &Secret) -> Result<Session> {
         let told: Told<Projects> =
-            self.ask(FIND_PROJECT, Method::GET, "/v3/auth/projects", Some(unscoped), None).await?;
+            self.ask(FIND_PROJECT, Method::GET, "/v3/auth/projects", Shown::InHead(unscoped), None).await?;
         let mut seen = Catalogue::default();
         let mut refused = None;
         let projects = told.body.projects.into_iter().filter(|project| project.enabled != Some(false));
         for project in projects.take(PROJECTS_MAX) {
             let identity = json!({"methods": ["token"], "token": {"id": unscoped.expose()}});
             let body = request(&identity, Some(&json!({"project": {"id": project.id}})));
-            match self.issue(FIND_PROJECT, &body).await {
+            match self.issue(FIND_PROJECT, Shown::InBody(unscoped), &body).await {
                 Ok((token, issued)) => {
                     let catalogue = catalogue(&issued);
                     if let Ok(storage) = catalogue.find(&self.region) {
@@ -102,7 +102,7 @@ impl Identity {
                     seen.extend(catalogue);
                 }
                 Err(error) if error.is_transient() => return Err(error),
-                Err(error) => refused = Some(error.without(std::slice::from_ref(unscoped))),
+                Err(error) => refused = Some(error),
             }
         }
         if !seen.is_empty() {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::catalogue::{Catalogue, OBJECT_STORE};
-use super::identity::{Identity, PROJECTS_MAX, Project, Session, Told};
+use super::identity::{Identity, PROJECTS_MAX, Project, Session, Shown, Told};
 use super::keystone::no_project;
 use super::{FIND_PROJECT, LOG_IN};
 use crate::error::Result;
@@ -76,7 +76,8 @@ impl Identity {
         if access.token.tenant.is_some() {
             return Ok(Session { storage: catalogue(&access).find(&self.region)?, token });
         }
-        let told: Told<Tenants> = self.ask(FIND_PROJECT, Method::GET, "/v2.0/tenants", Some(&token), None).await?;
+        let told: Told<Tenants> =
+            self.ask(FIND_PROJECT, Method::GET, "/v2.0/tenants", Shown::InHead(&token), None).await?;
         let mut seen = Catalogue::default();
         let tenants = told.body.tenants.into_iter().filter(|tenant| tenant.enabled != Some(false));
         for tenant in tenants.take(PROJECTS_MAX) {
@@ -105,7 +106,7 @@ impl Identity {
             auth[key] = Value::from(value.as_str());
         }
         let body = json!({"auth": auth});
-        let told: Told<Issued> = self.ask(action, Method::POST, "/v2.0/tokens", None, Some(&body)).await?;
+        let told: Told<Issued> = self.ask(action, Method::POST, "/v2.0/tokens", Shown::Nothing, Some(&body)).await?;
         Ok(told.body.access)
     }
 }

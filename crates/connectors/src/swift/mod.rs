@@ -27,7 +27,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 
 use crate::Connector;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::http::Client;
 use crate::secret::Secret;
 use crate::source::ByteStream;
@@ -93,7 +93,7 @@ impl Swift {
     /// [`Kind::InvalidCredentials`] when a half of the credentials is missing.
     pub fn new(config: &Config, client: Client, limits: Limits) -> Result<Self> {
         if config.container.is_empty() || config.container.contains('/') {
-            return Err(invalid("`container` must be the name of a container, and such a name holds no slash"));
+            return Err(Error::argument("`container` must be the name of a container, and such a name holds no slash"));
         }
         let identity = identity::Identity::new(config, client.clone(), limits.tries)?;
         Ok(Self { service: service::Service::new(identity, client, &config.container, limits) })
@@ -102,10 +102,6 @@ impl Swift {
     fn location(&self, name: &str) -> String {
         format!("swift://{}/{name}", self.service.container())
     }
-}
-
-fn invalid(detail: impl Into<String>) -> Error {
-    Error::new(Kind::InvalidRequest, "reading the arguments", detail)
 }
 
 impl fmt::Debug for Swift {

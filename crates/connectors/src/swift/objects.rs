@@ -2,15 +2,16 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
 use http::{HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 
-use super::service::{Call, Reply};
+use super::service::Call;
 use super::upload::unquoted;
 use super::{DELETE, LIST, READ, REMOVE_SEGMENTS, STAT, STAT_CONTAINER, Swift};
 use crate::error::{Error, Kind, Result};
-use crate::http::Body;
+use crate::http::{Body, Reply};
 use crate::retry;
 use crate::source::ByteStream;
 use crate::transfer::Object;
@@ -169,7 +170,7 @@ impl Swift {
             return Ok(());
         }
         let first = deleted.errors.first().and_then(|(_, text)| status(text)).unwrap_or(outcome);
-        Err(self.service.error(call, first, &reply.headers, b""))
+        Err(self.service.error(call, &Reply { status: first, body: Bytes::new(), ..reply }))
     }
 }
 

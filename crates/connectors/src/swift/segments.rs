@@ -11,14 +11,15 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 
-use super::body::{Cargo, Tally};
+use super::body::Cargo;
 use super::manifest::{Handle, prefix_of, segment};
-use super::service::{Call, Reply};
+use super::service::Call;
 use super::upload::{confirmed, lost, typed};
 use super::{COMPLETE, PREPARE, SEND_SEGMENT, STAT_CONTAINER, Swift};
 use crate::error::{Error, Kind, Result, Retry};
+use crate::http::Reply;
 use crate::retry;
-use crate::transfer::{OpenUpload, Part, Put, Receipt};
+use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 
 /// How often a manifest is sent for segments of which the store has lost some meanwhile.
 const MANIFESTS_MAX: u32 = 3;
@@ -51,10 +52,10 @@ impl Swift {
             None => self.begin(put, segment_bytes).await?,
         };
         let prefix = Handle::of(&open).segments.unwrap_or_default();
-        let mut tally = Tally::new(&put.progress);
-        open.parts.values().for_each(|part| tally.add(part.size));
+        let mut counted = Counted::new(&put.progress);
+        open.parts.values().for_each(|part| counted.add(part.size));
         for _ in 0..MANIFESTS_MAX {
-            self.send_missing(put, &prefix, &mut open, &mut tally).await?;
+            self.send_missing(put, &prefix, &mut open, &mut counted).await?;
             let _turn = self.service.turn(&put.name).await?;
             let replaced = self.replaced(&put.name, notes).await?.filter(|manifest| !manifest.uses(&prefix));
             if let Some(manifest) = &replaced {
@@ -70,7 +71,7 @@ impl Swift {
                     };
                     notes.extend(left);
                     put.journal.closed(&put.name).await?;
-                    tally.keep();
+                    counted.keep();
                     return Ok(self.receipt(&put.name, &reply));
                 }
                 Err(missing) => {
@@ -78,7 +79,7 @@ impl Swift {
                     missing
                         .iter()
                         .filter_map(|number| open.parts.remove(number))
-                        .for_each(|part| tally.take_back(part.size));
+                        .for_each(|part| counted.take_back(part.size));
                 }
             }
         }
@@ -151,7 +152,13 @@ impl Swift {
     }
 
     /// Sends the segments that `open` does not have yet, some at once.
-    async fn send_missing(&self, put: &Put, prefix: &str, open: &mut OpenUpload, tally: &mut Tally<'_>) -> Result<()> {
+    async fn send_missing(
+        &self,
+        put: &Put,
+        prefix: &str,
+        open: &mut OpenUpload,
+        counted: &mut Counted<'_>,
+    ) -> Result<()> {
         let count = u32::try_from(put.source.size().div_ceil(open.part_bytes)).unwrap_or(u32::MAX);
         let missing: Vec<u32> = (1..=count).filter(|number| !open.parts.contains_key(number)).collect();
         let mut missing = missing.into_iter();
@@ -165,7 +172,7 @@ impl Swift {
             }
             let Some(sent) = running.next().await else { return Ok(()) };
             let (number, part) = sent?;
-            tally.adopt(part.size);
+            counted.adopt(part.size);
             open.parts.insert(number, part);
         }
     }
@@ -228,7 +235,7 @@ impl Swift {
             if reply.status.is_success() {
                 return confirmed(COMPLETE, &reply, &etag).map(|()| Ok(reply));
             }
-            let refusal = self.service.error(&call, reply.status, &reply.headers, &reply.body);
+            let refusal = self.service.error(&call, &reply);
             match problems(&reply, parts) {
                 Problems::Missing(numbers) => Ok(Err(numbers)),
                 Problems::Unseen => Err(self.unseen_segments(refusal)),

@@ -2,18 +2,18 @@
 
 use std::sync::{Arc, LazyLock, PoisonError};
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use tokio::sync::{Mutex, OnceCell};
 
+use super::STAT_CONTAINER;
 use super::errors::{self, Asked};
 use super::features::Features;
 use super::identity::{Identity, Session, sensitive};
-use super::{STAT_CONTAINER, invalid};
+use crate::address::{ESCAPED, ESCAPED_IN_PATH, push_query};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Answer, Body, Client};
+use crate::http::{Answer, Body, Client, Reply};
 use crate::network::{HostSlot, HostSlots};
 use crate::retry;
 use crate::secret::Secret;
@@ -21,16 +21,13 @@ use crate::transfer::Limits;
 
 /// A listing of 1,000 names of 1,024 bytes, which JSON may write with six characters for two or three bytes, or a manifest.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What is read of an error's body.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// Tokens that are remembered to be covered in what the store says: those of the requests that may still be under way.
+const TOKENS_KEPT_MAX: usize = 16;
 
 /// Objects that are being replaced by this process, each by one at a time. Their addresses play the hosts; that those which
 /// differ in case alone take turns as well harms nobody.
 static TURNS: LazyLock<HostSlots> = LazyLock::new(|| HostSlots::new(1));
-
-/// What stands in a path or a query as it is; everything else is percent-encoded, so that a name arrives byte for byte.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const ESCAPED_IN_PATH: &AsciiSet = &ESCAPED.remove(b'/');
 
 /// Makes the body of a request, for each time that it is sent.
 pub(super) type MakeBody<'a> = &'a (dyn Fn() -> Body + Send + Sync);
@@ -54,9 +51,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn query(mut self, name: &str, value: &str) -> Self {
-        let sign = if self.query.is_empty() { "?" } else { "&" };
-        self.query.extend([sign, name, "="]);
-        self.query.extend(utf8_percent_encode(value, ESCAPED));
+        push_query(&mut self.query, [(name, value)]);
         self
     }
 
@@ -66,31 +61,13 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A whole answer.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    pub(super) fn says_true(&self, name: &str) -> bool {
-        self.header(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
-    }
-}
-
 /// The store that holds the container, behind its Keystone.
 #[derive(Debug)]
 pub(super) struct Service {
     client: Client,
     identity: Identity,
     session: Mutex<Option<Arc<Session>>>,
-    /// Every token so far: an answer may repeat any of them.
+    /// The latest tokens: an answer may repeat any of them.
     tokens: std::sync::Mutex<Vec<Secret>>,
     container: String,
     segment_container: String,
@@ -146,16 +123,12 @@ impl Service {
 
     /// Sends a call once and reads the whole answer.
     pub(super) async fn call_once(&self, call: &Call<'_>, body: MakeBody<'_>) -> Result<Reply> {
-        let (head, answer) = self.open(call, body).await?.into_parts();
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Reply::read(self.open(call, body).await?, ANSWER_BYTES_MAX).await
     }
 
     /// Sends a call once and reads the whole answer, whatever its status.
     pub(super) async fn call_any(&self, call: &Call<'_>, body: MakeBody<'_>) -> Result<Reply> {
-        let (head, answer) = self.open_any(call, body).await?.into_parts();
-        let body = answer.bytes(ANSWER_BYTES_MAX).await?;
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Reply::read(self.open_any(call, body).await?, ANSWER_BYTES_MAX).await
     }
 
     /// Sends a call once and leaves the body of the answer to be read.
@@ -164,9 +137,7 @@ impl Service {
         if response.status().is_success() {
             return Ok(response);
         }
-        let (head, answer) = response.into_parts();
-        let body = answer.bytes(ERROR_BYTES_MAX).await.unwrap_or_default();
-        Err(self.error(call, head.status, &head.headers, &body))
+        Err(self.error(call, &Reply::refused(response).await))
     }
 
     /// Sends a call once, or twice when the token was refused.
@@ -186,11 +157,12 @@ impl Service {
     }
 
     /// The error of an answer, whatever its status.
-    pub(super) fn error(&self, call: &Call<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    pub(super) fn error(&self, call: &Call<'_>, reply: &Reply) -> Error {
         let host = self.identity.host();
         let asked = Asked { action: call.action, container: call.container, object: call.object, host };
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        errors::of_swift(asked, status, headers, body).without(self.identity.secrets()).without(&tokens)
+        let mut secrets = self.identity.secrets().to_vec();
+        secrets.extend(self.tokens.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        errors::of_swift(asked, reply, &secrets)
     }
 
     async fn session(&self) -> Result<Arc<Session>> {
@@ -216,7 +188,12 @@ impl Service {
     async fn log_in(&self, held: &mut Option<Arc<Session>>) -> Result<Arc<Session>> {
         *held = None;
         let session = Arc::new(Box::pin(self.identity.log_in()).await?);
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(session.token.clone());
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() >= TOKENS_KEPT_MAX {
+            tokens.remove(0);
+        }
+        tokens.push(session.token.clone());
+        drop(tokens);
         *held = Some(Arc::clone(&session));
         Ok(session)
     }
@@ -237,12 +214,10 @@ impl Service {
         url.push_str(&call.query);
         let size = size_of(&body);
         let built = http::Request::builder().method(call.method.clone()).uri(url).body(body);
-        let mut request = built.map_err(|error| invalid("the name makes no URL").because(error))?;
+        let mut request = built.map_err(|error| Error::argument("the name makes no URL").because(error))?;
         let headers = request.headers_mut();
         headers.clone_from(&call.headers);
         headers.insert("x-auth-token", sensitive(&session.token, call.action)?);
-        let agent = concat!("connectors/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         if matches!(call.method, Method::PUT | Method::POST) {
             // The library leaves a length of 0 out, and then Swift waits for chunks.
             headers.insert(CONTENT_LENGTH, HeaderValue::from(size));

@@ -11,9 +11,10 @@ use http::{HeaderValue, Method};
 
 use super::body::Cargo;
 use super::manifest::{Handle, Manifest};
-use super::service::{Call, Reply};
+use super::service::Call;
 use super::{COMPLETE, READ_MANIFEST, STORE, Swift};
 use crate::error::{Error, Kind, Result};
+use crate::http::Reply;
 use crate::retry;
 use crate::transfer::{OpenUpload, Put, Receipt};
 

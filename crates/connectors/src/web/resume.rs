@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 
-use super::{ACTION, PartWanted, Target, Web, date, protocol, shown};
+use super::{ACTION, PartWanted, Target, Web, protocol, shown};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::http::Answer;
-use crate::retry;
+use crate::retry::{self, date};
 use crate::source::ByteStream;
 
 /// Times that one file's broken body is resumed. With pauses of up to 20 s it bridges some minutes.
@@ -155,7 +155,7 @@ fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
         return etag.as_bytes().starts_with(b"\"").then(|| etag.clone());
     }
     let modified = headers.get(LAST_MODIFIED)?;
-    let age = date(headers.get(DATE))?.duration_since(date(Some(modified))?).ok()?;
+    let age = date(headers, &DATE)?.duration_since(date(headers, &LAST_MODIFIED)?).ok()?;
     (age >= Duration::from_secs(1)).then(|| modified.clone())
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use std::{io, net::IpAddr, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
@@ -233,16 +234,6 @@ async fn a_server_that_is_busy_is_asked_again() {
         let download = web(&server).get(&server.url("/"), &HeaderMap::new()).await.unwrap();
         assert_eq!(all(download).await.unwrap(), b"hello");
     }
-}
-
-#[test]
-fn retry_after_is_seconds_or_a_date_of_the_servers_clock() {
-    let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
-    assert_eq!(retry_after(&headers(&[("retry-after", "120")])), Some(Duration::from_mins(2)));
-    let later = headers(&[date, ("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")]);
-    assert_eq!(retry_after(&later), Some(Duration::from_secs(10)));
-    assert_eq!(retry_after(&headers(&[date, ("retry-after", "soon")])), None);
-    assert_eq!(retry_after(&HeaderMap::new()), None);
 }
 
 /// Serves `content` and breaks off after `at_once` bytes of every answer. `honest` servers know ranges.

@@ -12,15 +12,16 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
+use url::Url;
 
-use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, retry_after, shown};
-use crate::error::{Error, Kind, ProviderAnswer, Result, Retry};
-use crate::http::{Answer, Body};
+use super::{AGENT, REDIRECTS_MAX, Target, Web, disposition, read_url, shown};
+use crate::error::{Error, Kind, ProviderAnswer, Result, Retry, covered};
+use crate::http::{Answer, Body, Reply, header};
 use crate::retry;
-use crate::s3::xml::{ErrorBody, read_error};
 use crate::secret::Secret;
 use crate::source::{Digests, Source};
 use crate::transfer::{Progress, Receipt};
+use crate::xml::{ErrorBody, read_error};
 
 /// What an error says was being done.
 const ACTION: &str = "uploading the file";
@@ -28,10 +29,6 @@ const ACTION: &str = "uploading the file";
 const CHUNK_BYTES: u64 = 512 * 1024;
 /// Chunks that are read ahead of the connection.
 const CHUNKS_AHEAD: usize = 2;
-/// What is read of an answer's body.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// The longest text of the other side that is passed on.
-const MESSAGE_CHARS_MAX: usize = 300;
 
 /// A file, and where it is to go.
 #[derive(Debug)]
@@ -59,14 +56,18 @@ impl Web {
     /// or the code in it [`Kind::AccessDenied`], [`Kind::InvalidCredentials`], [`Kind::NotFound`],
     /// [`Kind::ContainerNotFound`], [`Kind::TooLarge`], [`Kind::NoSpace`], [`Kind::Throttled`], [`Kind::Unavailable`].
     pub async fn put(&self, upload: &Upload<'_>) -> Result<Receipt> {
-        let asked = Target::new(read_url(upload.url).map_err(while_uploading)?, upload.headers);
-        let secrets = secrets(upload, &asked);
+        let url = read_url(upload.url).map_err(while_uploading)?;
+        let asked = Target::new(url.clone(), upload.headers);
+        // Those of the target have user info among them, as basic authentication.
+        let secrets = secrets(&url, upload.headers.values().chain(asked.headers.values()));
         // Covered at once: each failed try is logged.
-        let once = async |_| self.put_once(asked.clone(), upload).await.map_err(|error| error.without(&secrets));
+        let once =
+            async |_| self.put_once(asked.clone(), upload, &secrets).await.map_err(|error| error.without(&secrets));
         retry::request(self.tries, once).await
     }
 
-    async fn put_once(&self, mut target: Target, upload: &Upload<'_>) -> Result<Receipt> {
+    async fn put_once(&self, mut target: Target, upload: &Upload<'_>, secrets: &[Secret]) -> Result<Receipt> {
+        let mut secrets = secrets.to_vec();
         for _ in 0..=REDIRECTS_MAX {
             let counted = Arc::<AtomicU64>::default();
             let request = request(&target, upload, &counted)?;
@@ -76,15 +77,17 @@ impl Web {
                 Ok(response) if matches!(response.status().as_u16(), 307 | 308) => {
                     upload.progress.take_back(counted.swap(0, Ordering::Relaxed));
                     target = target.redirected(&response).map_err(while_uploading)?;
+                    // Where it leads may be signed as well.
+                    secrets.extend(self::secrets(&target.url, target.headers.values()));
                     continue;
                 }
-                Ok(response) => Err(refusal(&target, response).await),
+                Ok(response) => Err(refusal(&target, response, &secrets).await),
                 Err(error) => Err(error),
             };
             if received.is_err() {
                 upload.progress.take_back(counted.swap(0, Ordering::Relaxed));
             }
-            return received;
+            return received.map_err(|error| error.without(&secrets));
         }
         Err(Error::new(Kind::Protocol, ACTION, format!("the URL redirects more than {REDIRECTS_MAX} times")))
     }
@@ -96,20 +99,16 @@ fn while_uploading(mut error: Error) -> Error {
 }
 
 /// What the other side is told and may repeat: whole, and word by word.
-fn secrets(upload: &Upload<'_>, asked: &Target) -> Vec<Secret> {
-    let url = read_url(upload.url).ok();
-    let query = url.as_ref().and_then(|url| url.query()).unwrap_or_default();
+fn secrets<'a>(url: &Url, headers: impl Iterator<Item = &'a HeaderValue>) -> Vec<Secret> {
+    let query = url.query().unwrap_or_default();
     let raw = query.split('&').filter_map(|pair| pair.split_once('=').map(|(_, value)| value.to_owned()));
-    let plain = url.iter().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
-    let users = url.iter().flat_map(|url| [url.username(), url.password().unwrap_or_default()]);
-    let users: Vec<String> = users.flat_map(|text| [text.to_owned(), decoded(text)]).collect();
-    // Those of the target have user info among them, as basic authentication.
-    let headers =
-        upload.headers.values().chain(asked.headers.values()).map(|value| disposition::text(value.as_bytes()));
-    let headers: Vec<String> = headers.collect();
+    let plain = url.query_pairs().map(|(_, value)| value.into_owned());
+    let users = [url.username(), url.password().unwrap_or_default()];
+    let users = users.into_iter().flat_map(|text| [text.to_owned(), decoded(text)]);
+    let headers: Vec<String> = headers.map(|value| disposition::text(value.as_bytes())).collect();
     let words = headers.iter().filter_map(|text| text.split_once(' ').map(|(_, token)| token.to_owned()));
-    let texts = std::iter::once(query.to_owned()).chain(raw).chain(plain).chain(users).chain(words.collect::<Vec<_>>());
-    texts.chain(headers).map(Secret::new).collect()
+    let texts = std::iter::once(query.to_owned()).chain(raw).chain(plain).chain(users).chain(words);
+    texts.chain(headers.iter().cloned()).map(Secret::new).collect()
 }
 
 fn decoded(text: &str) -> String {
@@ -162,7 +161,7 @@ fn bytes(upload: &Upload<'_>, counted: &Arc<AtomicU64>) -> crate::ByteStream {
 
 fn receipt(target: &Target, response: &http::Response<Answer>, upload: &Upload<'_>) -> Result<Receipt> {
     let headers = response.headers();
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: &str| header(headers, name);
     let version = ["x-amz-version-id", "x-goog-generation", "x-ms-version-id"].into_iter().find_map(text);
     Ok(Receipt {
         location: shown(&target.url),
@@ -179,7 +178,7 @@ fn receipt(target: &Target, response: &http::Response<Answer>, upload: &Upload<'
 /// Amazon S3 API Reference, `PutObject`; Google Cloud Storage XML API, `x-goog-hash`; Azure, `Put Blob` (`Content-MD5`);
 /// OpenStack Swift API, "Create or replace object" (`ETag`).
 fn verified(headers: &HeaderMap, digests: &Digests) -> Result<&'static str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let text = |name: &str| header(headers, name).map(str::trim);
     let google: Vec<&str> = headers
         .get_all("x-goog-hash")
         .iter()
@@ -217,26 +216,23 @@ fn mismatch() -> Error {
 }
 
 /// Makes an error of an answer that is no success.
-async fn refusal(target: &Target, response: http::Response<Answer>) -> Error {
-    let (head, answer) = response.into_parts();
-    let body = answer.bytes(ANSWER_BYTES_MAX).await.unwrap_or_default();
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let said = read_error(&body).unwrap_or_default();
-    let code = said.code.clone().or_else(|| header("x-ms-error-code")).map(|code| tidy(&code));
+async fn refusal(target: &Target, response: http::Response<Answer>, secrets: &[Secret]) -> Error {
+    let reply = Reply::refused(response).await;
+    let fit = |text: &str| Some(covered(text, secrets)).filter(|text| !text.is_empty());
+    let said = read_error(&reply.body).unwrap_or_default();
+    let code = said.code.as_deref().or_else(|| reply.header("x-ms-error-code"));
     let ids = ["x-amz-request-id", "x-ms-request-id", "x-guploader-uploadid", "x-trans-id", "x-request-id"];
-    let request_id = ids.into_iter().find_map(header).or_else(|| said.request_id.clone()).map(|id| tidy(&id));
-    let place = header(LOCATION.as_str()).and_then(|place| target.url.join(&place).ok()).map(|url| shown(&url));
+    let request_id = ids.into_iter().find_map(|name| reply.header(name)).or(said.request_id.as_deref()).and_then(fit);
+    let place = reply.header(LOCATION.as_str()).and_then(|place| target.url.join(place).ok()).map(|url| shown(&url));
     let (kind, advice) = code
-        .as_deref()
         .and_then(|code| by_code(code, &said, target))
-        .unwrap_or_else(|| by_status(head.status, place.as_deref(), target));
-    let words = said.message.as_deref().map(tidy).filter(|words| !words.is_empty());
-    let words = words.map(|words| format!(": {words}")).unwrap_or_default();
+        .unwrap_or_else(|| by_status(reply.status, place.as_deref(), target));
+    let words = said.message.as_deref().and_then(fit).map(|words| format!(": {words}")).unwrap_or_default();
     let retry = match kind.retry() {
-        Retry::Later(_) => Retry::Later(retry_after(&head.headers)),
+        Retry::Later(_) => Retry::Later(retry::after(&reply.headers)),
         Retry::Never => Retry::Never,
     };
-    let answer = ProviderAnswer { status: Some(head.status.as_u16()), code, request_id };
+    let answer = ProviderAnswer { status: Some(reply.status.as_u16()), code: code.and_then(fit), request_id };
     Error::new(kind, ACTION, format!("{advice}{words}")).answered(answer).retrying(retry)
 }
 
@@ -307,12 +303,6 @@ fn by_status(status: StatusCode, place: Option<&str>, target: &Target) -> (Kind,
         _ => (Kind::InvalidRequest, "check the URL and `headers`"),
     };
     (kind, format!("the URL answers {status}; {advice}"))
-}
-
-/// The other side's text on one line, of bounded length, without a full stop.
-fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_CHARS_MAX).collect();
-    line.trim().trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
+mod attempt;
 mod azure;
 mod conformance;
 mod gcs;

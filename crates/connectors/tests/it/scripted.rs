@@ -11,6 +11,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// Characters of a service's message that are passed on.
+const WORDS_CHARS_MAX: usize = 300;
+
 /// A request that came: its head, and its whole body.
 pub(crate) type Request = http::Request<Bytes>;
 
@@ -69,4 +72,17 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> http:
         response = response.header(*name, *value);
     }
     response.body(body.to_owned()).unwrap()
+}
+
+/// Messages of a service that hold a secret just where a message is cut short.
+pub(crate) fn cut_in(secret: &'static str) -> impl Iterator<Item = String> {
+    let places = [WORDS_CHARS_MAX - secret.len() + 1, WORDS_CHARS_MAX - secret.len() / 2, WORDS_CHARS_MAX - 4];
+    places.into_iter().map(move |before| format!("{}{secret}{}", "x".repeat(before), "y".repeat(50)))
+}
+
+/// Checks that an error passes a message of [`cut_in`] on, without any part of the secret.
+pub(crate) fn shows_no_part(error: &connectors::Error, secret: &str) {
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("xxxx"), "the message is not passed on: {shown}");
+    assert!(!shown.contains(&secret[..4]), "a part of the secret is shown: {shown}");
 }

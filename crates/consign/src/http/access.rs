@@ -32,7 +32,7 @@ pub async fn account(State(state): State<AppState>, request: Request, next: Next
     state.metrics.answered(method, route, status, took);
     let user = response.extensions().get::<UserId>().map(|id| id.0);
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    if matches!(route, "/healthz" | "/readyz" | "/metrics") {
+    if matches!(route, "/healthz" | "/readyz" | "/metrics" | "/socket.io") {
         tracing::debug!(method, route, status, took_ms, "answered");
     } else {
         tracing::info!(method, route, status, took_ms, user, "answered");

@@ -28,7 +28,10 @@ pub struct ErrorBody<'a> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if status.is_server_error() && self.code != Code::WaitTimeout {
+        // What is told to come again later has no cause; it is no fault either.
+        let is_expected = self.code == Code::WaitTimeout
+            || self.code == Code::Unavailable && std::error::Error::source(&self).is_none();
+        if status.is_server_error() && !is_expected {
             let cause = std::error::Error::source(&self).map(chain).unwrap_or_default();
             tracing::error!(code = self.code.wire(), message = %self.message, cause, "a request failed");
         }

@@ -56,24 +56,37 @@ pub async fn authorise(
     mut request: Request,
     next: Next,
 ) -> ApiResult<Response> {
-    let unauthenticated = || ApiError::new(Code::Unauthenticated, "Unauthenticated.");
-    let key = bearer(request.headers()).ok_or_else(unauthenticated)?;
-    let found = state.store.key_by_hash(&auth::hash(key)).await?;
-    let (key, user) = found.filter(|(key, _)| key.is_valid(state.clock.now())).ok_or_else(unauthenticated)?;
-    let id = user.id;
-    if !key.scopes.contains(&scope) {
-        let message = format!("The API key lacks the scope {}; use a key that has it.", scope.wire());
-        return Err(ApiError::new(Code::Forbidden, message));
-    }
-    request.extensions_mut().insert(Arc::new(Caller { user, key }));
+    let key = bearer(request.headers()).ok_or_else(|| ApiError::new(Code::Unauthenticated, "Unauthenticated."))?;
+    let caller = admit(&state, &auth::hash(key), scope).await?;
+    let id = caller.id();
+    request.extensions_mut().insert(Arc::new(caller));
     let mut response = next.run(request).await;
     response.extensions_mut().insert(id);
     Ok(response)
 }
 
+/// Who calls with the key of this hash, if the key is valid now and has the scope.
+///
+/// # Errors
+/// Those of [`authorise`].
+pub(super) async fn admit(state: &AppState, key_hash: &[u8; 32], scope: Scope) -> ApiResult<Caller> {
+    let found = state.store.key_by_hash(key_hash).await?;
+    let found = found.filter(|(key, _)| key.is_valid(state.clock.now()));
+    let (key, user) = found.ok_or_else(|| ApiError::new(Code::Unauthenticated, "Unauthenticated."))?;
+    if !key.scopes.contains(&scope) {
+        let message = format!("The API key lacks the scope {}; use a key that has it.", scope.wire());
+        return Err(ApiError::new(Code::Forbidden, message));
+    }
+    Ok(Caller { user, key })
+}
+
 /// The token of `Authorization: Bearer …`.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    bearer_of(headers.get(header::AUTHORIZATION)?.to_str().ok()?)
+}
+
+/// The token of `Bearer …`.
+pub(super) fn bearer_of(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= KEY_BYTES_MAX).then_some(token)

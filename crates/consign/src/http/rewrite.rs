@@ -112,6 +112,9 @@ mod tests {
         ] {
             assert_eq!(seen(target, host), (id.to_owned(), waits), "{target} at {host}");
         }
+        // HTTP/2 has no Host header, but an authority.
+        let request = Request::builder().uri("https://sync.h.test/v2/jobs/1").body(axum::body::Body::empty()).unwrap();
+        assert_eq!(rewrite(request, false).extensions().get(), Some(&Waits(true)));
         let signed = "b3d85428-584e-4639-bc11-76b7dee9c109";
         let path = format!("/{signed}?job=a+b/c");
         assert_eq!(seen(&path, "s.example.test"), (format!("/s/{signed}?job=a+b/c"), false));

@@ -1,18 +1,19 @@
 //! Every route on one page: method, path, scope, handler, and what the manual says of it.
 
-use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, delete, get, options, post};
+use axum::routing::{MethodRouter, any, delete, get, options, post};
+use axum::{Extension, Router};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::body::{Data, JobBody, TaskBody};
 use super::extract::authorise;
 use super::health::{self, Readiness};
 use super::limits::count_creation;
+use super::live::sockets::{self, Sockets};
 use super::page::PageBody;
 use super::rewrite::rewrite;
 use super::state::AppState;
@@ -30,6 +31,12 @@ const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a 
      (`consign-test-…`) with the task's arguments, reads it back and deletes it. The answer is 200 also when the \
      destination refuses: `ok` says whether the export would work, `steps` what was found, `permissions` which rights it \
      needs and how to give them. It takes a minute at the most, and ends when the client goes away.";
+
+/// What the manual says of server-sent events.
+const JOBS_EVENTS: &str = "Server-sent events: `job.created`, `job.updated`, `job.finished`, `job.failed` with `{\"job\": …}`, and \
+     `task.created`, `task.updated`, `task.finished`, `task.failed` with `{\"task\": …}`. First what happened so far, then \
+     what happens; the stream ends after the end of the job. `Last-Event-ID`, or `last_event_id`, goes on after an event; \
+     after the last one the answer is 204.";
 
 /// What the manual says of signed URLs.
 const SIGNED: &str = "Runs the job that the address carries and sends the client to its first file. `job` is the JSON of a job in \
@@ -74,6 +81,11 @@ pub(super) fn routes() -> Vec<Route> {
             .query(&["redirect"])
             .answers::<Data<JobBody>>(200)
             .fails(&[Code::WaitTimeout]),
+        Route::get("/v2/jobs/{id}/events", jobs::events::handler)
+            .needs(Scope::TaskRead)
+            .says("Follows a job", JOBS_EVENTS)
+            .query(&["last_event_id"])
+            .answers_with(200, "text/event-stream"),
         Route::delete("/v2/jobs/{id}", jobs::delete::handler)
             .needs(Scope::TaskWrite)
             .says("Deletes a job", "Cancels it if need be; its tasks, files and links go with it."),
@@ -139,6 +151,7 @@ pub(super) fn routes() -> Vec<Route> {
             .query(&["temp_url_sig", "temp_url_expires"])
             .answers_with(200, "application/octet-stream")
             .fails(&[Code::LinkInvalid, Code::PreconditionFailed, Code::RangeNotSatisfiable]),
+        Route::new(Method::GET, "/socket.io", any(sockets::handler)),
         Route::get("/healthz", health::alive)
             .says("Lives", "200 while the process lives.")
             .answers_with(200, "application/json"),
@@ -184,6 +197,7 @@ pub fn router(state: AppState, always_waits: bool) -> Router {
     let inner = inner
         .method_not_allowed_fallback(wrong_method)
         .fallback(async || ApiError::not_found())
+        .layer(Extension(Sockets::new(state.clone())))
         .layer(from_fn_with_state(state.clone(), access::account))
         .with_state(state);
     // Targets are rewritten before they are routed, hence the second router around the first.

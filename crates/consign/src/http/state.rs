@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
+use tokio_util::sync::CancellationToken;
+
 use super::body::View;
 use super::limits::Limiter;
+use super::live::Live;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::files::Files;
@@ -33,6 +36,10 @@ pub struct AppState {
     pub limiter: Arc<Limiter>,
     /// Tries destinations.
     pub trials: Trials,
+    /// Bounds live connections.
+    pub live: Live,
+    /// The server is about to stop: whoever waits should be answered.
+    pub stopping: CancellationToken,
     /// What describes this server: costly to make, the same for everybody, and asked for without a key.
     pub manual: Arc<Manual>,
 }
@@ -61,7 +68,20 @@ impl AppState {
     ) -> Self {
         let limiter = Arc::new(Limiter::new(config.limits.creations_per_minute_max));
         let public_url = Arc::from(public_url.trim_end_matches('/'));
-        Self { store, files, vault, clock, config, public_url, metrics, limiter, trials, manual: Arc::default() }
+        Self {
+            store,
+            files,
+            vault,
+            clock,
+            config,
+            public_url,
+            metrics,
+            limiter,
+            trials,
+            live: Live::default(),
+            stopping: CancellationToken::new(),
+            manual: Arc::default(),
+        }
     }
 
     /// How answers are written to a client that is not known to need anything special.

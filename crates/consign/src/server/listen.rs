@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -77,18 +79,18 @@ pub(super) async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
+                let place = Place(Arc::new(place));
                 tokio::spawn(async move {
                     prepare(&stream);
                     if let Some(certificate) = tls {
                         let tls = certificate.acceptor().await;
                         // A client that gives up in the handshake is its own business.
                         if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                            connection(stream, router, watcher).await;
+                            connection(stream, router, watcher, place).await;
                         }
                     } else {
-                        connection(stream, router, watcher).await;
+                        connection(stream, router, watcher, place).await;
                     }
-                    drop(place);
                 });
             }
             Err(error) => {
@@ -100,6 +102,11 @@ pub(super) async fn serve(
     drop(listener);
     graceful.shutdown().await;
 }
+
+/// The place that a connection takes. Its requests carry it: one that turns into something else, such as a WebSocket,
+/// keeps the head of its request, and so stays counted when this side has let go of it.
+#[derive(Clone)]
+struct Place(#[expect(dead_code, reason = "it is free again when the last copy is dropped")] Arc<OwnedSemaphorePermit>);
 
 fn prepare(stream: &TcpStream) {
     let socket = SockRef::from(stream);
@@ -117,14 +124,16 @@ async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
+    place: Place,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX));
     let has_asked = Arc::new(AtomicBool::new(false));
     let (router, noted) = (TowerToHyperService::new(router), Arc::clone(&has_asked));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         noted.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(place.clone());
         router.call(request)
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();

@@ -249,7 +249,7 @@ impl Server {
         let config = Arc::clone(&self.base.config);
         self.public_url = config.public_url_at(doors.address);
         self.address = Some(doors.address);
-        let state = AppState::new(
+        let mut state = AppState::new(
             Arc::clone(&self.base.store),
             files,
             Arc::clone(&self.base.vault),
@@ -259,6 +259,7 @@ impl Server {
             Arc::clone(&self.metrics),
             self.trials.clone(),
         );
+        state.stopping = self.stop.clone();
         let serve = |listener, always_waits| {
             let router = crate::http::router(state.clone(), always_waits);
             self.connections.spawn(listen::serve(listener, doors.tls.clone(), router, self.stop.clone()));
@@ -301,7 +302,7 @@ impl Server {
         self.stop.cancel();
         self.connections.close();
         let requests = async {
-            // Requests that only wait for a task would wait for ever once nothing runs.
+            // Requests that only wait for a task are told to ask again, see `http::wait`.
             if tokio::time::timeout(grace.min(Duration::from_secs(10)), self.connections.wait()).await.is_err() {
                 tracing::info!("closing connections that are still open");
             }

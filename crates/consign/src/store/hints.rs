@@ -4,16 +4,32 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
+/// Commits that a follower may lag behind; one that lags further misses some and has to look around by itself.
+const COMMITS_KEPT: usize = 1024;
+
 /// Announces changes to whoever waits in this process. Cost is per waiter of the changed id, not per waiter.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Hints {
     ready: Notify,
     sweep: Notify,
     aborts: Notify,
     watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
+    commits: broadcast::Sender<Arc<[Uuid]>>,
+}
+
+impl Default for Hints {
+    fn default() -> Self {
+        Self {
+            ready: Notify::new(),
+            sweep: Notify::new(),
+            aborts: Notify::new(),
+            watched: Mutex::default(),
+            commits: broadcast::Sender::new(COMMITS_KEPT),
+        }
+    }
 }
 
 impl Hints {
@@ -45,12 +61,28 @@ impl Hints {
 
     /// Says that these jobs and tasks changed.
     pub fn announce(&self, ids: impl IntoIterator<Item = Uuid>) {
+        let ids: Arc<[Uuid]> = ids.into_iter().collect();
         let watched = self.watched();
-        for id in ids {
-            if let Some(sender) = watched.get(&id) {
+        for id in ids.iter() {
+            if let Some(sender) = watched.get(id) {
                 sender.send_replace(());
             }
         }
+        drop(watched);
+        if self.commits.receiver_count() > 0 && !ids.is_empty() {
+            // Whoever stopped listening in this very moment does not need it.
+            let _ = self.commits.send(ids);
+        }
+    }
+
+    /// Hears of every job and task that changes from now on, whoever owns it.
+    pub fn commits(&self) -> broadcast::Receiver<Arc<[Uuid]>> {
+        self.commits.subscribe()
+    }
+
+    /// How many waiters there are, of whatever job or task.
+    pub fn waiters(&self) -> usize {
+        self.watched().values().map(watch::Sender::receiver_count).sum()
     }
 
     /// Watches a job or task from now on.
@@ -80,6 +112,11 @@ impl Watcher {
             // whoever waits on a hint also looks again after a while.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// How many wait for changes of the same job or task, this one included.
+    pub fn crowd(&self) -> usize {
+        self.hints.watched().get(&self.id).map_or(1, watch::Sender::receiver_count)
     }
 }
 

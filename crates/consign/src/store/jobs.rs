@@ -104,6 +104,9 @@ pub trait Jobs: Send + Sync {
     /// Reads a job of that user with its tasks.
     async fn job(&self, user: UserId, id: JobId) -> Result<Option<Job>>;
 
+    /// Reads those of the given jobs that exist and are that user's, without their tasks, in no order.
+    async fn jobs(&self, user: UserId, ids: &[JobId]) -> Result<Vec<Job>>;
+
     /// Reads one page of jobs, newest first, and whether there are more.
     async fn list_jobs(&self, filter: &JobFilter, page: Page) -> Result<(Vec<Job>, bool)>;
 

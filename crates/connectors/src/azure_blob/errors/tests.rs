@@ -1,5 +1,7 @@
 //! The table of refusals, without a server.
 
+use std::time::Duration;
+
 use super::*;
 use crate::azure_blob::Config;
 use crate::secret::Secret;
@@ -10,12 +12,11 @@ fn credentials(sas: Option<&str>) -> Credentials {
     Credentials::new(&config).unwrap()
 }
 
-fn error(status: u16, sas: Option<&str>, headers: &[(&'static str, &str)], body: &str) -> Error {
-    let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+fn error(status: u16, sas: Option<&str>, headers: &[(&str, &str)], body: &str) -> Error {
     let credentials = &credentials(sas);
     let asked =
         Asked { action: super::super::STORE, container: "box", host: "b.example", name: Some("n"), credentials };
-    refusal(asked, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+    refusal(asked, &Reply::of(status, headers, body.to_owned()), &[])
 }
 
 fn coded(status: u16, sas: Option<&str>, code: &str, detail: &str) -> Error {

@@ -1,14 +1,8 @@
 //! Refusals as Google writes them, and what becomes of them.
 
-use super::*;
+use std::time::Duration;
 
-fn head(status: u16, headers: &[(&str, &str)]) -> Parts {
-    let mut response = http::Response::builder().status(status);
-    for (name, value) in headers {
-        response = response.header(*name, *value);
-    }
-    response.body(()).unwrap().into_parts().0
-}
+use super::*;
 
 fn asked(action: &'static str) -> Asked<'static> {
     let (bucket, host, client_email) = ("bkt", "gcs.example", "me@project");
@@ -18,7 +12,7 @@ fn asked(action: &'static str) -> Asked<'static> {
 fn error(action: &'static str, status: u16, reason: &str, message: &str) -> Error {
     let first = serde_json::json!({"domain": "global", "reason": reason, "message": message});
     let body = serde_json::json!({"error": {"code": status, "message": message, "errors": [first]}}).to_string();
-    refusal(asked(action), &head(status, &[("x-guploader-uploadid", "R1")]), body.as_bytes(), &[])
+    refusal(asked(action), &Reply::of(status, &[("x-guploader-uploadid", "R1")], body), &[])
 }
 
 #[test]
@@ -80,12 +74,13 @@ fn the_missing_permission_is_named() {
 fn an_answer_that_says_nothing_still_makes_a_sentence() {
     for (kind, body) in [("text/html", "<html>Bad</html>"), ("application/xml", "<Error/>"), ("application/json", "[]")]
     {
-        let error = refusal(asked(STORE), &head(400, &[("content-type", kind)]), body.as_bytes(), &[]);
+        let error = refusal(asked(STORE), &Reply::of(400, &[("content-type", kind)], body), &[]);
         assert!(error.detail.contains("check that `endpoint` is a Google Cloud Storage service"), "{error}");
     }
-    let line = refusal(asked(SEND), &head(400, &[("content-type", "text/html; charset=utf-8")]), b"Bad offset.\n", &[]);
+    let line =
+        refusal(asked(SEND), &Reply::of(400, &[("content-type", "text/html; charset=utf-8")], "Bad offset.\n"), &[]);
     assert_eq!(line.detail, "gcs.example refused the request: Bad offset");
-    let pause = refusal(asked(SEND), &head(503, &[("retry-after", "7")]), b"", &[]);
+    let pause = refusal(asked(SEND), &Reply::of(503, &[("retry-after", "7")], ""), &[]);
     assert_eq!(pause.retry, Retry::Later(Some(Duration::from_secs(7))));
 }
 
@@ -96,13 +91,13 @@ fn what_is_secret_is_not_repeated() {
     let secrets = [session.as_str().into(), "s".repeat(400).into()];
     let body = format!("{{\"error\": {{\"message\": \"no such upload: {session}\"}}}}");
     let id = "s".repeat(400);
-    let error = refusal(asked(SEND), &head(400, &[("x-guploader-uploadid", &id)]), body.as_bytes(), &secrets);
+    let error = refusal(asked(SEND), &Reply::of(400, &[("x-guploader-uploadid", &id)], body), &secrets);
     assert!(!format!("{error:?}").contains("sss"), "{error:?}");
     assert_eq!(error.answer.unwrap().request_id, None);
 
     let assertion = Secret::from(format!("{}.{}", "a".repeat(400), "b".repeat(400)));
     let body = format!("{{\"error\": \"invalid_grant\", \"error_description\": \"Bad: {}\"}}", assertion.expose());
-    let error = token_refusal("oauth", &head(400, &[]), body.as_bytes(), &assertion);
+    let error = token_refusal("oauth", &Reply::of(400, &[], body), &assertion);
     assert!(!error.detail.contains("aaa") && !error.detail.contains("bbb"), "{error}");
 }
 
@@ -110,7 +105,7 @@ fn what_is_secret_is_not_repeated() {
 fn refused_tokens_say_what_to_check() {
     let error = |status: u16, code: &str, description: &str| {
         let body = serde_json::json!({"error": code, "error_description": description}).to_string();
-        token_refusal("oauth", &head(status, &[]), body.as_bytes(), &Secret::from("x.y"))
+        token_refusal("oauth", &Reply::of(status, &[], body), &Secret::from("x.y"))
     };
     for (status, code, description, kind, expected) in [
         (400, "invalid_grant", "Invalid JWT Signature.", Kind::InvalidCredentials, "`private_key` is not"),

@@ -3,6 +3,9 @@
 use http::HeaderName;
 
 use super::*;
+use crate::http::scripted::{Server, Step};
+use crate::memory::MemorySource;
+use crate::transfer::Limits;
 
 fn told(fields: &[(&'static str, String)]) -> Result<&'static str> {
     let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
@@ -37,6 +40,65 @@ fn an_etag_counts_as_md5_only_where_it_is_one() {
     let encrypted = ("x-amz-server-side-encryption", "aws:kms".to_owned());
     assert_eq!(told(&[etag, s3.clone(), encrypted]).unwrap(), "status");
     assert_eq!(told(&[("etag", "\"opaque\"".to_owned()), s3]).unwrap(), "status");
+}
+
+/// Uploads the byte `x`.
+async fn put(server: &Server, path: &str) -> (Result<Receipt>, Progress) {
+    let source = Arc::new(MemorySource::new(b"x".to_vec()));
+    let (headers, progress) = (HeaderMap::new(), Progress::default());
+    let limits = Limits { tries: 1, ..Limits::default() };
+    let upload =
+        Upload { url: &server.url(path), headers: &headers, content_type: "a/b", source, progress: progress.clone() };
+    let web = Web::new(server.client(std::time::Duration::from_secs(2)), &limits);
+    (web.put(&upload).await, progress)
+}
+
+async fn refusal_of(server: &Server, path: &str) -> String {
+    format!("{:?}", put(server, path).await.0.unwrap_err())
+}
+
+#[tokio::test]
+async fn an_upload_that_arrived_otherwise_fails() {
+    for (digest, is_right) in [(Digests::of(b"x").md5, true), (Digests::of(b"y").md5, false)] {
+        let head = format!("HTTP/1.1 201 Made\r\ncontent-md5: {}\r\ncontent-length: 0\r\n\r\n", BASE64.encode(digest));
+        let server = Server::start(move |_, _| vec![Step::Read(1), Step::send(&head)]).await;
+        let (ended, progress) = put(&server, "/a").await;
+        assert_eq!(progress.bytes(), u64::from(is_right));
+        match ended {
+            Ok(receipt) => assert!(is_right && receipt.verified == "md5", "{receipt:?}"),
+            Err(error) => assert!(!is_right && error.kind == Kind::IntegrityMismatch, "{error:?}"),
+        }
+    }
+}
+
+fn bad(message: &str) -> Vec<Step> {
+    let body = format!("<Error><Code>Odd</Code><Message>{message}</Message></Error>");
+    let head = format!("HTTP/1.1 400 Bad\r\ncontent-length: {}\r\n\r\n", body.len());
+    vec![Step::Read(1), Step::send(head + &body)]
+}
+
+#[tokio::test]
+async fn no_message_is_cut_within_a_secret() {
+    for before in [285, 292, 296] {
+        let message = format!("{}canary-signature yyy", "x".repeat(before));
+        let server = Server::start(move |_, _| bad(&message)).await;
+        let shown = refusal_of(&server, "/a?X-Sig=canary-signature").await;
+        assert!(shown.contains("xxxx") && !shown.contains("cana"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_a_redirect_leads_to_is_secret_as_well() {
+    let server = Server::start(|number, _| match number {
+        0 => {
+            let head = "HTTP/1.1 307 There\r\nlocation: /b?sig=canary-elsewhere\r\ncontent-length: 0\r\n\r\n";
+            vec![Step::Read(1), Step::send(head)]
+        }
+        _ => bad("the signature canary-elsewhere is old"),
+    })
+    .await;
+    let shown = refusal_of(&server, "/a").await;
+    assert!(shown.contains("the signature *** is old") && !shown.contains("canary"), "{shown}");
 }
 
 #[test]

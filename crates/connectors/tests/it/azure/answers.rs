@@ -8,7 +8,7 @@ use connectors::memory::{MemoryJournal, MemorySource};
 use connectors::{Connector as _, Kind, Limits, Progress};
 
 use super::{LIMITS, MIB, azure, with_limits};
-use crate::scripted::{Request, Scripted, answer};
+use crate::scripted::{Request, Scripted, answer, cut_in, shows_no_part};
 
 fn config(server: &Scripted) -> Config {
     Config {
@@ -74,6 +74,17 @@ async fn a_version_is_noted_and_the_token_stays_secret() {
     let error = put(&config(&refusing), LIMITS, 10).await.unwrap_err();
     let shown = format!("{error} {error:?} {:?} {:?}", azure(&config(&refusing)), config(&refusing));
     assert!(shown.contains("code Odd") && !shown.contains("canary"), "{shown}");
+}
+
+#[tokio::test]
+async fn no_message_is_cut_within_a_secret() {
+    for signature in ["canary+signature=", "canary%2Bsignature%3D"] {
+        for message in cut_in(signature) {
+            let body = failure("Odd", "").replace("Words.", &message);
+            let server = Scripted::start(move |_| answer(400, &[], &body)).await;
+            shows_no_part(&put(&config(&server), LIMITS, 10).await.unwrap_err(), signature);
+        }
+    }
 }
 
 /// The pages of a listing go on where a marker says so, even when a page is empty, and never in a circle.

@@ -1,50 +1,23 @@
 //! What an upload in blocks leaves behind, and what of it counts. The contract has the faults of the connection itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use connectors::azure_blob::AzureBlob;
-use connectors::contract;
-use connectors::memory::{MemoryJournal, MemorySource};
-use connectors::{Connector as _, Kind, Limits, Progress, Receipt};
+use connectors::{Connector as _, Kind, Limits};
 use serde_json::json;
 use testkit::Azurite;
 use testkit::http_faults::{Action, HttpFaults, Request};
 use testkit::proxy::Proxy;
 
 use super::{LIMITS, MIB, azure, azurite_with, view, with_key, with_limits, with_sas};
+use crate::attempt::Attempt;
 
 const ONE_TRY: Limits = Limits { tries: 1, ..LIMITS };
 
-/// A journal with a source, and what an attempt needs beside them.
-struct Attempt {
-    source: Arc<MemorySource>,
-    journal: Arc<MemoryJournal>,
-    progress: Progress,
-}
-
-impl Attempt {
-    fn of(size: usize, seed: u64) -> Self {
-        Self {
-            source: Arc::new(MemorySource::new(contract::bytes(size, seed))),
-            journal: Arc::default(),
-            progress: Progress::default(),
-        }
-    }
-
-    async fn put(&self, connector: &AzureBlob, name: &str) -> connectors::Result<Receipt> {
-        let resume = self.journal.open(name);
-        connector.put(contract::request(name, &self.source, &self.journal, &self.progress, resume)).await
-    }
-
-    /// Checks that the blob is whole, the journal empty, the count right, and no block left over.
-    async fn is_whole(&self, azurite: &Azurite, container: &str, name: &str) {
-        assert_eq!(view(azurite, container, name).await["bytes"], hex::encode(self.source.bytes()));
-        assert_eq!(self.journal.open(name), None);
-        assert_eq!(self.progress.bytes(), self.source.bytes().len() as u64);
-        assert_eq!(uncommitted(azurite, container).await, json!({}));
-    }
+/// Checks that the blob is whole, the journal empty, the count right, and no block left over.
+async fn is_whole(attempt: &Attempt, azurite: &Azurite, container: &str) {
+    assert_eq!(view(azurite, container, "x").await["bytes"], hex::encode(attempt.source.bytes()));
+    attempt.is_settled("x");
+    assert_eq!(uncommitted(azurite, container).await, json!({}));
 }
 
 async fn uncommitted(azurite: &Azurite, container: &str) -> serde_json::Value {
@@ -75,31 +48,16 @@ fn blocks(requests: &[Request]) -> usize {
     requests.iter().filter(|request| is_block(request)).count()
 }
 
-/// While the other side takes no byte, as many blocks wait for it as may be in flight, and no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn blocks_go_out_side_by_side() {
     let container = "parallel";
     let Some(azurite) = azurite_with(container).await else { return };
     let proxy = Proxy::start(azurite.addr()).await.unwrap();
     let limits = Limits { part_bytes: 4 * MIB as u64, ..LIMITS };
-    let connector = Arc::new(with_limits(&with_key(&azurite, &azurite.endpoint_at(proxy.addr()), container), limits));
-    let attempt = Arc::new(Attempt::of(32 * MIB, 11));
-    proxy.stall_after(MIB as u64);
-    let sending = tokio::spawn({
-        let (attempt, connector) = (Arc::clone(&attempt), Arc::clone(&connector));
-        async move { attempt.put(&connector, "x").await }
-    });
-    let in_flight = limits.parts_in_flight as u64;
-    while proxy.connections() < in_flight && !sending.is_finished() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(proxy.connections(), in_flight);
-    let held = limits.part_bytes * in_flight;
-    assert!(attempt.source.read_bytes() <= held, "{} bytes are in memory", attempt.source.read_bytes());
-    proxy.heal();
-    sending.await.unwrap().unwrap();
-    attempt.is_whole(&azurite, container, "x").await;
+    let connector = with_limits(&with_key(&azurite, &azurite.endpoint_at(proxy.addr()), container), limits);
+    let (in_flight, held) = (limits.parts_in_flight, limits.part_bytes * limits.parts_in_flight as u64);
+    let (attempt, _) = Attempt::of(32 * MIB, 11).goes_out_side_by_side(connector, &proxy, in_flight, held).await;
+    is_whole(&attempt, &azurite, container).await;
 }
 
 /// The list is committed, but nobody was told: asking again finds the blocks in the blob, and sends none.
@@ -119,7 +77,7 @@ async fn a_lost_answer_to_the_commit_is_made_up_for() {
         let attempt = Attempt::of(3 * MIB, 6);
         attempt.put(&azure(&config), "x").await.unwrap();
         assert_eq!(blocks(&faults.requests()[before..]), 3, "blocks were sent again");
-        attempt.is_whole(&azurite, container, "x").await;
+        is_whole(&attempt, &azurite, container).await;
     }
 }
 
@@ -139,7 +97,7 @@ async fn a_crash_after_the_commit_leaves_one_blob() {
         let before = faults.requests().len();
         attempt.put(&azure(&config), "x").await.unwrap();
         assert_eq!(blocks(&faults.requests()[before..]), 0, "blocks were sent again");
-        attempt.is_whole(&azurite, container, "x").await;
+        is_whole(&attempt, &azurite, container).await;
     }
 }
 
@@ -162,7 +120,7 @@ async fn a_block_that_nobody_heard_of_is_not_sent_again() {
     let before = faults.requests().len();
     attempt.put(&azure(&config), "x").await.unwrap();
     assert_eq!(blocks(&faults.requests()[before..]), 1);
-    attempt.is_whole(&azurite, container, "x").await;
+    is_whole(&attempt, &azurite, container).await;
 }
 
 /// A token that may only write goes on as well: the journal is believed.
@@ -184,7 +142,7 @@ async fn a_token_that_may_not_look_goes_on() {
         let before = faults.requests().len();
         attempt.put(&azure(&config), "x").await.unwrap();
         assert_eq!(blocks(&faults.requests()[before..]), if is_gone { 4 } else { 0 });
-        attempt.is_whole(&azurite, container, "x").await;
+        is_whole(&attempt, &azurite, container).await;
     }
 }
 
@@ -204,7 +162,7 @@ async fn only_lost_blocks_are_sent_again() {
     let before = faults.requests().len();
     attempt.put(&azure(&config), "x").await.unwrap();
     assert_eq!(blocks(&faults.requests()[before..]), 2);
-    attempt.is_whole(&azurite, container, "x").await;
+    is_whole(&attempt, &azurite, container).await;
 }
 
 /// Cancelling leaves the old blob, and never an empty one: blocks without a commit expire at the service.

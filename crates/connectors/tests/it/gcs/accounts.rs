@@ -8,8 +8,8 @@ use connectors::{Connector as _, Kind, Limits};
 use futures_util::future::join_all;
 use testkit::proxy::Proxy;
 
-use super::faults::Attempt;
 use super::{connector, gcs_with, of};
+use crate::attempt::Attempt;
 use crate::{LIMITS, client};
 
 const MIB: usize = 1024 * 1024;
@@ -61,7 +61,7 @@ async fn slow_transfer(name: &str, token_secs: u64, is_revoked: bool) {
     proxy.delay(Duration::from_millis(3));
     let sending = tokio::spawn({
         let (attempt, connector) = (Arc::clone(&attempt), Arc::clone(&connector));
-        async move { attempt.put(&connector, "x").await }
+        async move { attempt.put(connector.as_ref(), "x").await }
     });
     while attempt.progress.bytes() == 0 && !sending.is_finished() {
         tokio::time::sleep(Duration::from_millis(20)).await;

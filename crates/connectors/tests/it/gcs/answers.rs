@@ -15,7 +15,7 @@ use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 
 use super::{connector, gcs_with, of, with_limits};
-use crate::scripted::{Request, Scripted, answer};
+use crate::scripted::{Request, Scripted, answer, cut_in, shows_no_part};
 use crate::{LIMITS, PART_BYTES};
 
 const LARGE: usize = PART_BYTES + 10;
@@ -223,6 +223,15 @@ async fn a_refusal_repeats_no_secret() {
     let error = contract::put(&connector(&config), "k", &source).await.unwrap_err();
     assert!(error.detail.contains("***"), "it was not repeated: {error:?}");
     assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+}
+
+#[tokio::test]
+async fn no_message_is_cut_within_a_secret() {
+    for message in cut_in(TOKEN) {
+        let body = json!({"error": {"message": message, "errors": [{"reason": "odd"}]}}).to_string();
+        let (_server, config) = server(move |_| answer(400, &[], &body)).await;
+        shows_no_part(&connector(&config).stat("k").await.unwrap_err(), TOKEN);
+    }
 }
 
 /// A token that is never good is renewed once, and then the credentials are to blame.

@@ -5,45 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use connectors::contract;
-use connectors::gcs::Gcs;
 use connectors::memory::{MemoryJournal, MemorySource};
-use connectors::{Connector as _, Kind, Limits, Progress, Receipt};
+use connectors::{Connector as _, Kind, Limits, Progress};
 use testkit::http_faults::{Action, HttpFaults, Request};
 use testkit::proxy::Proxy;
 
 use super::{connector, gcs_with, of, with_limits};
 use crate::LIMITS;
+use crate::attempt::Attempt;
 
 const MIB: usize = 1024 * 1024;
-
-/// A journal with a source, and what an attempt needs beside them.
-pub(super) struct Attempt {
-    pub(super) source: Arc<MemorySource>,
-    pub(super) journal: Arc<MemoryJournal>,
-    pub(super) progress: Progress,
-}
-
-impl Attempt {
-    pub(super) fn of(size: usize, seed: u64) -> Self {
-        Self {
-            source: Arc::new(MemorySource::new(contract::bytes(size, seed))),
-            journal: Arc::default(),
-            progress: Progress::default(),
-        }
-    }
-
-    pub(super) async fn put(&self, connector: &Gcs, name: &str) -> connectors::Result<Receipt> {
-        let resume = self.journal.open(name);
-        connector.put(contract::request(name, &self.source, &self.journal, &self.progress, resume)).await
-    }
-
-    /// Checks that the object is whole, the journal empty and the count right.
-    async fn is_whole(&self, connector: &Gcs, name: &str) {
-        assert!(contract::get(connector, name).await.unwrap() == *self.source.bytes(), "other bytes came back");
-        assert_eq!(self.journal.open(name), None);
-        assert_eq!(self.progress.bytes(), self.source.bytes().len() as u64);
-    }
-}
 
 /// The names of the uploads that are open in the bucket.
 async fn open(gcs: &testkit::Gcs, bucket: &str) -> Vec<String> {

@@ -8,7 +8,7 @@ use connectors::s3::{Config, S3};
 use connectors::{Connector as _, Kind, Limits};
 
 use super::s3;
-use crate::scripted::{Request, Scripted, answer};
+use crate::scripted::{Request, Scripted, answer, cut_in, shows_no_part};
 use crate::{LIMITS, PART_BYTES, client_that_knows_no_names};
 
 fn config(server: &Scripted) -> Config {
@@ -182,16 +182,25 @@ async fn a_wrong_region_is_answered_with_the_right_one() {
 async fn no_refusal_gives_a_secret_away() {
     let server = Scripted::start(|request| {
         let token = request.headers()["x-amz-security-token"].to_str().unwrap();
-        answer(403, &[], &error_body("Odd", &format!("<Message>token {token}, key AKIDEXAMPLE</Message>")))
+        answer(400, &[], &error_body("Odd", &format!("<Message>token {token}, key AKIDEXAMPLE</Message>")))
     })
     .await;
     let connector = s3(&config(&server));
     let error = put(&connector, 10).await.unwrap_err();
     let shown = format!("{error} {error:?} {connector:?} {:?}", config(&server));
-    assert!(!shown.contains("canary"), "{shown}");
+    assert!(shown.contains("token ***, key ***") && !shown.contains("canary"), "{shown}");
 }
 
 /// A service that wants the bucket in the host name is asked again that way, and from then on.
+#[tokio::test]
+async fn no_message_is_cut_within_a_secret() {
+    for message in cut_in("canary-token") {
+        let body = error_body("Odd", &format!("<Message>{message}</Message>"));
+        let server = Scripted::start(move |_| answer(400, &[], &body)).await;
+        shows_no_part(&put(&s3(&config(&server)), 10).await.unwrap_err(), "canary-token");
+    }
+}
+
 #[tokio::test]
 async fn addressing_is_found_out() {
     let server = Scripted::start(|request| {

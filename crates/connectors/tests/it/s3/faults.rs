@@ -1,75 +1,33 @@
 //! What is particular to S3 over connections that break: lost answers, and parts side by side.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use connectors::contract;
-use connectors::memory::{MemoryJournal, MemorySource};
+use connectors::Limits;
 use connectors::s3::S3;
-use connectors::{Connector as _, Limits, Progress};
 use testkit::http_faults::{Action, HttpFaults};
 use testkit::proxy::Proxy;
 
 use super::{ceph_with, of_ceph, s3, with_limits};
 use crate::LIMITS;
+use crate::attempt::Attempt;
 
 const MIB: usize = 1024 * 1024;
 
-/// A journal with a source, and what an attempt needs beside them.
-struct Attempt {
-    source: Arc<MemorySource>,
-    journal: Arc<MemoryJournal>,
-    progress: Progress,
+/// Checks that the object is whole, and that no upload is left.
+async fn is_whole(attempt: &Attempt, connector: &S3) {
+    attempt.is_whole(connector, "x").await;
+    assert_eq!(connector.open_uploads("").await.unwrap(), []);
 }
 
-impl Attempt {
-    fn of(size: usize, seed: u64) -> Self {
-        Self {
-            source: Arc::new(MemorySource::new(contract::bytes(size, seed))),
-            journal: Arc::default(),
-            progress: Progress::default(),
-        }
-    }
-
-    async fn put(&self, connector: &S3, name: &str) -> connectors::Result<connectors::Receipt> {
-        let resume = self.journal.open(name);
-        connector.put(contract::request(name, &self.source, &self.journal, &self.progress, resume)).await
-    }
-
-    /// Checks that the object is whole, the journal empty, the count right, and no upload left.
-    async fn is_whole(&self, connector: &S3, name: &str) {
-        assert!(contract::get(connector, name).await.unwrap() == *self.source.bytes(), "other bytes came back");
-        assert_eq!(self.journal.open(name), None);
-        assert_eq!(self.progress.bytes(), self.source.bytes().len() as u64);
-        assert_eq!(connector.open_uploads("").await.unwrap(), []);
-    }
-}
-
-/// While the other side takes no byte, as many parts wait for it as may be in flight, and no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_go_out_side_by_side() {
     let bucket = "s3-parallel";
     let Some(ceph) = ceph_with(bucket).await else { return };
     let proxy = Proxy::start(ceph.addr()).await.unwrap();
-    let connector = Arc::new(s3(&of_ceph(&ceph.account, &format!("http://{}", proxy.addr()), bucket)));
-    let attempt = Arc::new(Attempt::of(60 * MIB, 11));
-    proxy.stall_after(MIB as u64);
-    let sending = tokio::spawn({
-        let (attempt, connector) = (Arc::clone(&attempt), Arc::clone(&connector));
-        async move { attempt.put(&connector, "x").await }
-    });
-    let in_flight = LIMITS.parts_in_flight as u64;
-    while proxy.connections() < in_flight && !sending.is_finished() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(proxy.connections(), in_flight);
-    let held = LIMITS.part_bytes * in_flight;
-    assert!(attempt.source.read_bytes() <= held, "{} bytes are in memory", attempt.source.read_bytes());
-    proxy.heal();
-    sending.await.unwrap().unwrap();
-    attempt.is_whole(&connector, "x").await;
+    let config = of_ceph(&ceph.account, &format!("http://{}", proxy.addr()), bucket);
+    let (in_flight, held) = (LIMITS.parts_in_flight, LIMITS.part_bytes * LIMITS.parts_in_flight as u64);
+    let (attempt, _) = Attempt::of(60 * MIB, 11).goes_out_side_by_side(s3(&config), &proxy, in_flight, held).await;
+    is_whole(&attempt, &s3(&config)).await;
 }
 
 fn is_completion(request: &testkit::http_faults::Request) -> bool {
@@ -92,7 +50,7 @@ async fn a_lost_answer_to_completion_is_made_up_for() {
     attempt.put(&connector, "x").await.unwrap();
     let parts = faults.requests().iter().filter(|request| request.path.contains("partNumber=")).count();
     assert_eq!(parts, 3, "parts were sent again");
-    attempt.is_whole(&connector, "x").await;
+    is_whole(&attempt, &connector).await;
 }
 
 /// The same where the credentials may not look: then it is sent again, and is right as well.
@@ -113,7 +71,7 @@ async fn a_lost_answer_is_made_up_for_without_the_right_to_look() {
     let attempt = Attempt::of(12 * MIB, 7);
     attempt.put(&connector, "x").await.unwrap();
     faults.heal();
-    attempt.is_whole(&connector, "x").await;
+    is_whole(&attempt, &connector).await;
 }
 
 /// The answer with the id of an upload is lost: the upload that nobody knows of does not stay open.
@@ -130,7 +88,7 @@ async fn an_upload_without_a_known_id_does_not_stay() {
     });
     let attempt = Attempt::of(12 * MIB, 10);
     attempt.put(&connector, "x").await.unwrap();
-    attempt.is_whole(&connector, "x").await;
+    is_whole(&attempt, &connector).await;
 }
 
 /// A crash between completion and the journal: the next attempt finds the object in place.
@@ -150,7 +108,7 @@ async fn a_crash_after_completion_leaves_one_object() {
     attempt.put(&connector, "x").await.unwrap();
     let after = &faults.requests()[before..];
     assert!(after.iter().all(|request| !request.path.contains("partNumber=")), "parts were sent again");
-    attempt.is_whole(&connector, "x").await;
+    is_whole(&attempt, &connector).await;
 }
 
 /// A gateway that refuses the checksum headers gets none, and MD5 proves the rest.
@@ -169,7 +127,7 @@ async fn refused_checksum_headers_are_left_out() {
         let attempt = Attempt::of(size, 9);
         let receipt = attempt.put(&connector, "x").await.unwrap();
         assert_eq!(receipt.verified, "md5");
-        attempt.is_whole(&connector, "x").await;
+        is_whole(&attempt, &connector).await;
     }
     let refused = faults.requests().iter().filter(|request| request.status == Some(501)).count();
     assert_eq!(refused, 1, "it is learned once");

@@ -34,6 +34,23 @@ async fn packets_are_written_side_by_side() {
     assert!(fs::read(&name).unwrap() == *whole.bytes());
 }
 
+/// The connection breaks while the temporary file is made: whether the server heard of it or not, there is one in the end.
+#[tokio::test]
+async fn a_temporary_file_that_nobody_heard_of_does_not_stay() {
+    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
+    let proxy = Proxy::start(sshd.addr()).await.unwrap();
+    let connector = connector(Config { limits: Limits { tries: 5, ..limits() }, ..config(&sshd, proxy.addr()) });
+    let folder = sshd.folder("unheard").unwrap();
+    let name = folder.join("file").display().to_string();
+    for bytes in (20..400).step_by(20) {
+        connector.list("", 10_000).await.unwrap();
+        proxy.cut_after(bytes);
+        contract::put(&connector, &name, &source(1000, bytes)).await.unwrap();
+        assert_eq!(files(&folder), ["file"], "cut after {bytes} bytes");
+        proxy.heal();
+    }
+}
+
 /// Each piece that is sent waits. Questions that go out together wait together: one at a time would take 16 s.
 #[tokio::test]
 async fn packets_are_asked_for_side_by_side() {

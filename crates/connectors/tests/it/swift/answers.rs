@@ -9,7 +9,7 @@ use connectors::swift::{Config, Swift};
 use connectors::{Connector as _, Error, Kind, Limits, Receipt, Result};
 
 use super::{MIB, SMALL, with_limits};
-use crate::scripted::{Request, Scripted, answer};
+use crate::scripted::{Request, Scripted, answer, cut_in, shows_no_part};
 
 /// Starts Keystone and Swift in one server. `swift` answers what is not about logging in, `None` with the usual.
 async fn cloud(swift: impl Fn(&Request) -> Option<http::Response<String>> + Send + Sync + 'static) -> Scripted {
@@ -130,6 +130,40 @@ async fn what_is_repeated_of_the_credentials_is_covered() {
     let error = put(&swift(&server), 1).await.unwrap_err();
     assert!(error.detail.contains("your token ***"), "{error:?}");
     has_no_canary(&error);
+}
+
+#[tokio::test]
+async fn no_message_is_cut_within_a_secret() {
+    for message in cut_in("canary-token") {
+        let server = cloud(move |request| is(request, "PUT", "/v1").then(|| answer(400, &[], &message))).await;
+        shows_no_part(&put(&swift(&server), 1).await.unwrap_err(), "canary-token");
+    }
+    for message in cut_in("canary-password") {
+        let body = serde_json::json!({"error": {"code": 400, "title": message, "message": message}}).to_string();
+        let server = cloud(move |request| is(request, "POST", "/v3").then(|| answer(400, &[], &body))).await;
+        shows_no_part(&put(&swift(&server), 1).await.unwrap_err(), "canary-password");
+    }
+}
+
+/// The token with which projects are looked for goes out in a body as well.
+#[tokio::test]
+async fn no_message_is_cut_within_a_token_without_a_project() {
+    for message in cut_in("canary-unscoped") {
+        let body = serde_json::json!({"error": {"code": 400, "title": message, "message": message}}).to_string();
+        let server = cloud(move |request| {
+            let projects = r#"{"projects": [{"id": "p"}]}"#;
+            let unscoped = [("x-subject-token", "canary-unscoped")];
+            let is_scoped = std::str::from_utf8(request.body()).unwrap().contains("scope");
+            match (request.method().as_str(), request.uri().path()) {
+                ("GET", "/v3/auth/projects") => Some(answer(200, &[], projects)),
+                ("POST", "/v3/auth/tokens") if is_scoped => Some(answer(400, &[], &body)),
+                ("POST", "/v3/auth/tokens") => Some(answer(201, &unscoped, r#"{"token": {}}"#)),
+                _ => None,
+            }
+        })
+        .await;
+        shows_no_part(&put(&swift(&server), 1).await.unwrap_err(), "canary-unscoped");
+    }
 }
 
 #[tokio::test]

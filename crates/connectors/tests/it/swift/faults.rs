@@ -1,55 +1,30 @@
 //! Swift over connections that break, dawdle and lie, and with tokens that end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use connectors::contract;
-use connectors::memory::{MemoryJournal, MemorySource};
 use connectors::swift::{Config, Swift};
-use connectors::{Connector as _, Kind, Limits, Progress};
+use connectors::{Connector as _, Kind, Limits};
 use testkit::http_faults::{Action, HttpFaults, Request};
 use testkit::proxy::Proxy;
 use testkit::{OpenStack, User};
 
 use super::{MIB, SMALL, of, segments_of, swift, with_container, with_limits};
+use crate::attempt::Attempt;
 
 /// Arguments that reach the container at another address, through the catalogue.
 async fn at(openstack: &OpenStack, addr: SocketAddr, container: &str) -> Config {
     Config { region: openstack.region_at(addr).await.unwrap(), ..of(openstack, User::Demo, container) }
 }
 
-/// A journal with a source, and what an attempt needs beside them.
-struct Attempt {
-    source: Arc<MemorySource>,
-    journal: Arc<MemoryJournal>,
-    progress: Progress,
-}
-
-impl Attempt {
-    fn of(size: usize, seed: u64) -> Self {
-        Self {
-            source: Arc::new(MemorySource::new(contract::bytes(size, seed))),
-            journal: Arc::default(),
-            progress: Progress::default(),
-        }
-    }
-
-    async fn put(&self, connector: &Swift, name: &str) -> connectors::Result<connectors::Receipt> {
-        let resume = self.journal.open(name);
-        connector.put(contract::request(name, &self.source, &self.journal, &self.progress, resume)).await
-    }
-
-    /// Checks that the object is whole, the journal empty, the count right, and no other segment left.
-    async fn is_whole(&self, connector: &Swift, openstack: &OpenStack, container: &str) {
-        assert!(contract::get(connector, "x").await.unwrap() == *self.source.bytes(), "other bytes came back");
-        assert_eq!(self.journal.open("x"), None);
-        let size = self.source.bytes().len();
-        assert_eq!(self.progress.bytes(), size as u64);
-        let segments = if size > MIB { size.div_ceil(MIB) } else { 0 };
-        assert_eq!(segments_of(openstack, container).await.len(), segments);
-    }
+/// Checks that the object is whole, and that no other segment is left.
+async fn is_whole(attempt: &Attempt, connector: &Swift, openstack: &OpenStack, container: &str) {
+    attempt.is_whole(connector, "x").await;
+    let size = attempt.source.bytes().len();
+    let segments = if size > MIB { size.div_ceil(MIB) } else { 0 };
+    assert_eq!(segments_of(openstack, container).await.len(), segments);
 }
 
 /// A bit flips on the way, in one piece, in a segment, and in the last one.
@@ -67,7 +42,7 @@ async fn a_flipped_bit_is_sent_again() {
         let receipt = attempt.put(&connector, "x").await.unwrap();
         assert_eq!(receipt.verified, "md5");
         assert!(proxy.sent_bytes() - before > (size + MIB / 3) as u64, "nothing was sent again");
-        attempt.is_whole(&connector, &openstack, container).await;
+        is_whole(&attempt, &connector, &openstack, container).await;
     }
 }
 
@@ -103,10 +78,9 @@ async fn a_rate_limit_is_waited_out() {
     assert!(began.elapsed() >= Duration::from_secs(1), "Retry-After was not kept");
     assert!(faults.requests().iter().any(|request| request.status == Some(498)));
     faults.heal();
-    attempt.is_whole(&connector, &openstack, container).await;
+    is_whole(&attempt, &connector, &openstack, container).await;
 }
 
-/// While the other side takes no byte, as many segments wait for it as may be in flight, and little is in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_go_out_side_by_side() {
     let container = "faults-parallel";
@@ -114,24 +88,11 @@ async fn segments_go_out_side_by_side() {
     let proxy = Proxy::start(openstack.swift_addr()).await.unwrap();
     let config = at(&openstack, proxy.addr(), container).await;
     let limits = Limits { segment_bytes: 8 * MIB as u64, ..SMALL };
-    let connector = Arc::new(with_limits(&config, limits));
-    let attempt = Arc::new(Attempt::of(64 * MIB, 11));
-    proxy.stall_after(MIB as u64);
-    let sending = tokio::spawn({
-        let (attempt, connector) = (Arc::clone(&attempt), Arc::clone(&connector));
-        async move { attempt.put(&connector, "x").await }
-    });
-    let in_flight = SMALL.parts_in_flight as u64;
-    while proxy.connections() < in_flight && !sending.is_finished() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(proxy.connections(), in_flight);
     // Some pieces of each, and what the system's sockets took; not four segments.
-    assert!(attempt.source.read_bytes() < 24 * MIB as u64, "{} bytes were read", attempt.source.read_bytes());
-    proxy.heal();
-    sending.await.unwrap().unwrap();
-    assert!(contract::get(connector.as_ref(), "x").await.unwrap() == *attempt.source.bytes());
+    let (attempt, in_flight, read_max) = (Attempt::of(64 * MIB, 11), limits.parts_in_flight, 24 * MIB as u64 - 1);
+    let sent = attempt.goes_out_side_by_side(with_limits(&config, limits), &proxy, in_flight, read_max);
+    let (attempt, connector) = sent.await;
+    attempt.is_whole(connector.as_ref(), "x").await;
 }
 
 fn is_manifest(request: &Request) -> bool {
@@ -160,7 +121,7 @@ async fn a_lost_answer_to_the_manifest_is_made_up_for() {
     attempt.put(&connector, "x").await.unwrap();
     let sent = faults.requests().split_off(before).iter().filter(|request| is_segment(request)).count();
     assert_eq!(sent, 3, "segments were sent again");
-    attempt.is_whole(&connector, &openstack, container).await;
+    is_whole(&attempt, &connector, &openstack, container).await;
 }
 
 /// A crash after the manifest, before the segments of the replaced object are gone: the next attempt removes them, and so
@@ -194,7 +155,7 @@ async fn a_crash_after_the_manifest_leaves_nothing_behind() {
             let before = faults.requests().len();
             attempt.put(&connector, "x").await.unwrap();
             assert!(!faults.requests().split_off(before).iter().any(is_segment), "segments were sent again");
-            attempt.is_whole(&connector, &openstack, container).await;
+            is_whole(&attempt, &connector, &openstack, container).await;
         }
     }
 }
@@ -222,7 +183,7 @@ swift.put_object({container:?} + '_segments', {other:?}, b'other bytes')"
     let before = faults.requests().len();
     attempt.put(&connector, "x").await.unwrap();
     assert_eq!(faults.requests().split_off(before).iter().filter(|request| is_segment(request)).count(), 2);
-    attempt.is_whole(&connector, &openstack, container).await;
+    is_whole(&attempt, &connector, &openstack, container).await;
 }
 
 /// Keystone ends the token between segments, and before a body in one piece: it is renewed once and the body sent again.
@@ -275,5 +236,5 @@ async fn a_token_that_ends_in_a_body_is_renewed() {
     });
     let attempt = Attempt::of(MIB, 9);
     attempt.put(&connector, "x").await.unwrap();
-    attempt.is_whole(&connector, &openstack, container).await;
+    is_whole(&attempt, &connector, &openstack, container).await;
 }

@@ -5,7 +5,14 @@ use crate::id::{JobId, KeyId, TaskId, UserId};
 use crate::model::{Origin, Page, WireStatus};
 use crate::store::{Creation, JobFilter, TaskFilter};
 
-cases!(pages_are_newest_first, jobs_are_filtered, tasks_are_filtered, tasks_are_read_in_the_given_order, counts_count);
+cases!(
+    pages_are_newest_first,
+    jobs_are_filtered,
+    tasks_are_filtered,
+    tasks_are_read_in_the_given_order,
+    jobs_are_read_by_id,
+    counts_count
+);
 
 fn jobs_of(user_id: UserId) -> JobFilter {
     JobFilter { user_id, status: None, tag: None, key_id: None, with_tasks: false }
@@ -43,6 +50,16 @@ async fn pages_are_newest_first(scene: Scene) {
     assert!(!more, "exactly full");
     let ids: Vec<_> = page.iter().map(|task| task.id).collect();
     assert_eq!(ids, made.iter().map(|job| job.task("a")).collect::<Vec<_>>());
+}
+
+async fn jobs_are_read_by_id(scene: Scene) {
+    let other = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
+    let theirs = scene.job_of(other, "a").await;
+    let mine = scene.job("a; b: a").await;
+    let found = scene.store.jobs(scene.user, &[theirs.id, mine.id, JobId::new(scene.now())]).await.unwrap();
+    assert_eq!(found.iter().map(|job| (job.id, job.tasks.len())).collect::<Vec<_>>(), [(mine.id, 0)]);
+    let many: Vec<_> = (0..500).map(|_| JobId::new(scene.now())).chain([mine.id]).collect();
+    assert_eq!(scene.store.jobs(scene.user, &many).await.unwrap().len(), 1);
 }
 
 async fn jobs_are_filtered(scene: Scene) {

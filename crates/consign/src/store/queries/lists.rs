@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::jobs::tasks_of;
 use super::rows::{chosen, complete, job as job_row, job_columns, state, task as task_row, task_columns};
 use super::{Conn, Db, ROWS_PER_STATEMENT};
-use crate::id::{TaskId, UserId};
+use crate::id::{JobId, TaskId, UserId};
 use crate::model::{BlobKey, Job, Page, State, Task, WireStatus};
 use crate::store::{JobFilter, TaskFilter};
 
@@ -69,6 +69,21 @@ fn cut<T>(entries: &mut Vec<T>, page: Page) -> bool {
     let more = entries.len() > page.size as usize;
     entries.truncate(page.size as usize);
     more
+}
+
+pub(crate) async fn jobs(conn: &mut Conn, user: UserId, ids: &[JobId]) -> sqlx::Result<Vec<Job>> {
+    let mut found = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
+        let select = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id IN (");
+        for row in chosen(conn, select, chunk.iter(), ")").await? {
+            let job = job_row(&row)?;
+            if job.user_id == user {
+                found.push(job);
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub(crate) async fn tasks(conn: &mut Conn, user: UserId, ids: &[TaskId]) -> sqlx::Result<Vec<Task>> {

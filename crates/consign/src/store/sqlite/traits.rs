@@ -84,6 +84,10 @@ impl Jobs for SqliteStore {
         read!(self, jobs::job(user, id))
     }
 
+    async fn jobs(&self, user: UserId, ids: &[JobId]) -> Result<Vec<Job>> {
+        read!(self, lists::jobs(user, ids))
+    }
+
     async fn list_jobs(&self, filter: &JobFilter, page: Page) -> Result<(Vec<Job>, bool)> {
         read!(self, lists::list_jobs(filter, page))
     }

@@ -14,12 +14,13 @@ use consign::auth;
 use consign::clock::{Clock, Timestamp};
 use consign::config::{Config, Period};
 use consign::files::Files;
+use consign::http::live::Periods;
 use consign::http::{AppState, router};
 use consign::id::{KeyId, SessionId, TaskId, UserId};
 use consign::model::{BlobKey, Download, File, Scope};
 use consign::operations::trial::Trials;
 use consign::secret::Vault;
-use consign::store::{Applied, Claim, ClaimRequest, NewKey, SqliteStore, Store};
+use consign::store::{Applied, Claim, ClaimRequest, NewKey, SqliteStore, Store, TaskProgress};
 use consign::telemetry::metrics::Metrics;
 use futures_util::stream;
 use http_body_util::BodyExt as _;
@@ -68,6 +69,13 @@ impl App {
         state.store.open_session(session, "worker-1", true, clock.now()).await.unwrap();
         let (key, _) = new_key(&state, "ann", &Scope::ALL).await;
         Self { router: router(state.clone(), false), state, clock, key, session, folder }
+    }
+
+    /// The same with other patience on live connections.
+    pub(crate) fn hurried(mut self, change: impl FnOnce(&mut Periods)) -> Self {
+        change(&mut self.state.live.periods);
+        self.router = router(self.state.clone(), false);
+        self
     }
 
     /// A router on which every show and create waits.
@@ -130,6 +138,38 @@ impl App {
     pub(crate) async fn finish(&self, claim: &Claim, files: &[File]) {
         let now = self.clock.now();
         assert_eq!(self.state.store.finish(claim.task.id, claim.token, files, now).await.unwrap(), Applied::Done);
+    }
+
+    /// Ends a claimed task badly.
+    pub(crate) async fn fail(&self, claim: &Claim) {
+        let now = self.clock.now();
+        let failed = self.state.store.fail(claim.task.id, claim.token, "FILE_NOT_FOUND", "It is not there.", now).await;
+        assert_eq!(failed.unwrap(), Applied::Done);
+    }
+
+    /// Says how far a claimed task is.
+    pub(crate) async fn progress(&self, claim: &Claim, percent: u8) {
+        let progress = [TaskProgress { id: claim.task.id, token: claim.token, percent }];
+        self.state.store.heartbeat(self.session, &progress, self.clock.now()).await.unwrap();
+    }
+
+    /// Runs all that is ready to its end, without files.
+    pub(crate) async fn run_small_job(&self) {
+        for _ in 0..2 {
+            self.run_one().await;
+        }
+    }
+
+    /// Runs the next ready task to its end, without files.
+    pub(crate) async fn run_one(&self) {
+        let claim = self.claim().await;
+        self.finish(&claim, &[]).await;
+    }
+
+    /// Revokes the key that everything is asked with.
+    pub(crate) async fn revoke_key(&self) {
+        let (key, _) = self.state.store.list_keys().await.unwrap().remove(0);
+        assert!(self.state.store.revoke_key(&key.name, self.clock.now()).await.unwrap());
     }
 
     /// Keeps a file for a claimed task.
@@ -243,8 +283,13 @@ impl Asked {
         Self { body: body.into(), ..self }
     }
 
+    /// The head of the answer, with a body that is still to be read.
+    pub(crate) async fn open(self) -> http::Response<Body> {
+        self.router.oneshot(self.request.body(self.body).unwrap()).await.unwrap()
+    }
+
     pub(crate) async fn send(self) -> Reply {
-        let response = self.router.oneshot(self.request.body(self.body).unwrap()).await.unwrap();
+        let response = self.open().await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Reply { status: parts.status, headers: parts.headers, body: body.to_vec() }

@@ -64,7 +64,7 @@ async fn what_is_not_there_is_json_too() {
     for path in ["/nothing", "/v2", "/v2/nothing", "/v2/jobs/1", "/v2/tasks/00000000-0000-0000-0000-000000000001"] {
         app.get(path).await.fails(404, "NOT_FOUND");
     }
-    app.request("POST", "/v2/convert").send().await.fails(404, "NOT_FOUND");
+    app.request("POST", "/v2/export/nowhere").send().await.fails(404, "NOT_FOUND");
     app.get("/v2/jobs/%ff").await.fails(404, "NOT_FOUND");
 }
 

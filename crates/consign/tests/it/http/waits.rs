@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use consign::config::Period;
+use consign::model::{Download, File};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::app::App;
+use super::app::{App, URL};
 
 #[tokio::test]
 async fn every_way_to_wait_waits_and_the_others_do_not() {
@@ -63,7 +64,7 @@ async fn a_waiter_is_woken_when_its_job_ends() {
 }
 
 #[tokio::test]
-async fn a_lost_hint_costs_two_seconds_and_a_deleted_job_ends_the_wait() {
+async fn a_deleted_job_ends_the_wait_at_once() {
     let app = Arc::new(App::new().await);
     let (job, ..) = app.small_job().await;
     let path = format!("/v2/jobs/{job}");
@@ -73,7 +74,7 @@ async fn a_lost_hint_costs_two_seconds_and_a_deleted_job_ends_the_wait() {
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(app.request("DELETE", &path).send().await.status, 204);
-    let reply = tokio::time::timeout(Duration::from_secs(4), waiter).await.unwrap().unwrap();
+    let reply = tokio::time::timeout(Duration::from_secs(1), waiter).await.unwrap().unwrap();
     reply.fails(404, "NOT_FOUND");
 }
 
@@ -194,4 +195,83 @@ async fn recovery_shows_processing_while_waiting_again() {
     let until = app.clock.now().plus(Duration::from_mins(1));
     let _ = app.state.store.delay(import, claim.token, until, app.clock.now()).await.unwrap();
     assert_eq!(app.get(&format!("/v2/tasks/{import}")).await.json()["data"]["status"], "processing");
+}
+
+#[tokio::test]
+async fn a_failed_job_is_shown_and_not_redirected() {
+    let app = Arc::new(App::new().await);
+    let (job, ..) = app.small_job().await;
+    let import = app.claim().await;
+    app.fail(&import).await;
+    for path in [format!("/v2/jobs/{job}?redirect=true"), format!("/sync/v2/jobs/{job}?redirect=true")] {
+        let reply = app.get(&path).await;
+        assert_eq!((reply.status, &reply.json()["data"]["status"]), (StatusCode::OK, &json!("error")), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_made_where_requests_wait_redirects_when_it_ended_well() {
+    for is_good in [true, false] {
+        let app = Arc::new(App::new().await);
+        let body = json!({"redirect": true, "tasks": {
+            "in": {"operation": "import/url", "url": "http://h.test/x"},
+            "out": {"operation": "export/url", "input": "in"},
+        }});
+        let create = tokio::spawn({
+            let app = Arc::clone(&app);
+            async move { app.request("POST", "/v2/jobs").header("host", "sync.h.test").body(body.to_string()).send().await }
+        });
+        while app.state.store.counts(app.clock.now()).await.unwrap().queued == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let import = app.claim().await;
+        if !is_good {
+            app.fail(&import).await;
+            let reply = create.await.unwrap();
+            assert_eq!((reply.status, &reply.json()["data"]["status"]), (StatusCode::CREATED, &json!("error")));
+            continue;
+        }
+        let file = app.keep(&import, 1, "a.txt", b"hello").await;
+        app.finish(&import, std::slice::from_ref(&file)).await;
+        let export = app.claim().await;
+        let expires_at = app.clock.now().plus(Duration::from_hours(24));
+        let file = app.keep(&export, 1, "a.txt", b"hello").await;
+        app.finish(&export, &[File { download: Some(Download { inline: false, expires_at }), ..file }]).await;
+        let reply = create.await.unwrap();
+        assert_eq!(reply.status, StatusCode::FOUND, "{}", reply.text());
+        let link = reply.header("location").strip_prefix(URL).unwrap().to_owned();
+        assert_eq!(app.get(&link).await.text(), "hello");
+    }
+}
+
+#[tokio::test]
+async fn waiters_are_told_to_ask_again_when_the_server_stops() {
+    let app = Arc::new(App::with(|config| config.limits.stop_grace = "200ms".parse().unwrap()).await);
+    let (job, import, _) = app.small_job().await;
+    let waiters = [format!("/v2/jobs/{job}/wait"), format!("/sync/v2/tasks/{import}")].map(|path| {
+        let app = Arc::clone(&app);
+        tokio::spawn(async move { app.get(&path).await })
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    app.state.stopping.cancel();
+    for waiter in waiters {
+        let reply = tokio::time::timeout(Duration::from_secs(2), waiter).await.unwrap().unwrap();
+        reply.fails(503, "UNAVAILABLE");
+        assert_eq!(reply.header("retry-after"), "5");
+    }
+    assert_eq!(app.state.store.hints().waiters(), 0);
+}
+
+#[tokio::test]
+async fn a_job_that_ends_while_the_server_stops_is_still_answered() {
+    let app = Arc::new(App::new().await);
+    let (job, ..) = app.small_job().await;
+    let waiter = tokio::spawn({
+        let (app, path) = (Arc::clone(&app), format!("/v2/jobs/{job}/wait"));
+        async move { app.get(&path).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    app.state.stopping.cancel();
+    app.run_small_job().await;
+    assert_eq!(waiter.await.unwrap().json()["data"]["status"], "finished");
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -209,6 +210,16 @@ impl Program {
             assert!(began.elapsed() < within, "it still runs after {within:?}");
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.base.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// The head of a request, for who wants to send it by hand.
+    pub(crate) fn head(&self, path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\n\r\n", self.key)
     }
 
     /// Calls the API; the body of an answer that is no JSON is null.

@@ -12,3 +12,4 @@ mod harness;
 mod places;
 mod sweep;
 mod tls;
+mod waiting;

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::{HeaderValue, USER_AGENT};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -25,8 +26,13 @@ use crate::error::{Error, Kind, Result};
 use crate::source::ByteStream;
 use crate::transfer::Limits;
 
+pub(crate) use reply::{Reply, header};
+
 /// Bytes handed to the connection at once: small enough that a slow line shows signs of life within the idle timeout.
 const FRAME_BYTES: usize = 128 * 1024;
+
+/// What we call ourselves where a request does not say.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("connectors/", env!("CARGO_PKG_VERSION")));
 
 /// Idle connections kept for each host.
 const IDLE_CONNECTIONS_MAX: usize = 32;
@@ -169,15 +175,16 @@ impl Client {
 
     /// Sends a request and waits for the head of the answer, whatever its status.
     ///
-    /// The request URI is absolute and sent as it is: nothing is normalised. `action` says what is being done, for
-    /// the error.
+    /// The request URI is absolute and sent as it is: nothing is normalised. A `User-Agent` is added where there is none;
+    /// no signature covers it. `action` says what is being done, for the error.
     ///
     /// # Errors
     /// The guard's, [`Kind::Unreachable`], [`Kind::TlsRefused`], [`Kind::Timeout`] when no byte moved and no answer
     /// began for the idle timeout.
     pub async fn send(&self, request: http::Request<Body>, action: &'static str) -> Result<http::Response<Answer>> {
         let activity = Activity::new();
-        let request = request.map(|body| Body { activity: Some(activity.clone()), ..body });
+        let mut request = request.map(|body| Body { activity: Some(activity.clone()), ..body });
+        request.headers_mut().entry(USER_AGENT).or_insert(AGENT);
         let mut answer = std::pin::pin!(self.inner.request(request));
         loop {
             match timeout_at(activity.last() + self.idle_timeout, answer.as_mut()).await {
@@ -390,6 +397,7 @@ fn chain(error: &dyn StdError) -> String {
     text
 }
 
+mod reply;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
