@@ -1,4 +1,4 @@
-//! Who calls: API keys and their hashes.
+//! Who calls: API keys and their hashes; and how we show who we are: the secrets of webhooks.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -12,7 +12,8 @@ pub fn new_key() -> String {
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }
 
-/// Makes a secret that others sign with: 32 letters and digits of base64, which are 192 random bits.
+/// Makes a secret that others sign or check with: 192 random bits as 32 letters of base64, so that it is as long as clients
+/// know it and can be decoded by the libraries of Standard Webhooks.
 pub fn new_signing_secret() -> String {
     STANDARD.encode(rand::random::<[u8; 24]>())
 }

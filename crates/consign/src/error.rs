@@ -72,6 +72,8 @@ codes! {
     RangeNotSatisfiable = "RANGE_NOT_SATISFIABLE", 416, Never;
     /// The link has expired or its signature is wrong.
     LinkInvalid = "LINK_INVALID", 403, Never;
+    /// The webhook said that it is gone and is told nothing more; delete it and create another one.
+    WebhookDisabled = "WEBHOOK_DISABLED", 409, Never;
     /// The task has its file already, or is no longer waiting for one.
     UploadClosed = "UPLOAD_CLOSED", 409, Never;
     /// There were too many requests; wait as long as `Retry-After` says.

@@ -55,8 +55,10 @@ ids! {
     SessionId,
     /// Names an API key.
     KeyId,
-    /// Names a line of the outbox; stable over redeliveries.
+    /// Names a line of the outbox.
     EventId,
+    /// Names a delivery of a webhook; the same at every attempt.
+    DeliveryId,
     /// Names a signed URL.
     SignedUrlId,
 }
@@ -65,6 +67,19 @@ ids! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UserId(pub i32);
+
+/// Names a webhook; a 32-bit number on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WebhookId(pub i32);
+
+impl FromStr for WebhookId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
 
 /// Proves the right to work on a task: random, new at every claim, never a counter, so that a lost claim cannot be
 /// mistaken for a later one.

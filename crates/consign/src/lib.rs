@@ -1,8 +1,8 @@
 //! Consign takes files in, works on them and delivers them where they belong.
 //!
 //! Start here: [`model`] holds the words (job, task, file), [`operations`] what a task can do, [`store`] how it is
-//! kept, [`runner`] what drives it, [`http`] how clients reach it, [`server`] how these are put together. Bytes go
-//! through [`files`] and the crate `connectors`. `ARCHITECTURE.md` has the walkthroughs.
+//! kept, [`runner`] what drives it, [`http`] how clients reach it, [`webhooks`] how they are told, [`server`] how these are
+//! put together. Bytes go through [`files`] and the crate `connectors`. `ARCHITECTURE.md` has the walkthroughs.
 
 #![forbid(unsafe_code)]
 
@@ -21,3 +21,4 @@ pub mod secret;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod webhooks;

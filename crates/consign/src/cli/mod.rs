@@ -25,6 +25,7 @@ mod progress;
 mod run;
 mod serve;
 mod signed_url;
+mod webhook_secret;
 
 /// Exit code of a command that did what it should, but the outcome is bad: the job failed, a check did not pass.
 const EXIT_FAILED: u8 = 1;
@@ -54,6 +55,7 @@ enum Command {
     Run(run::Run),
     #[command(subcommand)]
     Key(key::Key),
+    WebhookSecret(webhook_secret::WebhookSecret),
     #[command(subcommand)]
     SignedUrl(signed_url::SignedUrlCommand),
     Doctor(doctor::Doctor),
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
             Command::Demo(command) => command.run().await,
             Command::Run(command) => command.run().await,
             Command::Key(command) => command.run().await,
+            Command::WebhookSecret(command) => command.run().await,
             Command::SignedUrl(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
             Command::Hosts(command) => command.run(),

@@ -98,11 +98,16 @@ pub(super) fn webhook_url(value: Option<Value>, faults: &mut Faults) -> Option<S
             return None;
         }
     };
-    let is_web = Url::parse(&text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if !is_web || text.len() > URL_BYTES_MAX {
+    if !is_web_address(&text) {
         faults.add("webhook_url", "The webhook url format is invalid.");
     }
     Some(text)
+}
+
+/// Whether a text is an address that can be posted to.
+pub(super) fn is_web_address(text: &str) -> bool {
+    let is_web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    is_web && text.len() <= URL_BYTES_MAX && !text.contains(char::is_control)
 }
 
 /// Reads a switch; text and numbers that mean one are accepted.

@@ -11,6 +11,7 @@ pub mod disposition;
 pub mod docs;
 pub mod download;
 pub mod error;
+pub mod event;
 pub mod extract;
 pub mod form;
 pub mod health;

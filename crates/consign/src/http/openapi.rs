@@ -11,6 +11,7 @@ use super::body;
 use super::error::ErrorBody;
 use super::router::{Route, Takes, routes};
 use super::state::AppState;
+use crate::model::EventKind;
 use crate::operations::{self, Entry, Feed};
 
 /// Where shapes that are used more than once stand.
@@ -105,8 +106,8 @@ fn tag(route: &Route) -> &'static str {
     match route.takes {
         Takes::Args(_) => "operations",
         Takes::Form => "files",
-        Takes::Nothing | Takes::Job | Takes::Destination => {
-            ["jobs", "tasks", "operations", "destinations", "users", "files"]
+        Takes::Nothing | Takes::Job | Takes::Destination | Takes::Webhook => {
+            ["deliveries", "webhooks", "jobs", "tasks", "operations", "destinations", "users", "files"]
                 .into_iter()
                 .find(|name| route.path.split('/').any(|segment| segment == *name))
                 .unwrap_or("server")
@@ -148,6 +149,14 @@ fn request_body(takes: Takes) -> Option<Value> {
         Takes::Destination => {
             let any: Vec<Value> = operations::all().filter(|entry| entry.has_destination()).map(task_schema).collect();
             ("application/json", json!({"oneOf": any}))
+        }
+        Takes::Webhook => {
+            let events: Vec<&str> = EventKind::ALL.into_iter().map(EventKind::wire).collect();
+            let fields = json!({
+                "url": {"type": "string", "format": "uri", "description": "`http:` or `https:`; up to 2048 bytes."},
+                "events": {"type": "array", "minItems": 1, "items": {"type": "string", "enum": events}},
+            });
+            ("application/json", json!({"type": "object", "required": ["url", "events"], "properties": fields}))
         }
         Takes::Form => {
             let fields = json!({"file": {"type": "string", "format": "binary", "description": "Comes last."}});

@@ -17,9 +17,11 @@ use super::live::sockets::{self, Sockets};
 use super::page::PageBody;
 use super::rewrite::rewrite;
 use super::state::AppState;
+use super::v2::deliveries::DeliveryBody;
 use super::v2::operations::OperationBody;
 use super::v2::users_me::UserBody;
-use super::v2::{self, jobs, tasks};
+use super::v2::webhooks::WebhookBody;
+use super::v2::{self, jobs, tasks, webhooks};
 use super::{access, body, docs, download, openapi, signed, status, upload};
 use crate::error::{ApiError, ApiResult, Code, Faults};
 use crate::model::Scope;
@@ -32,6 +34,10 @@ const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a 
      destination refuses: `ok` says whether the export would work, `steps` what was found, `permissions` which rights it \
      needs and how to give them. It takes a minute at the most, and ends when the client goes away.";
 
+/// What the manual says of a new webhook.
+const WEBHOOKS: &str = "Its address is posted `{\"event\":…,\"job\":{…}}` when one of the user's jobs is created, finishes or fails. \
+     `CloudConvert-Signature` is the HMAC-SHA256 of the body with `signing_secret`, in hex; the headers of Standard Webhooks \
+     stand beside it. What is not answered with 2xx is sent again for a day; 410 disables the webhook.";
 /// What the manual says of server-sent events.
 const JOBS_EVENTS: &str = "Server-sent events: `job.created`, `job.updated`, `job.finished`, `job.failed` with `{\"job\": …}`, and \
      `task.created`, `task.updated`, `task.finished`, `task.failed` with `{\"task\": …}`. First what happened so far, then \
@@ -123,6 +129,35 @@ pub(super) fn routes() -> Vec<Route> {
             .creates(Takes::Destination)
             .says("Tests a destination", DESTINATIONS_TEST)
             .answers::<Data<Report>>(200),
+        Route::post("/v2/webhooks", webhooks::create::handler)
+            .needs(Scope::WebhookWrite)
+            .takes(Takes::Webhook)
+            .says("Creates a webhook", WEBHOOKS)
+            .answers::<Data<WebhookBody>>(201)
+            .fails(&[Code::BadRequest, Code::PayloadTooLarge, Code::InvalidData]),
+        Route::get("/v2/users/me/webhooks", webhooks::list::handler)
+            .needs(Scope::WebhookRead)
+            .says("Lists webhooks", "Newest first. Filters that are empty count as not given.")
+            .query(&["filter[url]", "per_page", "page"])
+            .answers::<PageBody<WebhookBody>>(200),
+        Route::delete("/v2/webhooks/{id}", webhooks::delete::handler)
+            .needs(Scope::WebhookWrite)
+            .says("Deletes a webhook", "What is still on its way there is not sent any more."),
+        Route::get("/v2/webhooks/{id}/deliveries", webhooks::deliveries::handler)
+            .needs(Scope::WebhookRead)
+            .says("Lists what a webhook was told", "Newest first, with every attempt.")
+            .query(&["per_page", "page"])
+            .answers::<PageBody<DeliveryBody>>(200),
+        Route::get("/v2/jobs/{id}/deliveries", jobs::deliveries::handler)
+            .needs(Scope::WebhookRead)
+            .says("Lists who was told of a job", "Newest first, with every attempt; also of a job that was deleted.")
+            .query(&["per_page", "page"])
+            .answers::<PageBody<DeliveryBody>>(200),
+        Route::post("/v2/deliveries/{id}/redeliver", v2::deliveries::redeliver::handler)
+            .needs(Scope::WebhookWrite)
+            .says("Delivers again", "The same bytes under the same id, now; and again like a new one should that fail.")
+            .answers::<Data<DeliveryBody>>(202)
+            .fails(&[Code::WebhookDisabled]),
         Route::get("/v2/users/me", v2::users_me::handler)
             .needs(Scope::UserRead)
             .says("Shows the user", "Whose key it is.")
@@ -235,6 +270,8 @@ pub(super) enum Takes {
     Args(&'static Entry),
     /// An export to a storage.
     Destination,
+    /// A webhook.
+    Webhook,
     /// A posted form.
     Form,
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 
 use super::body::View;
+use super::event::Teller;
 use super::limits::Limiter;
 use super::live::Live;
 use crate::clock::Clock;
@@ -82,6 +83,12 @@ impl AppState {
             stopping: CancellationToken::new(),
             manual: Arc::default(),
         }
+    }
+
+    /// Makes deliveries of what the outbox has to tell.
+    pub fn teller(&self) -> Teller {
+        let (store, vault) = (Arc::clone(&self.store), Arc::clone(&self.vault));
+        Teller { store, view: self.view(), vault, clock: self.clock.clone() }
     }
 
     /// How answers are written to a client that is not known to need anything special.

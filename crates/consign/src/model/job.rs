@@ -29,6 +29,15 @@ pub struct Job {
     pub tasks: Vec<Task>,
 }
 
+impl Job {
+    /// The job as it was when it was accepted, whatever has become of it: nothing has started, uploads are waited for.
+    #[must_use]
+    pub fn at_creation(self) -> Self {
+        let tasks = self.tasks.into_iter().map(Task::at_creation).collect();
+        Self { status: WireStatus::Waiting, started_at: None, ended_at: None, tasks, ..self }
+    }
+}
+
 /// What brought a job about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

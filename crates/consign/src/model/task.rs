@@ -48,3 +48,23 @@ pub struct Task {
     /// Name of the process that ran it last.
     pub host_name: Option<String>,
 }
+
+impl Task {
+    /// The task as it was when it was accepted. Which of the states that wait it was in is not known any more, and the
+    /// same to clients; only an upload shows its form.
+    #[must_use]
+    pub fn at_creation(self) -> Self {
+        Self {
+            state: if self.upload_expires_at.is_some() { State::Uploading } else { State::Queued },
+            percent: 0,
+            code: None,
+            message: None,
+            files: Vec::new(),
+            attempt: 0,
+            started_at: None,
+            ended_at: None,
+            host_name: None,
+            ..self
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connectors::Secret;
+use connectors::http::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,12 +15,15 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::files::Files;
 use crate::http::AppState;
+use crate::http::body::View;
+use crate::http::event::Teller;
 use crate::operations::trial::Trials;
 use crate::runner::{Runner, Tools};
 use crate::secret::Vault;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::metrics::Metrics;
+use crate::webhooks::{self, Dispatcher};
 
 mod first_key;
 mod key_file;
@@ -158,6 +162,7 @@ pub fn files_root(config: &Config) -> Result<PathBuf, Error> {
 pub struct Server {
     base: Base,
     runner: Option<Runner>,
+    dispatcher: Option<Dispatcher>,
     address: Option<SocketAddr>,
     sync_address: Option<SocketAddr>,
     public_url: String,
@@ -210,6 +215,7 @@ impl Server {
         let first_key = first_key::make_if_none(&base).await?;
         let metrics = Arc::new(Metrics::new());
         let trials = Trials::new(network.clone());
+        let client = network.http.clone();
         let runner = match role {
             Role::Api => None,
             Role::All | Role::Runner => Some(
@@ -230,9 +236,10 @@ impl Server {
         let mut server = Self {
             base,
             runner,
+            dispatcher: None,
             address: None,
             sync_address: None,
-            public_url: String::new(),
+            public_url: config.public_url_at(config.listen),
             first_key,
             metrics,
             trials,
@@ -242,7 +249,21 @@ impl Server {
         if let Some(doors) = doors {
             server.serve(doors, files);
         }
+        if role != Role::Api {
+            server.dispatch(client).await?;
+        }
         Ok(server)
+    }
+
+    /// Starts to tell webhooks. Needs the public address, which may only be known once the server listens.
+    async fn dispatch(&mut self, client: Client) -> Result<(), Error> {
+        let Base { config, clock, store, vault } = self.base.clone();
+        let view = View::new(self.public_url.as_str().into(), Arc::clone(&vault));
+        let teller = Teller { store: Arc::clone(&store), view, vault: Arc::clone(&vault), clock: clock.clone() };
+        let (metrics, retention) = (Arc::clone(&self.metrics), config.retention.0);
+        let tools = webhooks::Tools { store, client, vault, clock, metrics, teller, retention, exclusive: true };
+        self.dispatcher = Some(Dispatcher::start(tools).await?);
+        Ok(())
     }
 
     fn serve(&mut self, doors: Doors, files: Files) {
@@ -314,6 +335,10 @@ impl Server {
             }
         };
         tokio::join!(requests, tasks);
+        // Last, so that the ends of the last tasks have a chance to be told.
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.stop(grace.min(Duration::from_secs(5))).await;
+        }
         self.base.store.close().await;
     }
 }

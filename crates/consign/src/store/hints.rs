@@ -16,6 +16,8 @@ pub struct Hints {
     ready: Notify,
     sweep: Notify,
     aborts: Notify,
+    outbox: Notify,
+    deliveries: Notify,
     watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
     commits: broadcast::Sender<Arc<[Uuid]>>,
 }
@@ -26,6 +28,8 @@ impl Default for Hints {
             ready: Notify::new(),
             sweep: Notify::new(),
             aborts: Notify::new(),
+            outbox: Notify::new(),
+            deliveries: Notify::new(),
             watched: Mutex::default(),
             commits: broadcast::Sender::new(COMMITS_KEPT),
         }
@@ -57,6 +61,26 @@ impl Hints {
     /// Waits until there may be uploads to abort. A hint given before is not missed.
     pub async fn aborts(&self) {
         self.aborts.notified().await;
+    }
+
+    /// Says that the outbox has something to tell.
+    pub fn announce_outbox(&self) {
+        self.outbox.notify_one();
+    }
+
+    /// Waits until the outbox has something to tell. A hint given before is not missed.
+    pub async fn outbox(&self) {
+        self.outbox.notified().await;
+    }
+
+    /// Says that deliveries are due.
+    pub fn announce_deliveries(&self) {
+        self.deliveries.notify_one();
+    }
+
+    /// Waits until deliveries are due. A hint given before is not missed.
+    pub async fn deliveries(&self) {
+        self.deliveries.notified().await;
     }
 
     /// Says that these jobs and tasks changed.

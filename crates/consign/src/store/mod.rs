@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod signed_urls;
 pub mod sqlite;
 pub mod transitions;
+pub mod webhooks;
 
 pub use accounts::{Accounts, NewKey};
 pub use hints::Hints;
@@ -27,7 +28,13 @@ pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilt
 pub use ledger::Ledger;
 pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;
-pub use transitions::{Applied, Cancellation, Claim, ClaimRequest, Heartbeat, Input, TaskProgress, Transitions};
+pub use transitions::{
+    Applied, Cancellation, Claim, ClaimRequest, Deletion, Heartbeat, Input, TaskProgress, Transitions,
+};
+pub use webhooks::{
+    AttemptEnd, DeliveryClaim, DeliveryFilter, NewDelivery, NewWebhook, OutboxLine, Parcel, Receiver, Recipient,
+    Redelivery, Webhooks,
+};
 
 /// A result of the store.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -51,7 +58,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything that a database must be able to do.
 #[async_trait]
-pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Debug + Send + Sync {
+pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + Debug + Send + Sync {
     /// Whether the database answers and can be written to.
     ///
     /// # Errors
@@ -90,4 +97,10 @@ pub struct Counts {
     pub users: u64,
     /// API keys that are not revoked.
     pub keys: u64,
+    /// Age in seconds of the oldest event that no delivery was made of.
+    pub oldest_event_secs: u64,
+    /// Deliveries of webhooks that are not at their end.
+    pub deliveries: u64,
+    /// For how many seconds the delivery that is overdue the longest has been so.
+    pub oldest_delivery_secs: u64,
 }

@@ -72,6 +72,17 @@ pub enum Cancellation {
     NotFound,
 }
 
+/// What became of a wish to delete a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is gone.
+    Done,
+    /// It has ended, and stays until the outbox has told of it.
+    Untold,
+    /// There is no such job of that user.
+    NotFound,
+}
+
 /// Progress of a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskProgress {
@@ -142,10 +153,11 @@ pub trait Transitions: Send + Sync {
     /// Cancels if need be and removes a task; its files go to the trash. `false` when there is no such task.
     async fn delete_task(&self, user: UserId, id: TaskId, now: Timestamp) -> Result<bool>;
 
-    /// Cancels if need be and removes a job with all its tasks; their files go to the trash.
-    async fn delete_job(&self, user: UserId, id: JobId, now: Timestamp) -> Result<bool>;
+    /// Cancels if need be and removes a job with all its tasks; their files go to the trash. A job of which the outbox
+    /// has still to tell is only cancelled.
+    async fn delete_job(&self, user: UserId, id: JobId, now: Timestamp) -> Result<Deletion>;
 
-    /// Removes jobs and tasks of their own that ended before `ended_before`, old idempotency keys, sessions and
-    /// outbox rows; at most `limit` jobs and tasks. Returns how many jobs and tasks went.
+    /// Removes jobs and tasks of their own that ended before `ended_before` and of which the outbox has nothing to tell
+    /// any more, old idempotency keys and sessions; at most `limit` jobs and tasks. Returns how many jobs and tasks went.
     async fn expire(&self, ended_before: Timestamp, limit: u32, now: Timestamp) -> Result<u64>;
 }

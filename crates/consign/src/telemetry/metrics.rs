@@ -53,6 +53,13 @@ pub struct OperationLabels {
     pub operation: String,
 }
 
+/// Labels of attempts at deliveries of webhooks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DeliveryLabels {
+    /// `delivered`, `retried`, `failed` or `gone`.
+    pub outcome: &'static str,
+}
+
 /// Takes one number out of the counts.
 type Read = fn(&Counts) -> u64;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -70,14 +77,16 @@ pub struct Metrics {
     pub upload_bytes: Counter<u64, AtomicU64>,
     /// Bytes that went out through download links.
     pub download_bytes: Counter<u64, AtomicU64>,
-    counts: [(Gauge, Read); 8],
+    deliveries: Family<DeliveryLabels, Counter>,
+    delivery_seconds: Histogram,
+    counts: [(Gauge, Read); 11],
 }
 
 impl Metrics {
     /// Makes the registry with all metrics at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("consign");
-        let counts: [(&str, &str, Read); 8] = [
+        let counts: [(&str, &str, Read); 11] = [
             ("tasks_waiting", "Tasks that wait for others or for an upload", |counts| counts.waiting),
             ("tasks_queued", "Tasks that can be claimed", |counts| counts.queued),
             ("tasks_delayed", "Tasks that wait to be tried again", |counts| counts.delayed),
@@ -86,6 +95,13 @@ impl Metrics {
             ("open_uploads", "Uploads open at destinations", |counts| counts.open_uploads),
             ("users", "Users", |counts| counts.users),
             ("keys", "API keys that are not revoked", |counts| counts.keys),
+            ("oldest_event_seconds", "Age of the oldest event that no delivery was made of", |counts| {
+                counts.oldest_event_secs
+            }),
+            ("webhooks_pending", "Deliveries of webhooks that are not at their end", |counts| counts.deliveries),
+            ("oldest_webhook_seconds", "How long the delivery that is overdue the longest has been so", |counts| {
+                counts.oldest_delivery_secs
+            }),
         ];
         let counts = counts.map(|(name, help, read)| {
             let gauge = Gauge::default();
@@ -99,6 +115,8 @@ impl Metrics {
             attempt_seconds: Family::new_with_constructor(histogram),
             upload_bytes: Counter::default(),
             download_bytes: Counter::default(),
+            deliveries: Family::default(),
+            delivery_seconds: histogram(),
             counts,
             registry: Registry::default(),
         };
@@ -108,6 +126,8 @@ impl Metrics {
         registry.register("attempt_seconds", "Time of attempts", metrics.attempt_seconds.clone());
         registry.register("upload_bytes", "Bytes taken in by upload forms", metrics.upload_bytes.clone());
         registry.register("download_bytes", "Bytes sent by download links", metrics.download_bytes.clone());
+        registry.register("webhook_attempts", "Attempts at webhooks by outcome", metrics.deliveries.clone());
+        registry.register("webhook_attempt_seconds", "Time of attempts at webhooks", metrics.delivery_seconds.clone());
         Self { registry, ..metrics }
     }
 
@@ -127,6 +147,12 @@ impl Metrics {
             .get_or_create(&OperationLabels { operation: operation.clone() })
             .observe(took.as_secs_f64());
         self.attempts.get_or_create(&TaskLabels { operation, outcome: outcome.to_owned() }).inc();
+    }
+
+    /// Counts an attempt at a delivery of a webhook.
+    pub fn delivered(&self, outcome: &'static str, took: Duration) {
+        self.delivery_seconds.observe(took.as_secs_f64());
+        self.deliveries.get_or_create(&DeliveryLabels { outcome }).inc();
     }
 
     /// Takes over what the store counted.

@@ -24,7 +24,7 @@ macro_rules! contract_parts {
     )+};
 }
 
-contract_parts!(accounts, making, lists, ending, leases, ledger, removal, fairness, races, signed_urls, walk);
+contract_parts!(accounts, making, lists, ending, leases, ledger, removal, fairness, races, signed_urls, walk, webhooks);
 
 async fn open(folder: &TempDir) -> SqliteStore {
     SqliteStore::open(&folder.path().join("consign.db")).await.expect("nobody else uses it")

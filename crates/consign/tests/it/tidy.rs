@@ -19,7 +19,7 @@ const LONG: [(&str, &str); 2] = [
 ];
 
 /// Which modules of the program a module may name. `model`, `error`, `clock`, `id` and `secret` are for everybody.
-const MAY_NAME: [(&str, &[&str]); 16] = [
+const MAY_NAME: [(&str, &[&str]); 17] = [
     ("auth", &["store"]),
     ("cli", &["auth", "config", "files", "operations", "server", "store", "telemetry"]),
     ("clock", &[]),
@@ -33,9 +33,10 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("operations", &["files"]),
     ("runner", &["config", "files", "operations", "store", "telemetry"]),
     ("secret", &[]),
-    ("server", &["auth", "config", "files", "http", "operations", "runner", "store", "telemetry"]),
+    ("server", &["auth", "config", "files", "http", "operations", "runner", "store", "telemetry", "webhooks"]),
     ("store", &[]),
     ("telemetry", &["config", "store"]),
+    ("webhooks", &["auth", "http", "store", "telemetry"]),
 ];
 const FOR_EVERYBODY: [&str; 5] = ["model", "error", "clock", "id", "secret"];
 

@@ -4,7 +4,7 @@ use super::{Scene, cases, file};
 use crate::clock::Timestamp;
 use crate::id::Token;
 use crate::model::{State, WireStatus};
-use crate::store::{Applied, Cancellation, Creation};
+use crate::store::{Applied, Cancellation, Creation, Deletion};
 
 cases!(
     a_job_runs_through,
@@ -272,6 +272,6 @@ async fn a_wide_job_is_readied_and_ended(scene: Scene) {
     let first = scene.claim(3).await;
     let order: Vec<_> = first.iter().map(|claim| claim.task.id).collect();
     assert_eq!(order, [made.task("t1"), made.task("t2"), made.task("t3")], "in the order of the job");
-    assert!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap());
+    assert_eq!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap(), Deletion::Done);
     assert_eq!(scene.store.counts(Timestamp(0)).await.unwrap().queued, 0);
 }

@@ -7,6 +7,7 @@ use connectors::{OpenUpload, Part};
 
 use super::{Scene, cases};
 use crate::id::{SessionId, Token};
+use crate::store::Deletion;
 
 cases!(
     an_open_upload_is_handed_to_the_next_attempt,
@@ -93,7 +94,7 @@ async fn lines_outlive_their_task(scene: Scene) {
     let (id, token) = (claim.task.id, claim.token);
     assert!(scene.store.ledger_open(id, token, &open("t"), scene.now()).await.unwrap());
     assert!(scene.store.ledger_part(id, token, "t", 1, &part("one")).await.unwrap());
-    assert!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap());
+    assert_eq!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap(), Deletion::Done);
     let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
     assert_eq!(orphans.len(), 1);
     let entry = &orphans[0];

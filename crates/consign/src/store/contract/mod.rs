@@ -27,6 +27,7 @@ pub mod removal;
 mod scene;
 pub mod signed_urls;
 pub mod walk;
+pub mod webhooks;
 
 pub use scene::{Made, Scene, file};
 
@@ -43,6 +44,7 @@ pub async fn all(make: impl AsyncFn() -> Arc<dyn Store>) {
     races::all(&make).await;
     signed_urls::all(&make).await;
     walk::all(&make).await;
+    webhooks::all(&make).await;
 }
 
 /// Runs cases one after the other, each on its own store.

@@ -6,7 +6,7 @@ use super::{Scene, cases};
 use crate::clock::Timestamp;
 use crate::id::TaskId;
 use crate::model::{State, WireStatus};
-use crate::store::{Applied, Creation};
+use crate::store::{Applied, Creation, Deletion};
 
 cases!(
     deleting_a_task_revokes_its_lease,
@@ -50,9 +50,9 @@ async fn deleting_a_job_takes_everything_with_it(scene: Scene) {
     assert_eq!(scene.store.create_task(single).await.unwrap(), Creation::Created);
     let claims = scene.claim(1).await;
     let other = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
-    assert!(!scene.store.delete_job(other, made.id, scene.now()).await.unwrap());
-    assert!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap());
-    assert!(!scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap());
+    assert_eq!(scene.store.delete_job(other, made.id, scene.now()).await.unwrap(), Deletion::NotFound);
+    assert_eq!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap(), Deletion::Done);
+    assert_eq!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap(), Deletion::NotFound);
     assert_eq!(scene.store.job(scene.user, made.id).await.unwrap(), None);
     for id in made.tasks.values() {
         assert_eq!(scene.store.task(scene.user, *id).await.unwrap(), None);

@@ -72,7 +72,10 @@ async fn a_failed_or_removed_job_is_not_kept(scene: Scene) {
     assert_eq!(scene.store.signed_result(url.id, "k", scene.now()).await.unwrap(), None, "it failed");
     let second = scene.new_job(scene.user, "in");
     assert_eq!(scene.store.create_signed_job(second.clone(), url.id, "k").await.unwrap(), Some(second.job.id));
-    assert!(scene.store.delete_job(scene.user, second.job.id, scene.now()).await.unwrap());
+    assert_eq!(
+        scene.store.delete_job(scene.user, second.job.id, scene.now()).await.unwrap(),
+        crate::store::Deletion::Done
+    );
     assert_eq!(scene.store.signed_result(url.id, "k", scene.now()).await.unwrap(), None, "it is gone");
 }
 

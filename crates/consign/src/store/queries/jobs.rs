@@ -7,11 +7,12 @@ use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::rows::{bigint, chosen, complete, job as job_row, job_columns, task as task_row, task_columns};
-use super::settle::{end_unborn, settle, tell, turns};
+use super::settle::{end_unborn, settle, turns};
+use super::webhooks::note;
 use super::{Conn, Db, ROWS_PER_STATEMENT, Tx};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
-use crate::model::{Job, Origin, State, Task};
+use crate::model::{EventKind, Job, Origin, State, Task};
 use crate::store::{Creation, Idempotency, NewJob, NewTask};
 
 /// How long the answer to an idempotency key is kept.
@@ -66,7 +67,7 @@ pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creati
     .bind(job.created_at.0)
     .execute(&mut tx.conn)
     .await?;
-    tell(tx, job.user_id, job.id, "job.created", job.created_at).await?;
+    note(tx, job.user_id, job.id, EventKind::JobCreated, job.created_at).await?;
     tx.changed.ids.insert(job.id.0);
     insert_tasks(tx, &job.tasks, &births, &new.payloads).await?;
     remember(tx, job.user_id, new.idempotency.as_ref(), job.created_at).await?;

@@ -60,12 +60,12 @@ pub(crate) async fn list_tasks(conn: &mut Conn, filter: &TaskFilter, page: Page)
 }
 
 /// Asks for one more than the page holds, to see whether there are more.
-fn page_of(query: &mut QueryBuilder<Db>, page: Page) {
+pub(super) fn page_of(query: &mut QueryBuilder<Db>, page: Page) {
     query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(page.size) + 1);
     query.push(" OFFSET ").push_bind(page.offset());
 }
 
-fn cut<T>(entries: &mut Vec<T>, page: Page) -> bool {
+pub(super) fn cut<T>(entries: &mut Vec<T>, page: Page) -> bool {
     let more = entries.len() > page.size as usize;
     entries.truncate(page.size as usize);
     more

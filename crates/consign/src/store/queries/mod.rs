@@ -14,6 +14,7 @@ use super::Db;
 
 pub(crate) mod accounts;
 pub(crate) mod claim;
+pub(crate) mod deliveries;
 pub(crate) mod jobs;
 pub(crate) mod ledger;
 pub(crate) mod lists;
@@ -23,6 +24,7 @@ pub(crate) mod settle;
 pub(crate) mod signed_urls;
 pub(crate) mod sweep;
 pub(crate) mod transitions;
+pub(crate) mod webhooks;
 
 /// A connection.
 pub(crate) type Conn = <Db as Database>::Connection;
@@ -44,6 +46,10 @@ pub(crate) struct Changed {
     pub(crate) ready: bool,
     /// There is something to clean up.
     pub(crate) sweep: bool,
+    /// The outbox has something to tell.
+    pub(crate) outbox: bool,
+    /// Deliveries are due.
+    pub(crate) deliveries: bool,
     /// Jobs and tasks that changed.
     pub(crate) ids: BTreeSet<Uuid>,
 }

@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::rows::number;
+use super::rows::user_id;
+use super::webhooks::note;
 use super::{Row, Tx};
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::id::{EventId, JobId, UserId};
+use crate::id::JobId;
+use crate::model::EventKind;
 
 /// What a task with a failed input says.
 const INPUT_FAILED_MESSAGE: &str = "Input task has failed";
@@ -240,21 +242,9 @@ async fn count_job(tx: &mut Tx, job: Uuid, tally: Tally, now: Timestamp) -> sqlx
     if row.try_get::<i64, _>("open_tasks")? > 0 {
         return Ok(());
     }
-    let kind = if row.try_get::<&str, _>("status")? == "error" { "job.failed" } else { "job.finished" };
-    tell(tx, UserId(number(&row, "user_id")?), JobId(job), kind, now).await
-}
-
-/// Writes a line of the outbox.
-pub(super) async fn tell(tx: &mut Tx, user: UserId, job: JobId, kind: &str, now: Timestamp) -> sqlx::Result<()> {
-    sqlx::query("INSERT INTO outbox (id, user_id, job_id, kind, created_at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(EventId::new(now).0)
-        .bind(i64::from(user.0))
-        .bind(job.0)
-        .bind(kind)
-        .bind(now.0)
-        .execute(&mut tx.conn)
-        .await?;
-    Ok(())
+    let event =
+        if row.try_get::<&str, _>("status")? == "error" { EventKind::JobFailed } else { EventKind::JobFinished };
+    note(tx, user_id(&row)?, JobId(job), event, now).await
 }
 
 /// A task of this job started: the job has too.

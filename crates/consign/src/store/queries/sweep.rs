@@ -1,21 +1,17 @@
 //! Statements that remove jobs and tasks, and that count.
 
-use std::time::Duration;
-
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::rows::{bigint, moment_if_any, number};
 use super::transitions::{cancel, cancel_job};
+use super::webhooks::{is_untold, lag};
 use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen, signed_urls::RESULTS_KEPT};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
-use crate::store::{Cancellation, Counts};
+use crate::store::{Cancellation, Counts, Deletion};
 
-/// How long a line of the outbox is kept.
-const OUTBOX_KEPT: Duration = Duration::from_hours(24);
-
-/// Lines of the outbox, idempotency keys, and results of signed URLs, that one call removes at the most.
+/// Idempotency keys, and results of signed URLs, that one call removes at the most.
 const LINES_PER_SWEEP: i64 = 10_000;
 
 pub(crate) async fn delete_task(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp) -> sqlx::Result<bool> {
@@ -28,27 +24,33 @@ pub(crate) async fn delete_task(tx: &mut Tx, user: UserId, id: TaskId, now: Time
     Ok(true)
 }
 
-pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timestamp) -> sqlx::Result<bool> {
+pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timestamp) -> sqlx::Result<Deletion> {
     let row = sqlx::query("SELECT 1 FROM jobs WHERE id = $1 AND user_id = $2")
         .bind(id.0)
         .bind(i64::from(user.0))
         .fetch_optional(&mut tx.conn)
         .await?;
     if row.is_none() {
-        return Ok(false);
+        return Ok(Deletion::NotFound);
     }
     cancel_job(tx, id, now).await?;
+    if is_untold(tx, id).await? {
+        return Ok(Deletion::Untold);
+    }
     remove_job(tx, id.0, now).await?;
-    Ok(true)
+    Ok(Deletion::Done)
 }
 
 pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32, now: Timestamp) -> sqlx::Result<u64> {
-    let jobs =
-        sqlx::query("SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < $1 ORDER BY ended_at LIMIT $2")
-            .bind(ended_before.0)
-            .bind(i64::from(limit))
-            .fetch_all(&mut tx.conn)
-            .await?;
+    let jobs = sqlx::query(
+        "SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < $1 \
+             AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job_id = jobs.id) \
+         ORDER BY ended_at LIMIT $2",
+    )
+    .bind(ended_before.0)
+    .bind(i64::from(limit))
+    .fetch_all(&mut tx.conn)
+    .await?;
     for row in &jobs {
         remove_job(tx, row.try_get("id")?, now).await?;
     }
@@ -68,14 +70,6 @@ pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32, now
 }
 
 async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
-    sqlx::query(
-        "DELETE FROM outbox WHERE id IN \
-             (SELECT id FROM outbox WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
-    )
-    .bind(now.minus(OUTBOX_KEPT).0)
-    .bind(LINES_PER_SWEEP)
-    .execute(&mut tx.conn)
-    .await?;
     sqlx::query(
         "DELETE FROM idempotency WHERE (user_id, key) IN \
              (SELECT user_id, key FROM idempotency WHERE created_at <= $1 ORDER BY created_at LIMIT $2)",
@@ -166,11 +160,13 @@ pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Coun
                 (SELECT COUNT(*) FROM users) AS users, \
                 (SELECT COUNT(*) FROM keys WHERE revoked_at IS NULL) AS keys",
     )
-    .fetch_one(conn)
+    .fetch_one(&mut *conn)
     .await?;
     counts.oldest_queued_secs = moment_if_any(&row, "oldest")?.map_or(0, |oldest| now.since(oldest).as_secs());
     counts.open_uploads = number(&row, "open_uploads")?;
     counts.users = number(&row, "users")?;
     counts.keys = number(&row, "keys")?;
+    counts.oldest_event_secs = lag(conn, now).await?;
+    (counts.deliveries, counts.oldest_delivery_secs) = super::deliveries::backlog(conn, now).await?;
     Ok(counts)
 }

@@ -26,6 +26,7 @@ mod plan_tests;
 #[path = "../queries/mod.rs"]
 mod queries;
 mod traits;
+mod webhooks;
 mod writer;
 
 /// The database that the shared statements are compiled for.
@@ -58,6 +59,7 @@ const VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 /// All migrations, oldest first: version, name, text. Never changed once released.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("../../../../../migrations/sqlite/0001_start.sql")),
+    (2, "webhooks", include_str!("../../../../../migrations/sqlite/0002_webhooks.sql")),
     (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
 ];
 

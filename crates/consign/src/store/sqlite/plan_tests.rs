@@ -3,7 +3,7 @@
 use sqlx::{Executor as _, QueryBuilder, Row as _};
 use tempfile::TempDir;
 
-use super::queries::{Changed, Tx, claim, sweep, transitions};
+use super::queries::{Changed, Tx, claim, deliveries, sweep, transitions};
 use super::{Db, connect, migrate};
 use crate::clock::Timestamp;
 use crate::id::{SessionId, TaskId, Token, UserId};
@@ -117,4 +117,72 @@ async fn the_claim_uses_its_indexes() {
         assert!(!plan.contains("TEMP B-TREE"), "sorted by hand: {plan}");
         assert!(!plan.contains("SCAN tasks"), "reads all: {plan}");
     }
+}
+
+/// A database with deliveries of one receiver that is far behind, one of another, and ended ones.
+async fn with_deliveries(folder: &TempDir, backlog: u32) -> Tx {
+    let mut conn = connect(&folder.path().join("plan.db")).await.unwrap();
+    migrate(&mut conn).await.unwrap();
+    conn.execute("INSERT INTO users VALUES (1, 'ada', 0, 0)").await.unwrap();
+    conn.execute("BEGIN").await.unwrap();
+    for (receiver, state, count) in [(-1_i64, "pending", backlog), (-2, "pending", 1), (-3, "delivered", backlog)] {
+        let rows: Vec<u32> = (0..count).collect();
+        for chunk in rows.chunks(500) {
+            let mut insert = QueryBuilder::<Db>::new(
+                "INSERT INTO deliveries (id, user_id, job_id, kind, url, receiver, body, state, sending, attempts, tries, \
+                 due_at, created_at, ended_at) ",
+            );
+            insert.push_values(chunk, |mut row, _| {
+                let ended_at = (state != "pending").then_some(1_i64);
+                row.push_bind(TaskId::new(Timestamp(0)).0).push_bind(1_i64).push_bind(TaskId::new(Timestamp(0)).0);
+                row.push_bind("job.finished").push_bind(vec![0_u8]).push_bind(receiver).push_bind(vec![0_u8]);
+                row.push_bind(state).push_bind(false).push_bind(0_i64).push_bind(0_i64).push_bind(0_i64);
+                row.push_bind(0_i64).push_bind(ended_at);
+            });
+            insert.build().execute(&mut conn).await.unwrap();
+        }
+    }
+    conn.execute("COMMIT").await.unwrap();
+    Tx { conn, changed: Changed::default() }
+}
+
+#[tokio::test]
+async fn a_claim_of_deliveries_hops_over_a_backlog() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    let mut steps = Vec::new();
+    for backlog in [100, 20_000] {
+        let folder = TempDir::new().unwrap();
+        let mut tx = with_deliveries(&folder, backlog).await;
+        let calls = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&calls);
+        tx.conn.lock_handle().await.unwrap().set_progress_handler(10, move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        let claim = crate::store::DeliveryClaim {
+            max: 10,
+            per_receiver_max: 4,
+            per_user_max: 10,
+            sending: Vec::new(),
+            lease_until: Timestamp(100),
+            now: Timestamp(1),
+        };
+        assert_eq!(deliveries::claim(&mut tx, &claim).await.unwrap().len(), 5, "four and one");
+        steps.push(calls.load(Ordering::Relaxed));
+        for (sql, index) in [
+            (deliveries::NEXT_SQL, "deliveries_due"),
+            (deliveries::RECEIVERS_SQL, "deliveries_receiver"),
+            (deliveries::CLAIM_SQL, "deliveries_receiver"),
+        ] {
+            let text = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let rows = sqlx::query(text).fetch_all(&mut tx.conn).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            let plan = plan.join("; ");
+            assert!(plan.contains(&format!("INDEX {index}")), "{sql}: {plan}");
+            assert!(!plan.contains("SCAN deliveries"), "reads all: {plan}");
+        }
+    }
+    assert!(steps[0] > 10 && steps[1] <= steps[0] * 5 / 4 + 10, "{steps:?} steps");
 }

@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 use crate::id::{JobId, SessionId, SignedUrlId, TaskId, Token, UserId};
 use crate::model::{ApiKey, BlobKey, File, Job, LedgerEntry, Page, SignedUrl, State, Task, User};
 use crate::store::{
-    Accounts, Applied, Cancellation, Claim, ClaimRequest, Creation, Heartbeat, JobFilter, Jobs, Ledger, NewJob, NewKey,
-    NewTask, Result, SignedUrls, TaskFilter, TaskProgress, Transitions,
+    Accounts, Applied, Cancellation, Claim, ClaimRequest, Creation, Deletion, Heartbeat, JobFilter, Jobs, Ledger,
+    NewJob, NewKey, NewTask, Result, SignedUrls, TaskFilter, TaskProgress, Transitions,
 };
 
 /// Runs a statement inside a read transaction.
@@ -22,6 +22,8 @@ macro_rules! read {
     }};
 }
 
+pub(super) use read;
+
 /// Hands a statement to the writer.
 macro_rules! command {
     ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {
@@ -30,6 +32,8 @@ macro_rules! command {
             .await
     };
 }
+
+pub(super) use command;
 
 #[async_trait]
 impl Accounts for SqliteStore {
@@ -198,7 +202,7 @@ impl Transitions for SqliteStore {
         command!(self, sweep::delete_task(user, id, now))
     }
 
-    async fn delete_job(&self, user: UserId, id: JobId, now: Timestamp) -> Result<bool> {
+    async fn delete_job(&self, user: UserId, id: JobId, now: Timestamp) -> Result<Deletion> {
         command!(self, sweep::delete_job(user, id, now))
     }
 

@@ -188,6 +188,12 @@ fn announce(hints: &Hints, changed: Changed) {
     if changed.ready {
         hints.announce_ready();
     }
+    if changed.outbox {
+        hints.announce_outbox();
+    }
+    if changed.deliveries {
+        hints.announce_deliveries();
+    }
     if changed.sweep {
         hints.announce_sweep();
     }

@@ -44,6 +44,12 @@ async fn every_route_asks_for_its_scope_and_no_other() {
         ("POST", format!("/v2/tasks/{id}/retry"), Scope::TaskWrite),
         ("DELETE", format!("/v2/tasks/{id}"), Scope::TaskWrite),
         ("POST", "/v2/destinations/test".to_owned(), Scope::TaskWrite),
+        ("POST", "/v2/webhooks".to_owned(), Scope::WebhookWrite),
+        ("GET", "/v2/users/me/webhooks".to_owned(), Scope::WebhookRead),
+        ("DELETE", "/v2/webhooks/1".to_owned(), Scope::WebhookWrite),
+        ("GET", "/v2/webhooks/1/deliveries".to_owned(), Scope::WebhookRead),
+        ("GET", format!("/v2/jobs/{id}/deliveries"), Scope::WebhookRead),
+        ("POST", format!("/v2/deliveries/{id}/redeliver"), Scope::WebhookWrite),
         ("POST", "/v2/import/url".to_owned(), Scope::TaskWrite),
         ("POST", "/v2/export/url".to_owned(), Scope::TaskWrite),
     ] {

@@ -17,3 +17,4 @@ mod sockets;
 mod tasks;
 mod uploads;
 mod waits;
+mod webhooks;

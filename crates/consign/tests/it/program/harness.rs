@@ -95,11 +95,6 @@ impl Program {
         &self.key
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> std::net::SocketAddr {
-        self.base.trim_start_matches("http://").parse().unwrap()
-    }
-
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -243,7 +238,7 @@ impl Program {
         let status = answer.status();
         let answer = answer.into_body().bytes(ANSWER_BYTES_MAX).await.unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-        if is_new && status == StatusCode::CREATED {
+        if is_new && status == StatusCode::CREATED && !path.starts_with("/v2/webhooks") {
             let kind = if answer["data"]["tasks"].is_array() { "jobs" } else { "tasks" };
             self.acknowledged.lock().unwrap().insert(format!("/v2/{kind}/{}", id(&answer["data"])));
         }
@@ -325,6 +320,14 @@ impl Program {
         let request = Request::get(url).body(Body::empty()).unwrap();
         let answer = self.client.send(request, "fetching").await.unwrap();
         (answer.status(), answer.into_body().bytes(ANSWER_BYTES_MAX).await.unwrap())
+    }
+
+    /// What a path without a key answers, as text.
+    pub(crate) async fn text(&self, path: &str) -> (StatusCode, String) {
+        let request = Request::get(format!("{}{path}", self.base)).body(Body::empty()).unwrap();
+        let answer = self.client.send(request, "fetching").await.unwrap();
+        let status = answer.status();
+        (status, String::from_utf8(answer.into_body().bytes(ANSWER_BYTES_MAX).await.unwrap().to_vec()).unwrap())
     }
 
     /// All files in the file store, by their path in it.

@@ -10,6 +10,8 @@ mod faults;
 mod fence;
 mod harness;
 mod places;
+mod receiver;
 mod sweep;
 mod tls;
 mod waiting;
+mod webhooks;

@@ -561,6 +561,43 @@ async fn look_around(program: &mut Program, stage: &Stage, cases: &[Case], webho
     program.run(&["doctor"], &[("CONSIGN_PUBLIC_URL", format!("ftp://ann:{wrong}@x.example/?{wrong}"))]).await;
 }
 
+/// Has webhooks told of everything, and gives what must not come to light of them. Only the answers that are meant to hold
+/// a secret are forgotten.
+async fn listen(program: &mut Program, stage: &Stage) -> Vec<Needle> {
+    let address = Needle::plain("the address of a webhook of a user");
+    let mut needles = vec![address.clone()];
+    for path in ["/echo/500", "/echo/403", "/hop"] {
+        let url = format!("http://ann:{0}@{1}{path}?{0}", address.text, stage.web);
+        let asked = json!({"url": url, "events": ["job.created", "job.finished", "job.failed"]});
+        let reply = program.post("/v2/webhooks", &asked).await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        program.heard.pop();
+        needles.push(Needle::of("a signing secret", reply.body["data"]["signing_secret"].as_str().unwrap()));
+    }
+    assert_eq!(program.get("/v2/users/me/webhooks").await.status, 200);
+    program.heard.pop();
+    program.run(&["webhook-secret"], &[]).await;
+    let printed = program.heard.remove(program.heard.len() - 2);
+    needles.push(Needle::of("the secret of the webhooks of jobs", String::from_utf8(printed.1).unwrap().trim()));
+    needles
+}
+
+/// Looks at what webhooks were told.
+async fn look_at_deliveries(program: &mut Program, job: &str) {
+    let log = format!("/v2/jobs/{job}/deliveries");
+    let mut shown = program.get(&log).await.body;
+    while shown["data"].as_array().unwrap().iter().any(|delivery| delivery["attempts"] == json!([])) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        shown = program.get(&log).await.body;
+    }
+    assert!(shown["data"].as_array().is_some_and(|deliveries| deliveries.len() >= 7), "{shown}");
+    let id = shown["data"][0]["id"].as_str().unwrap();
+    assert_eq!(program.post(&format!("/v2/deliveries/{id}/redeliver"), &json!({})).await.status, 202);
+    for webhook in 1..=3 {
+        program.get(&format!("/v2/webhooks/{webhook}/deliveries?per_page=250")).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_credential_comes_to_light() {
     let folder = tempfile::tempdir().unwrap();
@@ -585,6 +622,7 @@ async fn no_credential_comes_to_light() {
     needles.extend([webhook.clone(), environment, Needle::of("the server's secret key", &secret_key)]);
     needles.push(Needle::of("the API key", &program.key));
 
+    needles.extend(listen(&mut program, &stage).await);
     let mut accepted = Vec::new();
     for case in cases.clone() {
         accepted.extend(create(&mut program, case, &webhook).await);
@@ -603,6 +641,7 @@ async fn no_credential_comes_to_light() {
         try_destination(&mut program, folder.path(), case).await;
     }
     look_around(&mut program, &stage, &cases, &webhook).await;
+    look_at_deliveries(&mut program, &accepted[0].job).await;
     program.read_disk("with all tasks in it").await;
     for it in &accepted {
         assert_eq!(program.ask(Method::DELETE, &format!("/v2/jobs/{}", it.job), b"").await.status, 204);

@@ -8,6 +8,7 @@ use crate::model::{Job, WireStatus};
 
 pub mod create;
 pub mod delete;
+pub mod deliveries;
 pub mod events;
 pub mod list;
 pub mod show;
