@@ -11,6 +11,7 @@ mod fence;
 mod harness;
 mod places;
 mod receiver;
+mod roles;
 mod sweep;
 mod tls;
 mod waiting;

@@ -113,3 +113,50 @@ async fn an_upload_that_never_comes_times_out() {
     assert_eq!(task(&ended, "in")["code"], "TIMEOUT", "{ended:#}");
     assert_eq!(task(&ended, "out")["code"], "INPUT_TASK_FAILED", "{ended:#}");
 }
+
+/// Whole files, as a crash leaves them between their publication and the row that names them.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_no_row_names_go_at_the_next_start() {
+    let mut program = Program::started(&[]).await;
+    let raw = json!({"in": {"operation": "import/raw", "file": "hello", "filename": "hello.txt"}});
+    let job = program.job(raw).await;
+    let own = id(task(&program.finished(&job).await, "in"));
+    let named = program.files();
+    assert!(named.len() == 1 && named.iter().all(|path| path.starts_with(&own)), "{named:?}");
+    program.kill();
+    let root = program.data_dir().join("files");
+    let unknown = format!("00000000-0000-7000-8000-000000000001/{:016x}", 1);
+    for attempt in [unknown, format!("{own}/{:016x}", 1)] {
+        std::fs::create_dir_all(root.join(&attempt)).unwrap();
+        std::fs::write(root.join(attempt).join("1"), "whole").unwrap();
+    }
+    assert_eq!(program.files().len(), 3);
+    program.start().await;
+    eventually("the end of what nobody names", async || (program.files() == named).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(program.files(), named, "what is named stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_does_not_outlast_its_time() {
+    let (quiet, at) = silent().await;
+    let program = Program::started(&[("LIMITS__TASK_TIMEOUT", "2s")]).await;
+    let began = Instant::now();
+    let job = program.job(json!({"in": {"operation": "import/url", "url": format!("http://{at}/never")}})).await;
+    let _open = quiet.accept().await.unwrap();
+    let ended = program.follow(&job).await;
+    assert_eq!(task(&ended, "in")["code"], "TIMEOUT", "{ended:#}");
+    assert!((Duration::from_secs(2)..Duration::from_secs(12)).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+/// A server that takes the lock knows that nobody else is alive: it need not wait for a lease to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_taken_on_at_once_after_a_restart() {
+    let (quiet, at) = silent().await;
+    let mut program = Program::started(&[]).await;
+    program.job(json!({"in": {"operation": "import/url", "url": format!("http://{at}/never")}})).await;
+    let _first = quiet.accept().await.unwrap();
+    program.restart_after_kill().await;
+    let _second =
+        tokio::time::timeout(Duration::from_secs(5), quiet.accept()).await.expect("it is asked again").unwrap();
+}
