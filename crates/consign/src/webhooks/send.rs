@@ -203,8 +203,8 @@ mod tests {
                 .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
                 .collect::<HeaderMap>()
         };
-        assert_eq!(retry_after(&headers("120")), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after(&headers("Mon, 05 Jan 2026 09:01:00 GMT")), Some(Duration::from_secs(60)));
+        assert_eq!(retry_after(&headers("120")), Some(Duration::from_mins(2)));
+        assert_eq!(retry_after(&headers("Mon, 05 Jan 2026 09:01:00 GMT")), Some(Duration::from_mins(1)));
         assert_eq!(retry_after(&headers("soon")), None);
         assert_eq!(retry_after(&HeaderMap::new()), None);
     }

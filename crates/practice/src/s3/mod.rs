@@ -6,6 +6,7 @@
 mod answer;
 mod backend;
 mod checksum;
+mod leftover;
 mod listing;
 mod lists;
 mod name;
@@ -76,7 +77,7 @@ pub(crate) async fn serve(listener: TcpListener, service: S3Service, stop: Cance
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((socket, place)) = accepted else { continue };
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service.clone()));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), answering(service.clone())));
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an S3 connection broke");
@@ -88,6 +89,17 @@ pub(crate) async fn serve(listener: TcpListener, service: S3Service, stop: Cance
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::debug!("S3 requests were cut off because the server stops");
     }
+}
+
+fn answering(
+    service: S3Service,
+) -> impl hyper::service::Service<
+    hyper::Request<hyper::body::Incoming>,
+    Response = hyper::Response<s3s::Body>,
+    Error = s3s::HttpError,
+    Future: Send,
+> + Send {
+    hyper::service::service_fn(move |request| leftover::answer(service.clone(), request))
 }
 
 async fn accept(

@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use practice::{Practice, Settings};
 use s3s::crypto::{Checksum as _, Crc32c, Md5};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
 use crate::client::{Answer, Client};
 
@@ -35,6 +37,20 @@ async fn refuses_whoever_it_does_not_know() {
     assert_eq!(unknown.send("PUT", "a", "", &[], "x").await.error(), (403, "InvalidAccessKeyId"));
     assert_eq!(client.send_unsigned("GET", "/practice/a").await.error(), (403, "AccessDenied"));
     assert_eq!(client.send("GET", "a", "", &[], "").await.error(), (404, "NoSuchKey"));
+}
+
+#[tokio::test]
+async fn whoever_is_refused_sees_why_however_much_they_send() {
+    let (_folder, practice, _) = start().await;
+    let mut stream = TcpSocket::new_v4().unwrap().connect(practice.s3_addr()).await.unwrap();
+    let length = 16 * 1024 * 1024;
+    let head = format!("PUT /practice/a HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // A client that writes all before it reads anything must not run into a closed connection.
+    stream.write_all(&vec![7; length]).await.unwrap();
+    let mut answer = vec![0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 403");
 }
 
 #[tokio::test]

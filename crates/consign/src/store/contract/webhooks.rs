@@ -152,7 +152,7 @@ async fn each_event_is_told_once(scene: Scene) {
     scene.store.hints().outbox().await;
     assert_eq!(events_of(&scene, &good).await, [EventKind::JobCreated]);
     scene.wait(1);
-    for (_, task) in &cancelled.tasks {
+    for task in cancelled.tasks.values() {
         scene.store.cancel(scene.user, *task, scene.now()).await.unwrap();
     }
     scene.run_all(&[bad.task("a")]).await;

@@ -37,7 +37,7 @@ async fn log(program: &Program, webhook: &Value) -> Vec<Value> {
 }
 
 /// Waits until the log of a webhook satisfies.
-async fn logged(program: &Program, webhook: &Value, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+async fn logged(program: &Program, webhook: &Value, is_so: fn(&[Value]) -> bool) -> Vec<Value> {
     eventually("what the log should say", async || Some(log(program, webhook).await).filter(|log| is_so(log))).await
 }
 
