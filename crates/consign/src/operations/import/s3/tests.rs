@@ -280,6 +280,7 @@ async fn a_flipped_bit_is_not_published() {
 /// An object that is replaced while it is read is never mixed of both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_object_is_not_mixed() {
+    const LAST_RANGE: &str = "bytes=8388608-";
     let bucket = "import-s3-replaced";
     let size = 9 * MIB;
     let Some(ceph) = stocked(bucket, size, true).await else { return };
@@ -288,12 +289,15 @@ async fn a_replaced_object_is_not_mixed() {
     let args = args(&ceph, &faults.endpoint(), bucket, &json!({ "key": "large" }));
     // The last range stalls until another object of the same size is in place.
     faults.rule(|request| match request.header("range") {
-        Some(range) if range.starts_with("bytes=8388608-") && request.number < 8 => Action::StallAnswer(0),
+        Some(range) if range.starts_with(LAST_RANGE) && request.number < 8 => Action::StallAnswer(0),
         _ => Action::Pass,
     });
     let limits = Limits { idle_timeout: Duration::from_secs(3), ..limits() };
     let replaced = async {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let is_last = |request: &Request| request.header("range").is_some_and(|range| range.starts_with(LAST_RANGE));
+        while !faults.requests().iter().any(is_last) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let script = format!("s3.put_object(Bucket={bucket:?}, Key='large', Body=b'x' * {size})");
         ceph.s3api(&script).await.unwrap();
     };
