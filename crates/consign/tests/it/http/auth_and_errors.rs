@@ -93,11 +93,11 @@ async fn expiring_key(app: &App) -> (String, KeyId) {
         name: "old".to_owned(),
         hash: auth::hash(&key),
         scopes: Scope::ALL.to_vec(),
-        expires_at: Some(now.plus(Duration::from_secs(60))),
+        expires_at: Some(now.plus(Duration::from_mins(1))),
     };
     app.state.store.create_key(new, now).await.unwrap().unwrap();
     assert_eq!(app.request("GET", "/v2/users/me").by(&key).send().await.status, 200);
-    app.clock.advance(Duration::from_secs(60));
+    app.clock.advance(Duration::from_mins(1));
     (key, id)
 }
 
