@@ -6,13 +6,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderValue, USER_AGENT};
-use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
@@ -26,120 +24,15 @@ use crate::error::{Error, Kind, Result};
 use crate::source::ByteStream;
 use crate::transfer::Limits;
 
+use body::Activity;
+pub use body::Body;
 pub(crate) use reply::{Reply, header};
-
-/// Bytes handed to the connection at once: small enough that a slow line shows signs of life within the idle timeout.
-const FRAME_BYTES: usize = 128 * 1024;
 
 /// What we call ourselves where a request does not say.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("connectors/", env!("CARGO_PKG_VERSION")));
 
 /// Idle connections kept for each host.
 const IDLE_CONNECTIONS_MAX: usize = 32;
-
-/// A request body of known length: in memory, sent in frames without being copied, or from a stream.
-#[derive(Default)]
-pub struct Body {
-    rest: Bytes,
-    stream: Option<ByteStream>,
-    /// What the stream still has to bring.
-    stream_bytes: u64,
-    activity: Option<Activity>,
-}
-
-impl Body {
-    /// A body of no bytes.
-    pub fn empty() -> Self {
-        Self::default()
-    }
-
-    /// A body of exactly `size` bytes that are produced while it is sent. A stream that brings more or less breaks
-    /// the request.
-    pub fn stream(size: u64, stream: ByteStream) -> Self {
-        Self { stream: Some(stream), stream_bytes: size, ..Self::default() }
-    }
-
-    /// Takes the next bytes of the stream in; `None` when there are no more.
-    fn poll_stream(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<()>>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
-        let wrong = || Error::new(Kind::Local, "sending the request", "the body has another length than announced");
-        match std::task::ready!(stream.as_mut().poll_next(context)) {
-            Some(Ok(bytes)) => Poll::Ready(Some(match self.stream_bytes.checked_sub(bytes.len() as u64) {
-                Some(left) => {
-                    self.stream_bytes = left;
-                    self.rest = bytes;
-                    Ok(())
-                }
-                None => Err(wrong()),
-            })),
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
-            None if self.stream_bytes > 0 => Poll::Ready(Some(Err(wrong()))),
-            None => Poll::Ready(None),
-        }
-    }
-}
-
-impl<T: Into<Bytes>> From<T> for Body {
-    fn from(bytes: T) -> Self {
-        Self { rest: bytes.into(), ..Self::default() }
-    }
-}
-
-impl fmt::Debug for Body {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").field("bytes", &(self.rest.len() as u64 + self.stream_bytes)).finish_non_exhaustive()
-    }
-}
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        if let Some(activity) = &self.activity {
-            activity.touch();
-        }
-        while self.rest.is_empty() {
-            match std::task::ready!(self.poll_stream(context)) {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
-        }
-        let length = self.rest.len().min(FRAME_BYTES);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.stream_bytes == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64 + self.stream_bytes)
-    }
-}
-
-/// When the connection last took a byte.
-#[derive(Clone, Debug)]
-struct Activity {
-    began: Instant,
-    last_ms: Arc<AtomicU64>,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self { began: Instant::now(), last_ms: Arc::default() }
-    }
-
-    fn touch(&self) {
-        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(elapsed, Ordering::Relaxed);
-    }
-
-    fn last(&self) -> Instant {
-        self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
-    }
-}
 
 /// The HTTP client of a process; cheap to clone.
 #[derive(Clone)]
@@ -183,7 +76,7 @@ impl Client {
     /// began for the idle timeout.
     pub async fn send(&self, request: http::Request<Body>, action: &'static str) -> Result<http::Response<Answer>> {
         let activity = Activity::new();
-        let mut request = request.map(|body| Body { activity: Some(activity.clone()), ..body });
+        let mut request = request.map(|body| body.watched(activity.clone()));
         request.headers_mut().entry(USER_AGENT).or_insert(AGENT);
         let mut answer = std::pin::pin!(self.inner.request(request));
         loop {
@@ -397,6 +290,7 @@ fn chain(error: &dyn StdError) -> String {
     text
 }
 
+mod body;
 mod reply;
 #[cfg(test)]
 pub(crate) mod scripted;

@@ -206,6 +206,8 @@ async fn a_redirect_is_not_followed() {
     program.finished(&program.job(raw()).await).await;
     let log = logged(&program, &webhook, |log| !log.is_empty() && log[0]["attempts"][0].is_object()).await;
     assert_eq!(log[0]["attempts"][0]["status"], json!(302));
+    assert!(log[0]["attempts"][0]["error"].as_str().unwrap().contains("redirects are not followed"), "{log:?}");
+    assert_eq!(log[0]["status"], "pending", "nobody has it: it is sent again");
     assert_eq!(receiver.heard("/ok").len(), 0);
 }
 
