@@ -4,7 +4,7 @@
 # Servers and client tools come as Debian packages that are unpacked and not installed: nothing is started or changed on
 # the machine, and no root is needed. Only a missing C compiler or Python is really installed (as root, or with sudo).
 . "$(dirname "$0")/lib.sh"
-VERSION=2 # of what this script installs: raise it when that changes
+VERSION=2 # of the servers and tools that this script installs: raise it when they change
 TRIES=4   # a download, before giving up
 PACKAGES=$HERE/packages
 
@@ -24,15 +24,27 @@ retry() {
     return 1
 }
 
-# Checks by running them: the cache may be older than the machine around it.
-complete() {
-    [ "$(cat "$CACHE/stamp" 2>/dev/null)" = "$VERSION" ] || return 1
+# runs TOOL...: the cache may be older than the machine around it.
+runs() {
     local tool
-    [ -e "$CACHE/azurite/node_modules/azurite/dist/src/blob/main.js" ] || return 1
-    for tool in "python -c import\ boto3,google.cloud.storage,azure.storage.blob" "rclone version" "node --version" \
-        "python-openstack -c import\ swift,keystone,gunicorn" "swift --version" "7z i" "bsdtar --version" "radosgw --version" "sshd -V"; do
+    for tool in "$@"; do
         eval "\"\$CACHE/bin/\"$tool" >/dev/null 2>&1 || { say "${tool%% *} does not run any more" && return 1; }
     done
+}
+
+# The servers, and the tools that look at what they hold.
+servers_complete() {
+    [ "$(cat "$CACHE/stamp" 2>/dev/null)" = "$VERSION" ] || return 1
+    [ -e "$CACHE/azurite/node_modules/azurite/dist/src/blob/main.js" ] || return 1
+    runs "python -c import\ boto3,google.cloud.storage,azure.storage.blob" "rclone version" "node --version" \
+        "python-openstack -c import\ swift,keystone,gunicorn" "swift --version" "7z i" "bsdtar --version" "radosgw --version" "sshd -V"
+}
+
+# The clients that are run against Consign. They are small and change on their own: what is listed is their stamp.
+clients_listed() { cat "$PACKAGES"/clients.txt "$PACKAGES"/clients/package-lock.json | sha256sum; }
+clients_complete() {
+    [ "$(cat "$CACHE/stamp-clients" 2>/dev/null)" = "$(clients_listed)" ] || return 1
+    runs "python-clients -c import\ cloudconvert,schemathesis,standardwebhooks"
 }
 
 # Packages that must really be installed, where they are missing.
@@ -96,15 +108,16 @@ python_packages() {
     say "$(printf '%3d s  %s (%s)' $SECONDS "Python packages of $2" "$(du -sh "$CACHE/$1" | cut -f1)")"
 }
 
-# Azurite, with the Node that the Python packages brought.
+# node_packages NAME: the packages that NAME/package-lock.json lists, into CACHE/NAME, with the Node of the Python packages.
 node_packages() {
-    rm -rf "$CACHE/azurite"
-    mkdir -p "$CACHE/azurite"
-    cp "$PACKAGES"/azurite/package*.json "$CACHE/azurite/"
+    local folder=$CACHE/$1
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    cp "$PACKAGES/$1"/package*.json "$folder/"
     PATH=$CACHE/venv/bin:$PATH retry npm ci --silent --no-audit --no-fund --omit=dev --ignore-scripts \
-        --cache "$CACHE/npm" --prefix "$CACHE/azurite" >>"$CACHE/npm.log" 2>&1
-    rm -rf "$CACHE/npm"
-    say "$(printf '%3d s  %s (%s)' $SECONDS azurite "$(du -sh "$CACHE/azurite" | cut -f1)")"
+        --cache "$folder.npm" --prefix "$folder" >>"$CACHE/npm.log" 2>&1
+    rm -rf "$folder.npm"
+    say "$(printf '%3d s  %s (%s)' $SECONDS "Node packages of $1" "$(du -sh "$folder" | cut -f1)")"
 }
 
 # wrap NAME ROOT PATH...: CACHE/bin/NAME runs the first of the programs that exists, with the libraries of ROOT (if any).
@@ -117,8 +130,9 @@ wrap() {
                 echo '#!/bin/bash'
                 if [ -n "$root" ]; then printf 'export LD_LIBRARY_PATH=%q\n' "$(libraries "$root")"; fi
                 printf 'exec %q "$@"\n' "$program"
-            } >"$CACHE/bin/$name"
-            chmod 755 "$CACHE/bin/$name"
+            } >"$CACHE/bin/$name.new"
+            chmod 755 "$CACHE/bin/$name.new"
+            mv "$CACHE/bin/$name.new" "$CACHE/bin/$name" # at once: tests of another clone may be calling it
             return
         fi
     done
@@ -127,7 +141,6 @@ wrap() {
 
 programs() {
     local deb=$CACHE/deb/root ceph=$CACHE/deb-ceph/root
-    rm -rf "$CACHE/bin"
     mkdir -p "$CACHE/bin"
     # Not links: Python looks for its packages beside the name it was called by.
     wrap python "" "$CACHE/venv/bin/python"
@@ -144,27 +157,53 @@ programs() {
     wrap radosgw "$ceph" "$ceph/usr/bin/radosgw" /usr/bin/radosgw
 }
 
+# fetched JOB...: waits for what is fetched in the background.
+fetched() {
+    local job
+    for job in "$@"; do
+        wait "$job" || { tail -qn 10 "$CACHE"/*.log >&2 && die "not all packages could be fetched"; }
+    done
+}
+
+install_servers() {
+    say "installing the test servers below $CACHE (once; about a minute)"
+    local jobs=()
+    rm -f "$CACHE/stamp" "$CACHE/stamp-clients"
+    { python_packages venv tools.txt; node_packages azurite; } 9>&- &
+    jobs+=($!)
+    python_packages venv-openstack openstack.txt 9>&- &
+    jobs+=($!)
+    debian_packages 9>&- &
+    jobs+=($!)
+    fetched "${jobs[@]}"
+    programs
+    echo $VERSION >"$CACHE/stamp"
+    servers_complete || die "what was installed does not run"
+}
+
+# Needs npm, which comes with the tools.
+install_clients() {
+    say "installing the clients below $CACHE"
+    local jobs=()
+    python_packages venv-clients clients.txt 9>&- &
+    jobs+=($!)
+    node_packages clients 9>&- &
+    jobs+=($!)
+    fetched "${jobs[@]}"
+    wrap python-clients "" "$CACHE/venv-clients/bin/python"
+    clients_listed >"$CACHE/stamp-clients"
+    clients_complete || die "the clients that were installed do not run"
+}
+
 exec 9>"$CACHE/setup.lock"
 flock --nonblock 9 || { say "waiting for another setup" && flock 9; }
 command -v apt-get >/dev/null || die "apt-get is missing: the test servers are taken from Debian packages"
 prerequisites
-if complete; then
+if servers_complete && clients_complete; then
     say "all there ($CACHE)"
     exit 0
 fi
-say "installing the test servers below $CACHE (once; about a minute)"
-rm -f "$CACHE/stamp" "$CACHE"/*.log
-jobs=()
-{ python_packages venv tools.txt; node_packages; } 9>&- &
-jobs+=($!)
-python_packages venv-openstack openstack.txt 9>&- &
-jobs+=($!)
-debian_packages 9>&- &
-jobs+=($!)
-for job in "${jobs[@]}"; do
-    wait "$job" || { tail -qn 10 "$CACHE"/*.log >&2 && die "not all packages could be fetched"; }
-done
-programs
-echo $VERSION >"$CACHE/stamp"
-complete || die "what was installed does not run"
+rm -f "$CACHE"/*.log
+servers_complete || install_servers
+clients_complete || install_clients
 say "ready after $SECONDS s, $(du -sh "$CACHE" | cut -f1)"

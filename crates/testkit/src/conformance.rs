@@ -3,12 +3,10 @@
 //! A line of JSON for each cell goes to `conformance.jsonl` in the folder of the run, when `CONSIGN_TEST_RUN` is set.
 //! Only what was shown is written: a test that fails writes nothing.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-
 use serde::{Deserialize, Serialize};
 
-use crate::place;
+use crate::record;
+pub use crate::record::Cell;
 
 /// The file in the folder of a run.
 pub const FILE: &str = "conformance.jsonl";
@@ -66,18 +64,6 @@ pub enum Form {
     Parts,
 }
 
-/// How it ended.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cell {
-    /// Shown: the server held it, the witness read it back.
-    Shown,
-    /// Shown in another way, as the note says.
-    Otherwise(String),
-    /// It cannot be asked, for the reason given.
-    Excluded(String),
-}
-
 /// One cell of the matrix.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Line {
@@ -94,12 +80,7 @@ pub struct Line {
 /// # Panics
 /// When the line cannot be written.
 pub fn record(server: &Server, row: Row, cell: Cell) {
-    let Some(run) = place::given_run() else { return };
-    let line = serde_json::to_string(&Line { server: server.clone(), row, cell }).expect("plain data becomes JSON");
-    std::fs::create_dir_all(&run).expect("the folder of the run can be made");
-    let mut file = OpenOptions::new().create(true).append(true).open(run.join(FILE)).expect("the folder is writable");
-    // In one go: tests of other processes write lines of their own.
-    file.write_all(format!("{line}\n").as_bytes()).expect("the line can be written");
+    record::append(FILE, &Line { server: server.clone(), row, cell });
 }
 
 /// Writes down that an argument was read back from the server, for one form of write.

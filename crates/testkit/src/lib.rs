@@ -8,8 +8,10 @@
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
 //! - [`bytes`]: large data that is made from a seed and known by its hashes
+//! - [`namespace`]: port 443 and host names of a test's own
 //! - [`tls`]: TLS in front of any server, for names of one's choice
 //! - [`tool`], [`witness`], [`openssh`]: client programs by other hands, as independent witnesses
+//! - [`clients`]: programs written for the hosted service, and the record of what they did, for `docs/generated/clients.md`
 //! - [`conformance`]: writes down what was shown, for `docs/generated/conformance.md`
 //!
 //! A test asks for a server and leaves when the machine has none (in CI that is a failure instead):
@@ -26,14 +28,17 @@
 mod azurite;
 pub mod bytes;
 mod ceph;
+pub mod clients;
 pub mod conformance;
 pub mod egress;
 mod gcs;
 pub mod http_faults;
+pub mod namespace;
 pub mod openssh;
 mod openstack;
 mod place;
 pub mod proxy;
+mod record;
 mod server;
 mod sshd;
 pub mod tls;

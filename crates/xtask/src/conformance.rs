@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
 use connectors::contract::CASES;
 use testkit::conformance::{Cell, Form, Line, Row, Server, Standing};
+
+use crate::record::{self, Notes, shown};
 
 const DOCUMENT: &str = "docs/generated/conformance.md";
 
@@ -33,34 +33,23 @@ struct Matrix {
 }
 
 /// Writes the matrix, or only tells whether it is stale.
-pub(crate) fn run(root: &Path, record: &Path, check: bool) -> anyhow::Result<ExitCode> {
-    let record = fs::read_to_string(record).with_context(|| format!("{} cannot be read", record.display()))?;
-    let text = document(&read(&record)?)?;
-    let path = root.join(DOCUMENT);
-    let old = fs::read_to_string(&path).unwrap_or_default();
-    // A patch level that changed is no reason to fail, nor to write.
-    if without_versions(&old) == without_versions(&text) {
-        return Ok(ExitCode::SUCCESS);
-    }
-    if check {
-        writeln!(io::stderr(), "{DOCUMENT} is stale; run scripts/test where CI is not set, and commit what it wrote")?;
-        return Ok(ExitCode::FAILURE);
-    }
-    fs::write(&path, text).with_context(|| format!("{DOCUMENT} cannot be written"))?;
-    writeln!(io::stdout(), "wrote {DOCUMENT}")?;
-    Ok(ExitCode::SUCCESS)
+pub(crate) fn run(root: &Path, file: &Path, check: bool) -> anyhow::Result<ExitCode> {
+    record::keep(root, DOCUMENT, &document(&read(&record::file(file)?)?)?, check)
 }
 
-fn read(record: &str) -> anyhow::Result<Matrix> {
+fn read(text: &str) -> anyhow::Result<Matrix> {
     let mut matrix = Matrix::default();
-    for line in record.lines() {
-        let Line { mut server, row, cell } = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    for line in record::lines(text) {
+        let Line { mut server, row, cell } = line?;
         let witness = std::mem::take(&mut server.witness);
         if !witness.is_empty() {
             matrix.witnesses.insert(server.clone(), witness);
         }
-        let before = matrix.cells.entry(server).or_default().insert(row, cell.clone());
-        ensure!(before.is_none_or(|before| before == cell), "two tests say different things of one cell: {line}");
+        let before = matrix.cells.entry(server.clone()).or_default().insert(row.clone(), cell.clone());
+        ensure!(
+            before.is_none_or(|before| before == cell),
+            "two tests say different things of {row:?} with {server:?}"
+        );
     }
     for (server, rows) in &matrix.cells {
         let missing: Vec<&str> = CASES
@@ -83,28 +72,6 @@ fn document(matrix: &Matrix) -> anyhow::Result<String> {
     arguments(&mut text, matrix, &mut notes)?;
     notes.write(&mut text)?;
     Ok(text)
-}
-
-/// Numbered notes, in the order in which they are first asked for.
-#[derive(Default)]
-struct Notes(Vec<String>);
-
-impl Notes {
-    fn mark(&mut self, note: &str) -> String {
-        let at = self.0.iter().position(|known| known == note).unwrap_or_else(|| {
-            self.0.push(note.to_owned());
-            self.0.len() - 1
-        });
-        format!("<sup>{}</sup>", at + 1)
-    }
-
-    fn write(&self, text: &mut String) -> anyhow::Result<()> {
-        text.push_str("\n## Notes\n\n");
-        for (at, note) in self.0.iter().enumerate() {
-            writeln!(text, "{}. {note}", at + 1)?;
-        }
-        Ok(())
-    }
 }
 
 fn standing(standing: Standing) -> &'static str {
@@ -161,14 +128,6 @@ fn contract(text: &mut String, matrix: &Matrix, notes: &mut Notes) -> anyhow::Re
     Ok(())
 }
 
-fn shown(cell: &Cell, notes: &mut Notes) -> String {
-    match cell {
-        Cell::Shown => "✓".to_owned(),
-        Cell::Otherwise(note) => format!("○{}", notes.mark(note)),
-        Cell::Excluded(reason) => format!("—{}", notes.mark(reason)),
-    }
-}
-
 fn arguments(text: &mut String, matrix: &Matrix, notes: &mut Notes) -> anyhow::Result<()> {
     let systems: BTreeSet<&str> = matrix.cells.keys().map(|server| server.system.as_str()).collect();
     for system in systems {
@@ -217,15 +176,10 @@ fn best<'a>(
     }
 }
 
-/// The text without versions, which stand alone between backticks and begin with a digit.
-fn without_versions(text: &str) -> String {
-    let is_version = |(at, piece): &(usize, &str)| at % 2 == 1 && piece.starts_with(|c: char| c.is_ascii_digit());
-    text.split('`').enumerate().filter(|piece| !is_version(piece)).map(|(_, piece)| piece).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::without_versions;
 
     fn line(standing: Standing, row: Row, cell: Cell) -> Line {
         let server = Server {

@@ -1,4 +1,5 @@
-//! The project's own chores: `cargo xtask generate [--check]`, `cargo xtask conformance FILE [--check]`, `cargo xtask bench`.
+//! The project's own chores: `cargo xtask generate [--check]`, `cargo xtask conformance FILE [--check]`, `cargo xtask clients
+//! FILE [--check]`, `cargo xtask bench`.
 
 #![forbid(unsafe_code)]
 
@@ -8,8 +9,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod clients;
 mod conformance;
 mod generate;
+mod record;
 
 /// The project's own chores.
 #[derive(Debug, Parser)]
@@ -35,6 +38,14 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write docs/generated/clients.md from what a whole run of the tests recorded.
+    Clients {
+        /// The record: clients.jsonl in the folder of the run.
+        record: PathBuf,
+        /// Write nothing; fail when it is stale. Versions of clients are not compared.
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure Consign beside rclone: S3 and SFTP, both ways, with a release build.
     Bench(bench::Bench),
 }
@@ -43,6 +54,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().chore {
         Chore::Generate { check } => generate::run(&root(), check),
         Chore::Conformance { record, check } => conformance::run(&root(), &record, check),
+        Chore::Clients { record, check } => clients::run(&root(), &record, check),
         Chore::Bench(bench) => bench::run(&root(), &bench),
     }
 }

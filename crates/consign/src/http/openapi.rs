@@ -76,6 +76,7 @@ fn describe(route: &Route, shapes: &mut SchemaGenerator, error: &Value) -> Optio
         good["content"] = json!({kind: {"schema": shape}});
     }
     responses.insert(status.to_string(), good);
+    responses.extend(route.also.iter().map(|(status, about)| (status.to_string(), json!({"description": about}))));
     for code in route.codes() {
         let sentence = format!("`{}`: {}", code.wire(), code.doc().trim());
         let answer = responses
@@ -120,19 +121,24 @@ fn parameters(route: &Route) -> Vec<Value> {
     let mut parameters: Vec<Value> = in_path
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .collect();
-    parameters.extend(route.query.iter().map(|name| {
-        let schema =
-            if name.contains("page") { json!({"type": "integer", "minimum": 1}) } else { json!({"type": "string"}) };
-        json!({"name": name, "in": "query", "schema": schema})
-    }));
+    parameters.extend(route.query.iter().map(|name| json!({"name": name, "in": "query", "schema": in_query(name)})));
     if matches!(route.takes, Takes::Job | Takes::Args(_)) {
         let about = "The same key with the same request gives the same answer for 24 hours, and makes nothing twice.";
         parameters.push(json!({
             "name": "Idempotency-Key", "in": "header", "description": about,
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "schema": {"type": "string", "maxLength": 255},
         }));
     }
     parameters
+}
+
+/// What a parameter of the query takes: an empty one counts as not given, and a page out of bounds as the nearest one.
+fn in_query(name: &str) -> Value {
+    match name {
+        "page" | "per_page" => json!({"type": ["integer", "string"], "description": "A number from 1."}),
+        "filter[status]" => json!({"type": "string", "enum": ["", "waiting", "processing", "finished", "error"]}),
+        _ => json!({"type": "string"}),
+    }
 }
 
 fn request_body(takes: Takes) -> Option<Value> {

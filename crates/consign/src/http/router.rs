@@ -68,6 +68,7 @@ pub(super) fn routes() -> Vec<Route> {
             .creates(Takes::Job)
             .says("Creates a job", "Answers when the job is stored; on a waiting host, when it has ended.")
             .answers::<Data<JobBody>>(201)
+            .or(&[(302, "On a waiting host, with `redirect`: to the first file.")])
             .fails(&[Code::WaitTimeout]),
         Route::get("/v2/jobs", jobs::list::handler)
             .needs(Scope::TaskRead)
@@ -80,12 +81,14 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Shows a job", "With its tasks. With `redirect=true` a finished job answers 302 to its first file.")
             .query(&["redirect"])
             .answers::<Data<JobBody>>(200)
+            .or(&[(302, "With `redirect=true`: to the first file.")])
             .fails(&[Code::WaitTimeout]),
         Route::get("/v2/jobs/{id}/wait", jobs::wait::handler)
             .needs(Scope::TaskRead)
             .says("Waits for a job", "Answers when the job has ended, well or badly.")
             .query(&["redirect"])
             .answers::<Data<JobBody>>(200)
+            .or(&[(302, "With `redirect=true`: to the first file.")])
             .fails(&[Code::WaitTimeout]),
         Route::get("/v2/jobs/{id}/events", jobs::events::handler)
             .needs(Scope::TaskRead)
@@ -179,12 +182,14 @@ pub(super) fn routes() -> Vec<Route> {
             .takes(Takes::Form)
             .says("Takes the file of an import/upload task", "Post the fields of `result.form`, then the file.")
             .answers_with(201, "application/xml")
+            .or(&[(303, "To the `redirect` of the task.")])
             .fails(&[Code::BadRequest, Code::LinkInvalid, Code::UploadClosed, Code::PayloadTooLarge]),
         Route::new(Method::OPTIONS, "/upload/{task}", options(upload::preflight)),
         Route::get("/files/{task}/{name}", download::handler)
             .says("Fetches a file", "By the link in `result.files[].url`. Ranges and conditions are honoured.")
             .query(&["temp_url_sig", "temp_url_expires"])
-            .answers_with(200, "application/octet-stream")
+            .answers_with(200, "*/*")
+            .or(&[(206, "The ranges asked for."), (304, "The client has it already.")])
             .fails(&[Code::LinkInvalid, Code::PreconditionFailed, Code::RangeNotSatisfiable]),
         Route::new(Method::GET, "/socket.io", any(sockets::handler)),
         Route::get("/healthz", health::alive)
@@ -294,6 +299,8 @@ pub(super) struct Route {
     pub(super) query: &'static [&'static str],
     /// Its good answer: status, media type, shape.
     pub(super) answers: (u16, &'static str, Option<Shape>),
+    /// Good answers of other kinds, without a body that has a shape.
+    pub(super) also: &'static [(u16, &'static str)],
     /// Error codes that do not follow from the rest.
     pub(super) fails: &'static [Code],
     handler: MethodRouter<AppState>,
@@ -310,6 +317,7 @@ impl Route {
             says: None,
             query: &[],
             answers: (204, "", None),
+            also: &[],
             fails: &[],
             handler,
         }
@@ -367,6 +375,10 @@ impl Route {
         Self { answers: (status, kind, None), ..self }
     }
 
+    fn or(self, also: &'static [(u16, &'static str)]) -> Self {
+        Self { also, ..self }
+    }
+
     fn fails(self, fails: &'static [Code]) -> Self {
         Self { fails, ..self }
     }
@@ -382,6 +394,9 @@ impl Route {
         }
         if self.creates {
             codes.extend([Code::BadRequest, Code::PayloadTooLarge, Code::InvalidData, Code::TooManyRequests]);
+        }
+        if !self.query.is_empty() {
+            codes.push(Code::BadRequest);
         }
         codes.extend(self.fails);
         codes.extend([Code::Internal, Code::Unavailable]);

@@ -1,6 +1,7 @@
 //! The program as a process of its own: started, talked to, signalled, killed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
@@ -36,6 +37,8 @@ const ANSWER_BYTES_MAX: usize = 256 * MIB;
 pub(crate) struct Program {
     folder: TempDir,
     settings: BTreeMap<String, String>,
+    /// What stands before the program.
+    launcher: Vec<OsString>,
     process: Option<Child>,
     printed: Arc<Mutex<String>>,
     base: String,
@@ -53,6 +56,7 @@ impl Program {
         let mut program = Self {
             folder: TempDir::new().unwrap(),
             settings: BTreeMap::new(),
+            launcher: Vec::new(),
             process: None,
             printed: Arc::default(),
             base: String::new(),
@@ -85,9 +89,19 @@ impl Program {
         self.settings.remove(&format!("CONSIGN_{name}"));
     }
 
-    /// Where its commands run.
+    /// Starts the program by way of another from now on, which becomes it: in a namespace.
+    pub(crate) fn launch_by(&mut self, launcher: &[OsString]) {
+        launcher.clone_into(&mut self.launcher);
+    }
+
+    /// Where its commands run; the data directory is in it.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Where the running server says that it is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// The API key that the first start made.
@@ -102,8 +116,9 @@ impl Program {
     /// A command of the program on this data directory.
     #[expect(clippy::disallowed_methods, reason = "the program itself is what is tested")]
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_consign"));
-        command.args(arguments).env_clear().envs(&self.settings).current_dir(self.folder.path());
+        let mut words = self.launcher.iter().cloned().chain([env!("CARGO_BIN_EXE_consign").into()]);
+        let mut command = Command::new(words.next().expect("the program itself"));
+        command.args(words).args(arguments).env_clear().envs(&self.settings).current_dir(self.folder.path());
         command.env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path()).env("CONSIGN_DATA_DIR", self.data_dir());
         command.stdin(Stdio::null());
         command
@@ -173,6 +188,13 @@ impl Program {
     /// What all starts wrote on standard error.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The end of that, for whoever reads of a failure.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = self.log();
+        let tail = log.len().saturating_sub(12_000);
+        format!("…{}", &log[log.floor_char_boundary(tail)..])
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -375,9 +397,7 @@ impl Drop for Program {
             process.wait().ok();
         }
         if std::thread::panicking() {
-            let log = self.log();
-            let tail = log.len().saturating_sub(12_000);
-            println!("…{}", &log[log.floor_char_boundary(tail)..]);
+            println!("{}", self.log_tail());
         }
     }
 }

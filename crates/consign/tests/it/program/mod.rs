@@ -16,3 +16,6 @@ mod sweep;
 mod tls;
 mod waiting;
 mod webhooks;
+
+pub(crate) use harness::{Program, eventually, id, task};
+pub(crate) use receiver::{Heard, Receiver};
