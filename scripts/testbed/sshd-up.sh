@@ -117,8 +117,19 @@ Match LocalPort $port_read_only
 Match LocalPort $port
     ForceCommand internal-sftp -d $files/home
 CONFIG
-# Older ones (before 9.8) do not know the penalties, and refuse a setting that they do not know.
-"$sshd" -t -f "$dir/sshd_config" 2>/dev/null || sed -i /PerSourcePenalties/d "$dir/sshd_config"
+# From 9.8 on sshd starts programs of its own, which it looks for where it was built to be installed.
+if [ -n "${unpacked:-}" ]; then
+    for part in session auth; do
+        program=$unpacked/usr/lib/openssh/sshd-$part
+        if [ -x "$program" ]; then
+            sed -i "1i Sshd${part^}Path $program" "$dir/sshd_config"
+        fi
+    done
+fi
+# Older ones refuse settings that they do not know: penalties and the programs came with 9.8 and later.
+for setting in SshdAuthPath SshdSessionPath PerSourcePenalties; do
+    "$sshd" -t -f "$dir/sshd_config" 2>/dev/null || sed -i "/$setting/d" "$dir/sshd_config"
+done
 "$sshd" -t -f "$dir/sshd_config"
 start "$dir" sshd "$sshd" -D -e -f "$dir/sshd_config"
 for p in $port $port_kbd $port_plain $port_read_only; do wait_port "$dir" sshd "$p"; done

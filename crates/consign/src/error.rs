@@ -103,8 +103,6 @@ codes! {
     FileTooLarge = "FILE_TOO_LARGE", 413, Never;
     /// There are more files than allowed.
     TooManyFiles = "TOO_MANY_FILES", 422, Never;
-    /// The file given in the request is not what it should be, such as broken base64.
-    InvalidFile = "INVALID_FILE", 422, Never;
     /// This server's disk is full; its operator must make room.
     StorageFull = "STORAGE_FULL", 507, Later;
     /// The host is not one that this server may connect to; the message names the setting.

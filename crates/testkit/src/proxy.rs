@@ -44,6 +44,7 @@ struct Plan {
     stall_at: Option<u64>,
     stall_received_at: Option<u64>,
     flip_at: Option<u64>,
+    flips: u64,
     delay: Duration,
 }
 
@@ -121,6 +122,11 @@ impl Proxy {
     pub fn flip_bit_at(&self, bytes: u64) {
         let mut plan = self.shared.plan();
         plan.flip_at = Some(plan.sent_bytes + bytes);
+    }
+
+    /// Bits flipped so far.
+    pub fn flips(&self) -> u64 {
+        self.shared.plan().flips
     }
 
     /// Waits before each piece (at most 16 KiB) that is sent to the target.
@@ -205,6 +211,7 @@ impl Shared {
         }
         if let Some(at) = plan.flip_at.take_if(|at| *at < end) {
             data[offset(at - start)] ^= 1;
+            plan.flips += 1;
         }
         plan.sent_bytes = end;
         (offset(end - start), cut)

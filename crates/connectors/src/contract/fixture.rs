@@ -69,6 +69,9 @@ pub trait Wire: Send + Sync {
     /// Flips a bit of the byte that comes `bytes` after those sent so far.
     fn flip_bit_at(&self, bytes: u64);
 
+    /// Bits flipped so far.
+    fn flips(&self) -> u64;
+
     /// Passes nothing any more, in either direction, when `bytes` more have been sent.
     fn stall_after(&self, bytes: u64);
 

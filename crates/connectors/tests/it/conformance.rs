@@ -84,6 +84,10 @@ impl Wire for Path {
         self.proxy.flip_bit_at(bytes);
     }
 
+    fn flips(&self) -> u64 {
+        self.proxy.flips()
+    }
+
     fn stall_after(&self, bytes: u64) {
         self.proxy.stall_after(bytes);
     }

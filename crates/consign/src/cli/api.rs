@@ -1,25 +1,35 @@
 //! A small client of the API, for commands that talk to a server: this machine's own, or another.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
 use bytes::Bytes;
 use connectors::egress::Guard;
 use connectors::http::{Answer, Body, Client, tls_config};
-use connectors::{ByteStream, Error, Kind, Limits, Secret};
+use connectors::{ByteStream, Error, Kind, Limits, Retry, Secret};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use http::{Method, Request, StatusCode, header};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, sleep};
 use tokio_util::io::ReaderStream;
 use url::Url;
 
 /// Longest answer that is read into memory.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a job is asked for before the command gives up: a restart of the server takes less.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// The same for a call that begins something: whoever mistyped the server's name wants to know soon.
+const PATIENCE_TO_CHANGE: Duration = Duration::from_secs(10);
+/// The first pause between two tries; it doubles.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Bytes read from a file at once.
 const READ_BYTES: usize = 128 * 1024;
 
@@ -62,13 +72,31 @@ impl Api {
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), key })
     }
 
-    /// Calls the API and reads the JSON that it answers.
+    /// Calls the API and reads the JSON that it answers; again and again while the server, or the way to it, fails for
+    /// a passing reason. The server carries a request out once, however often it comes.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let (once, began) = (format!("{:032x}", rand::random::<u128>()), Instant::now());
+        let patience = if method == Method::GET { PATIENCE } else { PATIENCE_TO_CHANGE };
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match self.call_once(method.clone(), path, body, &once).await {
+                Err(error) if is_passing(&error) && began.elapsed() + pause < patience => {
+                    tracing::debug!(error = %error, "trying again");
+                }
+                done => return done,
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn call_once(&self, method: Method, path: &str, body: Option<&Value>, once: &str) -> anyhow::Result<Value> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(header::AUTHORIZATION, format!("Bearer {}", self.key.expose()))
             .header(header::CONTENT_TYPE, "application/json")
+            .header("idempotency-key", once)
             .body(body.map_or_else(Body::empty, |body| body.to_string().into()))?;
         let answer = self.client.send(request, "calling the server").await?;
         let status = answer.status();
@@ -126,21 +154,14 @@ impl Api {
 
     /// Fetches a download link into a file, which appears only when it is whole. Returns its SHA-256.
     pub(super) async fn download(&self, url: &str, into: &Path, meter: Meter) -> anyhow::Result<[u8; 32]> {
-        let partial = into.with_file_name(format!(
+        let partial = Partial(into.with_file_name(format!(
             ".{}.{:08x}.part",
             into.file_name().unwrap_or_default().to_string_lossy(),
             rand::random::<u32>()
-        ));
-        let fetched = self.fetch(url, &partial, meter).await;
-        let kept = match fetched {
-            Ok(digest) => tokio::fs::rename(&partial, into).await.map(|()| digest).map_err(Into::into),
-            Err(error) => Err(error),
-        };
-        if kept.is_err() {
-            // Nothing half-written stays behind; what cannot be removed was not made.
-            let _ = tokio::fs::remove_file(&partial).await;
-        }
-        kept
+        )));
+        let digest = self.fetch(url, &partial.0, meter).await?;
+        tokio::fs::rename(&partial.0, into).await?;
+        Ok(digest)
     }
 
     async fn fetch(&self, url: &str, into: &Path, meter: Meter) -> anyhow::Result<[u8; 32]> {
@@ -168,6 +189,23 @@ impl Api {
         let bytes = answer.into_body().bytes(ANSWER_BYTES_MAX).await?;
         Err(anyhow!("the download was refused: {}", explain(status, &bytes)))
     }
+}
+
+/// Half a download. It goes when it is dropped, also when the command is told to stop.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What cannot be removed was not made, or has its real name.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Whether the same call may succeed in a moment.
+fn is_passing(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>().is_some_and(|refused| !refused.is_of_the_caller());
+    let failed = error.downcast_ref::<Error>().is_some_and(|error| matches!(error.retry, Retry::Later(_)));
+    refused || failed
 }
 
 /// Makes a readable text of an error answer: its message, and each fault on a line of its own.

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::api::Meter;
+use super::interrupt::Interrupts;
 use super::local::Local;
 use super::progress::Board;
 use super::{Failure, practice as storages, print};
@@ -60,20 +61,24 @@ impl Demo {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         crate::telemetry::logs::start(&Log { level: "error".to_owned(), ..Log::default() })
             .map_err(|error| anyhow!(error))?;
+        let mut interrupts = Interrupts::new()?;
         let folder = tempfile::Builder::new().prefix("consign-demo-").tempdir()?;
         print::line("1. Starting a server, an S3 storage and an SFTP storage on free ports of this machine");
         let stage = Stage::set(folder.path()).await?;
         print::line(format!("   server {}", stage.local.server.public_url()));
         print::line(format!("   S3     {}", stage.storages.s3_endpoint()));
         print::line(format!("   SFTP   {}", stage.storages.sftp_addr()));
-        let played = stage.play(folder.path()).await;
-        if played.is_ok() && self.keep {
-            stage.keep(folder.path()).await?;
+        let played = tokio::select! {
+            played = stage.play(folder.path()) => played.map(|()| ExitCode::SUCCESS),
+            code = interrupts.next() => Ok(code),
+        };
+        if self.keep && played.as_ref().is_ok_and(|code| *code == ExitCode::SUCCESS) {
+            stage.show_address(folder.path());
+            interrupts.next().await;
         }
         stage.storages.stop().await;
         stage.local.stop().await?;
-        played?;
-        Ok(ExitCode::SUCCESS)
+        Ok(played?)
     }
 }
 
@@ -212,15 +217,13 @@ impl Stage {
         Ok(())
     }
 
-    async fn keep(&self, folder: &Path) -> anyhow::Result<()> {
+    fn show_address(&self, folder: &Path) {
         let url = self.local.server.public_url();
         let key = self.local.server.first_key().map(|first| first.key.expose().to_owned()).unwrap_or_default();
         print::line(format!(
             "\nThe server stays at {url} until you press Ctrl-C.\n\n  API key    {key}\n  API        {url}/docs\n  storages   {}\n\nTry it:\n\n  curl -H 'Authorization: Bearer {key}' {url}/v2/jobs?include=tasks",
             folder.join("storages").display()
         ));
-        tokio::signal::ctrl_c().await?;
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use serde_json::{Map, Value, json};
 
+use super::interrupt::Interrupts;
 use super::{EXIT_FAILED, Failure, Settings, print, run};
 use crate::error::Faults;
 use crate::operations;
@@ -17,6 +18,7 @@ use crate::server;
 pub(super) async fn run(settings: &Settings, path: &Path, is_json: bool) -> Result<ExitCode, Failure> {
     let subjects = subjects(run::read_json(path).map_err(Failure::usage)?).map_err(Failure::usage)?;
     let trials = Trials::new(server::network::open(&settings.load()?)?);
+    let mut interrupts = Interrupts::new()?;
     let mut found = Vec::new();
     for (task, subject) in subjects {
         if !is_json {
@@ -25,10 +27,10 @@ pub(super) async fn run(settings: &Settings, path: &Path, is_json: bool) -> Resu
         }
         let report = tokio::select! {
             report = trials.run(subject) => report,
-            _ = tokio::signal::ctrl_c() => {
+            code = interrupts.next() => {
                 print::note("Stopped; deleting the test file.");
                 trials.settle().await;
-                return Ok(ExitCode::from(130));
+                return Ok(code);
             }
         };
         if !is_json {

@@ -84,6 +84,9 @@ impl Doctor {
         check_base(&config, &mut report).await;
         check_files(&config, &mut report).await;
         check_network(&config, &mut report).await;
+        if config.links_lead_nowhere(config.listen) {
+            note("links", no_public_url(&config.public_url_at(config.listen)));
+        }
         note("converters", "none are built in yet: this version imports and exports");
         if report.failed == 0 {
             print::line(format!("\nEverything works: {} checks passed.", report.passed));
@@ -92,6 +95,11 @@ impl Doctor {
         print::line(format!("\n{} of the checks failed.", report.failed));
         Ok(ExitCode::from(EXIT_FAILED))
     }
+}
+
+/// Warns of links that begin with an address such as 0.0.0.0.
+pub(super) fn no_public_url(url: &str) -> String {
+    format!("all links begin with {url}, which leads nowhere; set `public_url` to how clients reach the server")
 }
 
 /// TOML has no null: a setting without a value is left out.

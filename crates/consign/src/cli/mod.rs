@@ -15,6 +15,7 @@ mod demo;
 mod destination;
 mod doctor;
 pub mod hosts;
+mod interrupt;
 mod key;
 mod local;
 #[cfg(feature = "practice")]

@@ -8,6 +8,7 @@ use clap::Args;
 use practice::{Practice, Settings};
 use serde_json::json;
 
+use super::interrupt::Interrupts;
 use super::{Failure, print};
 
 /// Start an S3 and an SFTP server on this machine, to try deliveries without any account.
@@ -33,9 +34,10 @@ pub(super) struct PracticeCommand {
 
 impl PracticeCommand {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let mut interrupts = Interrupts::new()?;
         let servers = start(self.folder, self.s3_port, self.sftp_port).await?;
         print::line(describe(&servers));
-        tokio::signal::ctrl_c().await?;
+        interrupts.next().await;
         servers.stop().await;
         Ok(ExitCode::SUCCESS)
     }

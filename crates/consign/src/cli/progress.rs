@@ -12,8 +12,11 @@ use tokio::time::sleep;
 use super::api::{Api, Meter};
 use super::print;
 
-/// How often bars are brought up to date. Progress has no event of its own; ends are shown within this time.
-const LOOK_EVERY: Duration = Duration::from_millis(150);
+/// Pause between two looks at the job after something happened; it grows while nothing does. Short jobs end quickly,
+/// long ones do not keep the server busy with being looked at.
+const PAUSE_FIRST: Duration = Duration::from_millis(150);
+/// The longest pause between two looks; progress and ends are shown within this time.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Shows the tasks of one job.
 #[derive(Debug)]
@@ -44,20 +47,24 @@ impl Board {
 
     /// Follows a job until it has ended and returns it.
     pub(super) async fn follow(&mut self, api: &Api, id: &str) -> anyhow::Result<Value> {
+        let mut pause = PAUSE_FIRST;
         loop {
             let answer = api.call(Method::GET, &format!("/v2/jobs/{id}"), None).await?;
             let job = &answer["data"];
+            let mut is_new = false;
             for task in job["tasks"].as_array().into_iter().flatten() {
-                self.show(task);
+                is_new |= self.show(task);
             }
             if matches!(job["status"].as_str(), Some("finished" | "error")) {
                 return Ok(job.clone());
             }
-            sleep(LOOK_EVERY).await;
+            pause = if is_new { PAUSE_FIRST } else { (pause * 3 / 2).min(PAUSE_MAX) };
+            sleep(pause).await;
         }
     }
 
-    fn show(&mut self, task: &Value) {
+    /// Shows a task; tells whether its state is new.
+    fn show(&mut self, task: &Value) -> bool {
         let name = task["name"].as_str().unwrap_or_default();
         let status = task["status"].as_str().unwrap_or_default();
         let heading = format!("{name} ({})", task["operation"].as_str().unwrap_or_default());
@@ -73,7 +80,8 @@ impl Board {
             Some(code) => format!("{heading}: {code}: {}", task["message"].as_str().unwrap_or_default()),
             None => format!("{heading}: {status}"),
         };
-        if *shown != line {
+        let is_new = *shown != line;
+        if is_new {
             if !self.is_terminal && status != "waiting" {
                 print::note(format!("  {line}"));
             }
@@ -84,6 +92,7 @@ impl Board {
                 _ => {}
             }
         }
+        is_new
     }
 }
 

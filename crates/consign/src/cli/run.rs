@@ -12,6 +12,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::api::{Api, Refused};
+use super::interrupt::Interrupts;
 use super::local::Local;
 use super::progress::Board;
 use super::{EXIT_FAILED, EXIT_USAGE, Failure, Settings, print};
@@ -58,9 +59,13 @@ impl Run {
         let job = read_json(&self.job).map_err(Failure::usage)?;
         self.check_uploads(&job).map_err(Failure::usage)?;
         self.check_output(&job).map_err(Failure::usage)?;
+        let mut interrupts = Interrupts::new()?;
         if let Some(server) = &self.server {
             let api = Api::new(server, self.key.clone().unwrap_or_default()).map_err(Failure::usage)?;
-            return self.drive(&api, &job).await;
+            return tokio::select! {
+                outcome = self.drive(&api, &job) => outcome,
+                code = interrupts.next() => Ok(code),
+            };
         }
         let config = self.settings.load()?;
         // Only what went wrong: the job itself is shown by its bars.
@@ -69,7 +74,7 @@ impl Run {
         let local = Local::start(config).await?;
         let outcome = tokio::select! {
             outcome = self.drive(&local.api, &job) => outcome,
-            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+            code = interrupts.next() => Ok(code),
         };
         local.stop().await?;
         outcome
@@ -127,21 +132,32 @@ impl Run {
             }
         };
         let id = created["data"]["id"].as_str().ok_or_else(|| anyhow!("the server's answer is not a job"))?;
-        let mut board = Board::new();
-        for (task, path) in &self.uploads {
-            let tasks = created["data"]["tasks"].as_array().into_iter().flatten();
-            let form = tasks.into_iter().find(|made| made["name"] == task.as_str()).map(|made| &made["result"]["form"]);
-            let size = tokio::fs::metadata(path).await?.len();
-            let meter = board.meter(format!("{task} ⇐ {}", path.display()), size);
-            api.upload(form.unwrap_or(&Value::Null), path, meter).await?;
+        if self.server.is_some() {
+            print::note(format!("  job {id}"));
         }
-        let ended = board.follow(api, id).await?;
+        let mut board = Board::new();
+        if let Err(error) = self.upload(api, &created["data"], &board).await {
+            cancel(api, &created["data"]).await;
+            return Err(error.context(format!("job {id} is cancelled: its upload failed")).into());
+        }
+        let ended = board.follow(api, id).await.with_context(|| format!("job {id} cannot be followed any more"))?;
         let saved = self.save(api, &ended, &board).await;
         if self.json {
             print::line(ended.to_string());
         }
         saved?;
         Ok(report(&ended))
+    }
+
+    async fn upload(&self, api: &Api, job: &Value, board: &Board) -> anyhow::Result<()> {
+        for (task, path) in &self.uploads {
+            let tasks = job["tasks"].as_array().into_iter().flatten();
+            let form = tasks.into_iter().find(|made| made["name"] == task.as_str()).map(|made| &made["result"]["form"]);
+            let size = tokio::fs::metadata(path).await?.len();
+            let meter = board.meter(format!("{task} ⇐ {}", path.display()), size);
+            api.upload(form.unwrap_or(&Value::Null), path, meter).await?;
+        }
+        Ok(())
     }
 
     /// Fetches the files of `export/url` tasks.
@@ -160,6 +176,14 @@ impl Run {
             }
         }
         Ok(())
+    }
+}
+
+/// Ends what has not ended of a job that will not get its files.
+async fn cancel(api: &Api, job: &Value) {
+    for id in job["tasks"].as_array().into_iter().flatten().filter_map(|task| task["id"].as_str()) {
+        // A task that has ended, or ended with another, is refused.
+        let _ = api.call(Method::POST, &format!("/v2/tasks/{id}/cancel"), None).await;
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Settings, print};
+use super::interrupt::Interrupts;
+use super::{Failure, Settings, doctor, print};
 use crate::server::{Role, Server};
 use crate::telemetry;
 
@@ -17,7 +17,7 @@ use crate::telemetry;
 /// answers are finished, running tasks get the grace time of `limits.stop_grace` and are given back after it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  CONSIGN_EGRESS__ALLOW=nas.local consign serve --listen 0.0.0.0:8080 --data-dir /var/lib/consign"
+    after_help = "Example:\n  CONSIGN_PUBLIC_URL=https://consign.example.com CONSIGN_EGRESS__ALLOW=nas.local \\\n    consign serve --listen 0.0.0.0:8080 --data-dir /var/lib/consign"
 )]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -49,8 +49,7 @@ impl Serve {
         config.listen = self.listen.unwrap_or(config.listen);
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
         telemetry::logs::start(&config.log).map_err(|error| Failure::usage(anyhow::anyhow!(error)))?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut interrupts = Interrupts::new()?;
         let role = match self.role {
             Part::All => Role::All,
             Part::Api => Role::Api,
@@ -59,15 +58,12 @@ impl Serve {
         let data_dir = config.data_dir.clone();
         let server = Server::start(config, role).await?;
         greet(&server, &data_dir);
-        tokio::select! {
-            _ = terminate.recv() => {},
-            _ = interrupt.recv() => {},
-        }
+        interrupts.next().await;
         print::note("stopping: running tasks get time to end; press Ctrl-C again to stop at once");
         tokio::select! {
             () = server.stop() => Ok(ExitCode::SUCCESS),
             // What is under way is recovered at the next start, as after a crash.
-            _ = interrupt.recv() => Ok(ExitCode::from(130)),
+            code = interrupts.next() => Ok(code),
         }
     }
 }
@@ -77,6 +73,10 @@ fn greet(server: &Server, data_dir: &std::path::Path) {
         print::line(format!("Consign is ready at {}", server.public_url()));
     } else {
         print::line("Consign's runner is ready");
+    }
+    let config = &server.base().config;
+    if server.address().is_some_and(|address| config.links_lead_nowhere(address)) {
+        print::line(format!("Note: {}", doctor::no_public_url(server.public_url())));
     }
     if let Some(address) = server.sync_address() {
         print::line(format!("Requests to http://{address} wait until their job or task has ended"));

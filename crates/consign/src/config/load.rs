@@ -6,7 +6,9 @@ use std::time::Duration;
 use connectors::egress::Rule;
 use figment::Figment;
 use figment::error::{Error as FigmentError, Kind};
-use figment::providers::{Env, Format as _, Serialized, Toml};
+use figment::providers::{Env, Serialized};
+use figment::value::{Dict, Map};
+use figment::{Metadata, Profile, Provider};
 use schemars::schema_for;
 use serde_json::Value;
 
@@ -36,10 +38,7 @@ impl Config {
     pub fn load(file: Option<&Path>) -> Result<Self, BadConfig> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(file) = file {
-            if let Err(error) = std::fs::read(file) {
-                return Err(BadConfig(vec![format!("the settings file {} cannot be read: {error}", file.display())]));
-            }
-            figment = figment.merge(Toml::file_exact(file));
+            figment = figment.merge(SettingsFile::read(file)?);
         }
         let environment = Env::prefixed(PREFIX)
             .filter(|key| !NOT_SETTINGS.iter().any(|prefix| key.as_str().to_ascii_lowercase().starts_with(prefix)))
@@ -94,6 +93,41 @@ impl Config {
             }
         }
         if faults.is_empty() { Ok(()) } else { Err(BadConfig(faults)) }
+    }
+}
+
+/// What a settings file says. It is parsed here and not by the library, which shows the lines that it cannot parse:
+/// they may hold a secret.
+struct SettingsFile<'a> {
+    path: &'a Path,
+    table: toml::Table,
+}
+
+impl<'a> SettingsFile<'a> {
+    fn read(path: &'a Path) -> Result<Self, BadConfig> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| BadConfig(vec![format!("the settings file {shown} cannot be read: {error}")]))?;
+        let table = text.parse().map_err(|error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            BadConfig(vec![format!(
+                "the settings file {shown} is not TOML: line {line}, column {column}: {}",
+                error.message()
+            )])
+        })?;
+        Ok(Self { path, table })
+    }
+}
+
+impl Provider for SettingsFile<'_> {
+    fn metadata(&self) -> Metadata {
+        Metadata::from("TOML file", self.path)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, FigmentError> {
+        Serialized::defaults(&self.table).data()
     }
 }
 

@@ -87,6 +87,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether links of a server that listens on `address` begin with no host that anybody can reach.
+    pub fn links_lead_nowhere(&self, address: SocketAddr) -> bool {
+        self.public_url.is_none() && address.ip().is_unspecified()
+    }
+
     /// How clients reach a server that listens on `address`, without a slash at the end.
     pub fn public_url_at(&self, address: SocketAddr) -> String {
         let scheme = if self.tls.cert.is_some() { "https" } else { "http" };

@@ -97,6 +97,38 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_no_toml_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("consign.toml");
+        for secret in ["secret_key", "database_url", "files_url"] {
+            for value in [
+                "hunter2needle",
+                "hunter2needle\"",
+                "\"hunter2needle",
+                "'hunter2needle",
+                "hunter2needle:x@host/db",
+                "\"\\hunter2needle\"",
+                "\"a\" hunter2needle",
+                "[hunter2needle",
+                "{hunter2needle",
+                "7hunter2needle",
+                "+hunter2needle",
+                "2026-hunter2needle",
+                "= hunter2needle",
+                "\"\"\"\nhunter2needle",
+            ] {
+                std::fs::write(&path, format!("# é\nlisten = \"127.0.0.1:1\"\n{secret} = {value}\n")).unwrap();
+                let error = Config::load(Some(&path)).unwrap_err().to_string();
+                assert!(!error.contains("needle") && !error.contains('\n'), "{value}: {error}");
+                assert!(error.contains("consign.toml") && error.contains("line "), "{value}: {error}");
+            }
+        }
+        std::fs::write(&path, "listen = \"127.0.0.1:1\"\nsecret_key = hunter2\n").unwrap();
+        let error = Config::load(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("line 2, column 14: "), "{error}");
+    }
+
+    #[test]
     fn a_typo_is_an_error_that_names_the_key() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("consign.toml");

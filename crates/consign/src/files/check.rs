@@ -1,13 +1,48 @@
 //! Whether the file store can take files in.
 
+use std::fmt;
 use std::io::{self, Error as IoError, ErrorKind, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{Error, Files, blocking};
 
-/// Below so many free bytes the disk counts as full: room for the database and for what is on its way.
-const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Below so many free bytes the disk counts as full. The database lives on the same disk as a rule, and when it cannot
+/// write, everybody stops: this is room for its log and for what it writes to end the tasks that found the disk full
+/// (some 10 MiB), and for one batch of each file on its way, 1 MiB each, that was let through before.
+pub(super) const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
+/// How much the disk still takes. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Room(Arc<dyn Fn() -> io::Result<u64> + Send + Sync>);
+
+impl Room {
+    /// Of the disk that a folder is on.
+    pub(super) fn on_disk(root: Arc<Path>) -> Self {
+        Self(Arc::new(move || {
+            let disk = rustix::fs::statvfs(&*root)?;
+            Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        }))
+    }
+
+    /// Of a disk with so many free bytes as `free` says.
+    #[cfg(test)]
+    pub(super) fn told(free: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || Ok(free())))
+    }
+
+    /// Fails when so many bytes more would make the disk full. Nothing is set aside for them.
+    pub(super) fn check(&self, bytes: u64) -> io::Result<()> {
+        let is_full = (self.0)()? < FREE_BYTES_MIN.saturating_add(bytes);
+        if is_full { Err(IoError::from(ErrorKind::StorageFull)) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").finish_non_exhaustive()
+    }
+}
 
 impl Files {
     /// Checks that a file can be written and that the disk is not full.
@@ -15,9 +50,13 @@ impl Files {
     /// # Errors
     /// [`Error::Full`], [`Error::Disk`].
     pub async fn check(&self) -> Result<(), Error> {
-        let root = Arc::clone(&self.root);
-        let checked = tokio::task::spawn_blocking(move || probe(&root)).await;
-        checked.unwrap_or_else(|stopped| Err(Error::Disk(IoError::other(stopped))))
+        let (root, room) = (Arc::clone(&self.root), self.room.clone());
+        blocking(move || {
+            room.check(0)?;
+            // A file without a name: nothing to clean up, and nobody sees it.
+            tempfile::tempfile_in(root)?.write_all(&[0])
+        })
+        .await
     }
 
     /// Checks that there is room for so many bytes, as far as anybody can tell now.
@@ -25,26 +64,7 @@ impl Files {
     /// # Errors
     /// [`Error::Full`], [`Error::Disk`].
     pub async fn check_room(&self, bytes: u64) -> Result<(), Error> {
-        let root = Arc::clone(&self.root);
-        let free = blocking(move || free_bytes(&root)).await?;
-        if free.saturating_sub(FREE_BYTES_MIN) < bytes { Err(full()) } else { Ok(()) }
+        let room = self.room.clone();
+        blocking(move || room.check(bytes)).await
     }
-}
-
-fn free_bytes(root: &Path) -> io::Result<u64> {
-    let disk = rustix::fs::statvfs(root)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-fn full() -> Error {
-    Error::Full(IoError::from(ErrorKind::StorageFull))
-}
-
-fn probe(root: &Path) -> Result<(), Error> {
-    if free_bytes(root).map_err(Error::Disk)? < FREE_BYTES_MIN {
-        return Err(full());
-    }
-    // A file without a name: nothing to clean up, and nobody sees it.
-    let mut file = tempfile::tempfile_in(root).map_err(Error::Disk)?;
-    file.write_all(&[0]).map_err(Error::Disk)
 }

@@ -1,17 +1,20 @@
 //! The folder: how a file comes into being in it, and how it vanishes when nobody wants it.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::check::Room;
 use super::sync_folder;
 
 /// What a file is called while it is written: this, behind its name.
 pub(super) const PART: &str = ".part";
 /// Tries to make a file in a folder that another writer of the same task, having given up, removes at that moment.
 const CREATE_TRIES: u32 = 8;
+/// Bytes that are copied between two looks at the room that is left.
+const COPY_BYTES: u64 = 8 * 1024 * 1024;
 /// Files and folders are the server's own.
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
@@ -22,6 +25,48 @@ pub struct Scratch {
     file: Arc<File>,
     path: PathBuf,
     part: Unpublished,
+    room: Room,
+}
+
+/// Writes into a file that is being written, as long as the disk has room.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    file: Arc<File>,
+    room: Room,
+}
+
+impl Writer {
+    #[cfg(test)]
+    pub(super) fn new(file: Arc<File>, room: Room) -> Self {
+        Self { file, room }
+    }
+
+    /// Checks that the disk has room for so many bytes more.
+    pub(super) fn check_room(&self, bytes: u64) -> io::Result<()> {
+        self.room.check(bytes)
+    }
+
+    /// Writes at an offset, without a look at the room.
+    pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.room.check(bytes.len() as u64)?;
+        (&*self.file).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Writer {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        (&*self.file).seek(to)
+    }
 }
 
 /// A name that goes away unless somebody keeps it; its folder too, when it is left empty.
@@ -30,7 +75,7 @@ pub(super) struct Unpublished(Option<PathBuf>);
 
 impl Scratch {
     /// Creates `{path}.part` below `root`, with the folders that it needs.
-    pub(super) fn create(root: &Path, path: PathBuf) -> io::Result<Self> {
+    pub(super) fn create(root: &Path, path: PathBuf, room: Room) -> io::Result<Self> {
         let part = part_of(&path);
         let file = in_folder(root, &path, || {
             let open =
@@ -46,11 +91,16 @@ impl Scratch {
         })?;
         let part = Unpublished(Some(part));
         file.try_lock()?;
-        Ok(Self { file: Arc::new(file), path, part })
+        Ok(Self { file: Arc::new(file), path, part, room })
     }
 
-    /// The open file: readable, writable, seekable.
-    pub fn file(&self) -> Arc<File> {
+    /// Writes into it. All writers of a file share one position.
+    pub fn writer(&self) -> Writer {
+        Writer { file: Arc::clone(&self.file), room: self.room.clone() }
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
 
@@ -99,12 +149,12 @@ pub(super) fn make_root(root: &Path) -> io::Result<()> {
 }
 
 /// Gives each file a second name; copies where the disk cannot do that.
-pub(super) fn link_all(root: &Path, pairs: Vec<(PathBuf, PathBuf)>) -> io::Result<Vec<Unpublished>> {
+pub(super) fn link_all(root: &Path, pairs: Vec<(PathBuf, PathBuf)>, room: &Room) -> io::Result<Vec<Unpublished>> {
     let mut links: Vec<Unpublished> = Vec::with_capacity(pairs.len());
     let mut folders: Vec<PathBuf> = Vec::new();
     for (from, to) in pairs {
         links.push(Unpublished(Some(to.clone())));
-        in_folder(root, &to, || link(root, &from, &to))?;
+        in_folder(root, &to, || link(root, &from, &to, room))?;
         folders.extend(to.parent().map(Path::to_owned));
     }
     folders.sort_unstable();
@@ -113,7 +163,7 @@ pub(super) fn link_all(root: &Path, pairs: Vec<(PathBuf, PathBuf)>) -> io::Resul
     Ok(links)
 }
 
-fn link(root: &Path, from: &Path, to: &Path) -> io::Result<()> {
+fn link(root: &Path, from: &Path, to: &Path, room: &Room) -> io::Result<()> {
     let first = fs::hard_link(from, to);
     let second = match first {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -123,7 +173,7 @@ fn link(root: &Path, from: &Path, to: &Path) -> io::Result<()> {
         other => other,
     };
     match second {
-        Err(error) if cannot_link(&error) => copy(root, from, to),
+        Err(error) if cannot_link(&error) => copy(root, from, to, room),
         other => other,
     }
 }
@@ -139,9 +189,14 @@ pub(super) fn cannot_link(error: &io::Error) -> bool {
     )
 }
 
-pub(super) fn copy(root: &Path, from: &Path, to: &Path) -> io::Result<()> {
-    let scratch = Scratch::create(root, to.to_owned())?;
-    io::copy(&mut File::open(from)?, &mut &*scratch.file)?;
+pub(super) fn copy(root: &Path, from: &Path, to: &Path, room: &Room) -> io::Result<()> {
+    let origin = File::open(from)?;
+    room.check(origin.metadata()?.len())?;
+    let scratch = Scratch::create(root, to.to_owned(), room.clone())?;
+    // Others write meanwhile: the room is looked at again and again.
+    while io::copy(&mut (&origin).take(COPY_BYTES), &mut &*scratch.file)? > 0 {
+        room.check(0)?;
+    }
     scratch.publish()?.keep();
     Ok(())
 }

@@ -25,12 +25,14 @@ mod source;
 mod stream;
 mod sweep;
 
-pub use local::Scratch;
+use check::Room;
+pub use local::{Scratch, Writer};
 
 /// The file store of a process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Files {
     root: Arc<Path>,
+    room: Room,
 }
 
 /// What was received.
@@ -83,7 +85,7 @@ impl Files {
             sweep::clear_parts(&folder)
         })
         .await?;
-        Ok(Self { root })
+        Ok(Self { room: Room::on_disk(Arc::clone(&root)), root })
     }
 
     /// Receives a file: counts, limits and hashes in one pass, syncs it to disk, publishes it under `key`.
@@ -123,8 +125,9 @@ impl Files {
         if announced_bytes.is_some_and(|announced| announced > limit_bytes) {
             return Err(Error::TooLarge { limit_bytes });
         }
+        self.check_room(announced_bytes.unwrap_or(0)).await?;
         let scratch = self.scratch(key).await?;
-        let received = stream::pour(stream, scratch.file(), announced_bytes, limit_bytes, progress).await?;
+        let received = stream::pour(stream, scratch.writer(), announced_bytes, limit_bytes, progress).await?;
         if digest.is_some_and(|digest| !digest.fits(&received.digests)) {
             let detail = "what arrived is not what the storage says it holds; it was altered on its way, or replaced";
             return Err(Error::Stream(connectors::Error::new(Kind::IntegrityMismatch, "receiving the file", detail)));
@@ -139,8 +142,12 @@ impl Files {
     /// # Errors
     /// [`Error::Full`] and [`Error::Disk`].
     pub async fn scratch(&self, key: &BlobKey) -> Result<Scratch, Error> {
-        let (root, path) = (Arc::clone(&self.root), self.path(key));
-        blocking(move || Scratch::create(&root, path)).await
+        let (root, path, room) = (Arc::clone(&self.root), self.path(key), self.room.clone());
+        blocking(move || {
+            room.check(0)?;
+            Scratch::create(&root, path, room)
+        })
+        .await
     }
 
     /// Hashes what a scratch file holds, syncs it to disk and publishes it under its key.
@@ -151,8 +158,7 @@ impl Files {
     /// # Cancel safety
     /// When dropped, nothing is left behind.
     pub async fn publish_scratch(&self, scratch: Scratch) -> Result<Received, Error> {
-        let file = scratch.file();
-        let received = hashing::of_file(file).await?;
+        let received = hashing::of_file(scratch.file()).await?;
         self.publish(scratch).await?;
         Ok(received)
     }
@@ -165,6 +171,17 @@ impl Files {
         let path = self.path(key);
         let (size, digests) = (file.size, file.digests);
         blocking(move || source::LocalSource::open(&path, size, digests)).await
+    }
+
+    /// The bytes of a kept file that may go while they are read: the file is opened for each reading, so that a task
+    /// may have thousands of them. Only its length is looked at now.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] when they are gone, or are not as many as they were.
+    pub async fn input(&self, key: &BlobKey, file: &File) -> Result<Arc<dyn Source>, Error> {
+        let path = self.path(key);
+        let (size, digests) = (file.size, file.digests);
+        blocking(move || source::ClosedSource::find(path, size, digests)).await
     }
 
     /// Gives the bytes of one key a second key, without copying them where the disk can do that.
@@ -180,9 +197,9 @@ impl Files {
     /// # Errors
     /// [`Error::Full`] and [`Error::Disk`]; then none of them is left.
     pub async fn link_all(&self, pairs: Vec<(BlobKey, BlobKey)>) -> Result<(), Error> {
-        let root = Arc::clone(&self.root);
+        let (root, room) = (Arc::clone(&self.root), self.room.clone());
         let pairs = pairs.iter().map(|(from, to)| (self.path(from), self.path(to))).collect();
-        let links = blocking(move || local::link_all(&root, pairs)).await?;
+        let links = blocking(move || local::link_all(&root, pairs, &room)).await?;
         links.into_iter().for_each(local::Unpublished::keep);
         Ok(())
     }

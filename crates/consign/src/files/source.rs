@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,10 +22,7 @@ impl LocalSource {
     /// Opens it and checks that it is as long as its row says.
     pub(super) fn open(path: &Path, size: u64, digests: Digests) -> io::Result<Arc<dyn Source>> {
         let file = File::open(path)?;
-        let found = file.metadata()?.len();
-        if found != size {
-            return Err(io::Error::other(format!("a kept file has {found} bytes instead of {size}")));
-        }
+        check_length(file.metadata()?.len(), size)?;
         Ok(Arc::new(Self { file: Arc::new(file), size, digests }))
     }
 }
@@ -42,14 +39,58 @@ impl Source for LocalSource {
 
     async fn read_at(&self, offset: u64, length: usize) -> connectors::Result<Bytes> {
         let file = Arc::clone(&self.file);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; length];
-            file.read_exact_at(&mut buffer, offset)?;
-            Ok(Bytes::from(buffer))
-        });
-        let failed = |cause: io::Error| {
-            Error::new(Kind::Local, "reading the file", "a file of this server could not be read").because(cause)
-        };
-        read.await.map_err(|stopped| failed(io::Error::other(stopped)))?.map_err(failed)
+        read(move || read_at(&file, offset, length)).await
     }
+}
+
+/// A kept file that is open only while it is read.
+#[derive(Debug)]
+pub(super) struct ClosedSource {
+    path: PathBuf,
+    size: u64,
+    digests: Digests,
+}
+
+impl ClosedSource {
+    /// Checks that it is there and as long as its row says.
+    pub(super) fn find(path: PathBuf, size: u64, digests: Digests) -> io::Result<Arc<dyn Source>> {
+        check_length(path.metadata()?.len(), size)?;
+        Ok(Arc::new(Self { path, size, digests }))
+    }
+}
+
+#[async_trait]
+impl Source for ClosedSource {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn digests(&self) -> Digests {
+        self.digests
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> connectors::Result<Bytes> {
+        let path = self.path.clone();
+        read(move || read_at(&File::open(path)?, offset, length)).await
+    }
+}
+
+fn check_length(found: u64, size: u64) -> io::Result<()> {
+    if found == size {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("a kept file has {found} bytes instead of {size}")))
+}
+
+fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; length];
+    file.read_exact_at(&mut buffer, offset)?;
+    Ok(Bytes::from(buffer))
+}
+
+async fn read(work: impl FnOnce() -> io::Result<Bytes> + Send + 'static) -> connectors::Result<Bytes> {
+    let failed = |cause: io::Error| {
+        Error::new(Kind::Local, "reading the file", "a file of this server could not be read").because(cause)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|stopped| failed(io::Error::other(stopped)))?.map_err(failed)
 }

@@ -3,9 +3,7 @@
 //! Bytes are gathered into batches. While one batch is written and hashed by the blocking pool, the next one is
 //! gathered; so a file in transit costs two batches of memory, and no thread while its sender is slow.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,17 +12,18 @@ use futures_util::StreamExt as _;
 use tokio::task::JoinHandle;
 
 use super::hashing::{self, Quick, Slow};
-use super::{Error, Received};
+use super::{Error, Received, Writer};
 
 /// Bytes of a batch. Large enough that handing it over costs nothing beside hashing it.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Pieces of a batch: bounds what a stream of tiny pieces costs.
 const BATCH_PIECES: usize = 1024;
 
-/// Writes a stream into an empty file.
+/// Writes a stream into an empty file. Each batch is written only if the disk has room for it: what others write
+/// meanwhile counts, and a length may not be known before.
 pub(super) async fn pour(
     mut stream: ByteStream,
-    file: Arc<File>,
+    file: Writer,
     announced_bytes: Option<u64>,
     limit_bytes: u64,
     progress: &Progress,
@@ -75,14 +74,14 @@ impl Batch {
 
 /// Where batches go: two jobs on the pool at the most, one that hashes slowly, one that hashes quickly and writes.
 struct Sink {
-    file: Arc<File>,
+    file: Writer,
     written: u64,
     slow: JoinHandle<Slow>,
     quick: JoinHandle<io::Result<Quick>>,
 }
 
 impl Sink {
-    fn new(file: Arc<File>) -> Self {
+    fn new(file: Writer) -> Self {
         let slow = tokio::task::spawn_blocking(Slow::new);
         let quick = tokio::task::spawn_blocking(|| Ok(Quick::new()));
         Self { file, written: 0, slow, quick }
@@ -94,12 +93,13 @@ impl Sink {
         let start = self.written;
         self.written += batch.bytes as u64;
         let pieces: Arc<[Bytes]> = batch.pieces.into();
-        let (file, same) = (Arc::clone(&self.file), Arc::clone(&pieces));
+        let (file, same, bytes) = (self.file.clone(), Arc::clone(&pieces), batch.bytes as u64);
         self.slow = tokio::task::spawn_blocking(move || {
             same.iter().for_each(|piece| slow.update(piece));
             slow
         });
         self.quick = tokio::task::spawn_blocking(move || {
+            file.check_room(bytes)?;
             let mut offset = start;
             for piece in pieces.iter() {
                 file.write_all_at(piece, offset)?;

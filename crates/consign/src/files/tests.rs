@@ -31,19 +31,23 @@ impl Store {
 
     /// All paths below the root.
     fn left(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut open = vec![self.folder.path().to_owned()];
-        while let Some(folder) = open.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                found.push(path.clone());
-                if path.is_dir() {
-                    open.push(path);
-                }
+        below(self.folder.path())
+    }
+}
+
+fn below(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            found.push(path.clone());
+            if path.is_dir() {
+                open.push(path);
             }
         }
-        found
     }
+    found
 }
 
 fn task() -> TaskId {
@@ -136,7 +140,8 @@ async fn what_is_too_long_truncated_or_cut_leaves_nothing() {
 #[test]
 fn what_is_dropped_leaves_nothing() {
     let mut published = false;
-    for polls in 0..60 {
+    // The last round goes on to the end.
+    for polls in (0..60).chain([usize::MAX]) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let store = runtime.block_on(Store::new());
         let entered = runtime.enter();
@@ -166,6 +171,7 @@ fn what_is_dropped_leaves_nothing() {
 #[tokio::test]
 async fn a_full_disk_is_told_apart() {
     let full = Arc::new(fs::File::options().write(true).open("/dev/full").unwrap());
+    let full = Writer::new(full, Room::told(|| u64::MAX));
     let bytes = vec![1; 3_000_000];
     let poured = stream::pour(stream_of(&bytes, 9_000), full, None, LIMIT_BYTES, &Progress::default()).await;
     let error = poured.unwrap_err();
@@ -175,6 +181,56 @@ async fn a_full_disk_is_told_apart() {
     assert_eq!(error.retry, connectors::Retry::Later(None));
     let quota = Error::from(io::Error::from(io::ErrorKind::QuotaExceeded));
     assert!(matches!(quota, Error::Full(_)));
+}
+
+/// A disk of its own would need a mount; this one counts what really lies in the folder.
+#[tokio::test]
+async fn what_does_not_fit_beside_the_database_is_refused_and_leaves_nothing() {
+    const DISK_BYTES: u64 = check::FREE_BYTES_MIN + 4 * 1024 * 1024;
+    let mut store = Store::new().await;
+    let root = store.folder.path().to_owned();
+    store.files.room = Room::told(move || {
+        let lies = |path: &PathBuf| path.metadata().map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
+        DISK_BYTES - below(&root).iter().map(lies).sum::<u64>()
+    });
+    let is_full = |error: &Error| matches!(error, Error::Full(_));
+    let bytes = vec![1; 5 * 1024 * 1024];
+    let announced = store.receive(&key(), streams::pending().boxed(), Some(bytes.len() as u64)).await;
+    assert!(announced.is_err_and(|error| is_full(&error)), "before a byte came");
+    let poured = store.receive(&key(), stream_of(&bytes, 9_000), None).await;
+    assert!(poured.is_err_and(|error| is_full(&error)), "in the middle");
+    let scratch = store.files.scratch(&key()).await.unwrap();
+    let written = bytes.chunks(64 * 1024).try_for_each(|piece| io::Write::write_all(&mut scratch.writer(), piece));
+    assert_eq!(written.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert!(scratch.file().metadata().unwrap().len() <= 4 * 1024 * 1024);
+    drop(scratch);
+    assert_eq!(store.left(), Vec::<PathBuf>::new());
+    store.files.check().await.unwrap();
+    store.receive(&key(), stream_of(&bytes[..4 * 1024 * 1024], 9_000), None).await.unwrap();
+    store.files.room = Room::told(|| check::FREE_BYTES_MIN - 1);
+    assert!(store.files.scratch(&key()).await.is_err_and(|error| is_full(&error)));
+    assert!(store.receive(&key(), stream_of(b"", 1), None).await.is_err_and(|error| is_full(&error)));
+    assert!(store.files.check().await.is_err_and(|error| is_full(&error)));
+}
+
+#[tokio::test]
+async fn an_input_is_open_only_while_it_is_read() {
+    let store = Store::new().await;
+    let key = key();
+    let received = store.receive(&key, stream_of(b"123456789", 9), None).await.unwrap();
+    let input = store.files.input(&key, &row(received)).await.unwrap();
+    assert_eq!(input.read_at(3, 4).await.unwrap(), "4567");
+    assert_eq!(input.read_at(6, 4).await.unwrap_err().kind, Kind::Local);
+    let path = store.files.path(&key);
+    let open = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == path));
+    assert_eq!(open.count(), 0);
+    fs::write(&path, "12345678").unwrap();
+    assert!(matches!(store.files.input(&key, &row(received)).await, Err(Error::Disk(_))));
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(store.files.input(&key, &row(received)).await, Err(Error::Disk(_))));
 }
 
 #[tokio::test]
@@ -201,7 +257,7 @@ async fn scratch_is_hashed_when_it_is_published_and_gone_when_it_is_dropped() {
     assert_eq!(store.left(), Vec::<PathBuf>::new());
     let key = key();
     let scratch = store.files.scratch(&key).await.unwrap();
-    io::Write::write_all(&mut &*scratch.file(), b"123456789").unwrap();
+    io::Write::write_all(&mut scratch.writer(), b"123456789").unwrap();
     let received = store.files.publish_scratch(scratch).await.unwrap();
     assert_eq!((received.size, received.digests.crc32c), (9, 0xE306_9283));
 }
@@ -233,7 +289,11 @@ async fn where_no_link_can_be_made_the_bytes_are_copied() {
     let store = Store::new().await;
     let (from, to) = (key(), key());
     store.receive(&from, stream_of(b"bytes", 5), None).await.unwrap();
-    local::copy(store.folder.path(), &store.files.path(&from), &store.files.path(&to)).unwrap();
+    let copy = |room: &Room| local::copy(store.folder.path(), &store.files.path(&from), &store.files.path(&to), room);
+    let full = copy(&Room::told(|| check::FREE_BYTES_MIN + 4)).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    assert!(!store.files.path(&to).exists());
+    copy(&Room::told(|| check::FREE_BYTES_MIN + 5)).unwrap();
     assert_eq!(fs::read(store.files.path(&to)).unwrap(), b"bytes");
     assert!(local::cannot_link(&io::Error::from(io::ErrorKind::CrossesDevices)));
 }

@@ -262,27 +262,30 @@ impl FromRequest<AppState> for Entity {
         let idempotency_key = idempotency_key(request.headers())?;
         let announced = content_length(request.headers());
         let asks_first = asks_first(request.headers());
-        let mut body = request.into_body();
+        let body = request.into_body();
         if announced.is_some_and(|length| length > limit as u64) {
             if !asks_first {
                 drain(body).await;
             }
             return Err(too_large(limit));
         }
-        let read = Limited::new(&mut body, limit).collect();
-        let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, read).await else {
-            return Err(ApiError::new(Code::BadRequest, "The body did not arrive in time; send it again."));
-        };
-        match read {
-            Ok(collected) => Ok(Self { bytes: collected.to_bytes(), target, idempotency_key }),
-            Err(error) if error.is::<LengthLimitError>() => {
-                drain(body).await;
-                Err(too_large(limit))
-            }
-            Err(error) => {
-                Err(ApiError::new(Code::BadRequest, "The body ended too early; send it again.").because(error))
-            }
+        Ok(Self { bytes: whole(body, limit, BODY_TIMEOUT).await?, target, idempotency_key })
+    }
+}
+
+/// Reads a body to its end, which must come in time.
+async fn whole(mut body: Body, limit: usize, patience: Duration) -> ApiResult<Bytes> {
+    let read = Limited::new(&mut body, limit).collect();
+    let Ok(read) = tokio::time::timeout(patience, read).await else {
+        return Err(ApiError::new(Code::BadRequest, "The body did not arrive in time; send it again."));
+    };
+    match read {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            drain(body).await;
+            Err(too_large(limit))
         }
+        Err(error) => Err(ApiError::new(Code::BadRequest, "The body ended too early; send it again.").because(error)),
     }
 }
 
@@ -326,4 +329,23 @@ pub(super) async fn drain(mut body: Body) {
     };
     // Whether it came in time does not matter: the answer is the same.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_stops_coming_is_not_waited_for() {
+        let half = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"{\"tasks\":"))]);
+        let body = Body::from_stream(half.chain(stream::pending()));
+        let read = tokio::time::timeout(Duration::from_secs(10), whole(body, 1000, Duration::from_millis(50))).await;
+        let error = read.expect("it is waited for without end").unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (Code::BadRequest, "The body did not arrive in time; send it again.")
+        );
+    }
 }

@@ -19,7 +19,7 @@ use super::{form, include, link};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::id::{TaskId, Token};
 use crate::model::{BlobKey, File, State as TaskState, Task};
-use crate::operations::{self, Feed};
+use crate::operations::{self, Feed, RawArgs};
 use crate::store::Applied;
 
 /// Fields of a form beside the file.
@@ -69,6 +69,7 @@ async fn receive(state: &AppState, id: TaskId, request: Request) -> ApiResult<Re
         if content_length(&parts.headers).is_some_and(|length| length > limit.saturating_add(FORM_BYTES_MAX)) {
             return Err(too_large(limit));
         }
+        state.files.check_room(content_length(&parts.headers).unwrap_or(0)).await?;
         let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let boundary = content_type.and_then(boundary).ok_or_else(|| malformed(Malformed::NoBoundary))?;
         Ok((task, boundary))
@@ -108,8 +109,10 @@ async fn take(state: &AppState, task: &Task, boundary: &str, body: Body) -> ApiR
             return Err(error);
         }
     };
+    // Read once, and before the file is taken: a file that is taken is not answered with an error.
+    let payload = include::payload(state, task.id).await?.unwrap_or_default();
     let token = Token::random();
-    let file = keep(state, task, token, head, parts).await?;
+    let file = keep(state, task, token, &payload, head, parts).await?;
     match state.store.finish_upload(task.id, &file, state.clock.now()).await? {
         Applied::Done => {}
         Applied::Stale => {
@@ -119,7 +122,7 @@ async fn take(state: &AppState, task: &Task, boundary: &str, body: Body) -> ApiR
         }
     }
     state.metrics.upload_bytes.inc_by(file.size);
-    answer(state, task, &file).await
+    Ok(answer(state, task, &payload, &file))
 }
 
 /// Reads the fields before the file and checks them.
@@ -151,8 +154,14 @@ async fn fields(parts: &mut Incoming, task: &Task, state: &AppState) -> ApiResul
     Err(ApiError::new(Code::BadRequest, "The form has no part called file."))
 }
 
-async fn keep(state: &AppState, task: &Task, token: Token, head: Head, parts: Incoming) -> ApiResult<File> {
-    let payload = include::payload(state, task.id).await?.unwrap_or_default();
+async fn keep(
+    state: &AppState,
+    task: &Task,
+    token: Token,
+    payload: &RawArgs,
+    head: Head,
+    parts: Incoming,
+) -> ApiResult<File> {
     let wanted = payload.get("filename").and_then(|name| name.as_str()).filter(|name| !name.is_empty());
     let name = crate::files::name::safe(wanted.or(head.filename.as_deref()).unwrap_or("file"));
     let content_type = crate::files::name::content_type(&name);
@@ -175,8 +184,7 @@ async fn keep(state: &AppState, task: &Task, token: Token, head: Head, parts: In
     })
 }
 
-async fn answer(state: &AppState, task: &Task, file: &File) -> ApiResult<Response> {
-    let payload = include::payload(state, task.id).await?.unwrap_or_default();
+fn answer(state: &AppState, task: &Task, payload: &RawArgs, file: &File) -> Response {
     let etag = format!("\"{}\"", hex::encode(file.digests.md5));
     let place = format!("{}/upload/{}/{}", state.public_url, task.id, link::segment(&file.name));
     let redirect = payload.get("redirect").and_then(|target| target.as_str()).and_then(redirect_target);
@@ -197,7 +205,7 @@ async fn answer(state: &AppState, task: &Task, file: &File) -> ApiResult<Respons
     if let Ok(etag) = HeaderValue::try_from(etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }
-    Ok(response)
+    response
 }
 
 /// Where to send the browser. The file is taken by now, so that what is no web address is ignored, not refused; what

@@ -21,6 +21,11 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 pub const SESSION_DEAD_AFTER: Duration = Duration::from_secs(10);
 /// A process that was not answered for so long stops its own work: [`SESSION_DEAD_AFTER`] less the time to stop.
 const FENCE_AFTER: Duration = Duration::from_secs(8);
+/// Time to stop: until the next look, and for what is on its way to the store.
+const TIME_TO_STOP: Duration = Duration::from_millis(1500);
+
+const _: () = assert!(FENCE_AFTER.as_millis() + TIME_TO_STOP.as_millis() <= SESSION_DEAD_AFTER.as_millis());
+const _: () = assert!(PROGRESS_EVERY.as_millis() < TIME_TO_STOP.as_millis());
 
 /// Sends heartbeats until it is cancelled.
 pub(super) async fn run(runner: Runner) {
@@ -40,7 +45,8 @@ pub(super) async fn run(runner: Runner) {
         told.clone_from(&progress);
         let tools = runner.tools();
         let beat = tools.store.heartbeat(runner.session(), &progress, tools.clock.now());
-        match timeout(HEARTBEAT_EVERY, beat).await {
+        // Not beyond the time to stop, or a store that is silent would put it off by as much as a heartbeat waits.
+        match timeout(runner.patience(), beat).await {
             Ok(Ok(Heartbeat::Alive)) => runner.note_beat(sent),
             Ok(Ok(Heartbeat::Expired)) => renew(&runner).await,
             Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat"),
@@ -73,6 +79,13 @@ impl Runner {
     /// Whether the leases of this process surely hold.
     pub(super) fn may_work(&self) -> bool {
         self.shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < FENCE_AFTER
+    }
+
+    /// How long a heartbeat may wait for its answer.
+    fn patience(&self) -> Duration {
+        let since = self.shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        let left = FENCE_AFTER.saturating_sub(since);
+        if left.is_zero() { HEARTBEAT_EVERY } else { left.min(HEARTBEAT_EVERY) }
     }
 
     fn note_beat(&self, sent: Instant) {

@@ -1,7 +1,8 @@
 //! The runner: claims tasks that are ready, drives their operations, and cleans up.
 //!
-//! Four loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
-//! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed. What happens
+//! Five loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
+//! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed,
+//! `abort` does so at destinations. What happens
 //! to one task is in `step`. The runner meets HTTP only in the store.
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::secret::Vault;
 use crate::store::{self, Store, TaskProgress};
 use crate::telemetry::metrics::Metrics;
 
+mod abort;
 mod claim;
 mod journal;
 mod lease;
@@ -116,6 +118,7 @@ impl Runner {
         loops.spawn(stop.clone().run_until_cancelled_owned(lease::run(runner.clone())));
         loops.spawn(stop.clone().run_until_cancelled_owned(recover::run(runner.clone())));
         loops.spawn(stop.clone().run_until_cancelled_owned(sweep::run(runner.clone())));
+        loops.spawn(stop.clone().run_until_cancelled_owned(abort::run(runner.clone())));
         Ok(runner)
     }
 

@@ -210,7 +210,7 @@ async fn context(
     for file in claim.inputs.into_iter().flat_map(|input| input.files) {
         // Files that were delivered elsewhere have no bytes here and are nobody's input.
         let Some(blob) = &file.blob else { continue };
-        let source = tools.files.source(blob, &file).await?;
+        let source = tools.files.input(blob, &file).await?;
         inputs.push(InputFile { file, source });
         if inputs.len() > files_max {
             let message = format!("A task takes {files_max} files at the most; use several tasks.");

@@ -1,18 +1,14 @@
-//! Removes what is no longer needed: expired jobs, files of removed tasks, uploads left open at destinations.
+//! Removes what is no longer needed here: expired jobs, files of removed tasks, files that no row names.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use connectors::Network;
-use futures_util::StreamExt as _;
-use futures_util::stream;
 use tokio::time::{Instant, timeout};
 
-use super::{Runner, retry, step};
-use crate::error::TaskError;
+use super::Runner;
 use crate::files;
 use crate::id::TaskId;
-use crate::model::{BlobKey, LedgerEntry, State};
+use crate::model::{BlobKey, State};
 use crate::store::Result;
 
 /// Time between sweeps that nobody asked for.
@@ -21,12 +17,6 @@ const EVERY: Duration = Duration::from_secs(30);
 const SEARCH_EVERY: Duration = Duration::from_hours(1);
 /// Rows handled in one go.
 const BATCH: u32 = 500;
-/// Uploads that are aborted at once.
-const ABORTS_AT_ONCE: usize = 8;
-/// Longest time to abort one upload.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Tries to abort an upload before it is left to the destination's own clean-up.
-const ABORT_TRIES_MAX: u32 = 20;
 
 /// Sweeps until it is cancelled.
 pub(super) async fn run(runner: Runner) {
@@ -65,42 +55,7 @@ async fn sweep(runner: &Runner) -> Result<()> {
             break;
         }
     }
-    let orphans = tools.store.ledger_orphans(now, BATCH).await?;
-    stream::iter(orphans).for_each_concurrent(ABORTS_AT_ONCE, |orphan| abort(runner, orphan)).await;
     Ok(())
-}
-
-/// Aborts one upload at its destination and strikes it out of the ledger.
-async fn abort(runner: &Runner, orphan: LedgerEntry) {
-    let (id, target) = (orphan.task_id, orphan.open.target.clone());
-    let tries = orphan.abort_tries + 1;
-    let failure = match timeout(ABORT_TIMEOUT, abort_at_destination(runner, orphan)).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(format!("no answer within {} s", ABORT_TIMEOUT.as_secs())),
-    };
-    let tools = runner.tools();
-    let written = match failure {
-        None => tools.store.ledger_close(id, &target).await,
-        Some(error) if tries >= ABORT_TRIES_MAX => {
-            tracing::error!(task = %id, error, "an upload stays open at its destination; remove it there by hand");
-            tools.store.ledger_close(id, &target).await
-        }
-        Some(error) => {
-            tracing::warn!(task = %id, error, tries, "an upload could not be aborted yet");
-            let again_at = tools.clock.now().plus(retry::pause(tries, None));
-            tools.store.ledger_abort_failed(id, &target, again_at).await
-        }
-    };
-    if let Err(error) = written {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the ledger is not written");
-    }
-}
-
-async fn abort_at_destination(runner: &Runner, orphan: LedgerEntry) -> std::result::Result<(), TaskError> {
-    let (entry, args) = step::open(runner, &orphan.operation, &orphan.payload)?;
-    let network: Network = runner.tools().network.clone();
-    entry.abort(args, orphan.open, network).await
 }
 
 /// Removes files that no row names: of attempts that lost their lease, of tasks that are gone.

@@ -42,18 +42,19 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
-/// How many connections may be open at once: half of the files that this process may open, once it has asked for as
-/// many as it may have. The other half is for what the connections are about.
-fn places() -> usize {
+/// Asks for as many open files as this process may have: connections and the files of tasks all count.
+pub(super) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let files = match setrlimit(Resource::Nofile, wanted) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            tracing::debug!(%error, "the limit of open files stays");
-            limit.current
-        }
-    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
+/// How many connections may be open at once: half of the files that this process may open. The other half is for what
+/// the connections are about.
+fn places() -> usize {
+    let files = getrlimit(Resource::Nofile).current;
     usize::try_from(files.map_or(CONNECTIONS_MAX, |files| (files / 2).min(CONNECTIONS_MAX))).unwrap_or(1)
 }
 
@@ -157,7 +158,7 @@ async fn connection(
 mod tests {
     use std::net::Ipv4Addr;
 
-    use axum::routing::get;
+    use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::Instant;
 
@@ -166,7 +167,13 @@ mod tests {
     async fn server() -> (SocketAddr, CancellationToken) {
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(serve(listener, None, Router::new().route("/", get(async || "yes")), stop.clone()));
+        let slow = async || {
+            sleep(HEAD_TIMEOUT * 3).await;
+            "yes"
+        };
+        let router = Router::new().route("/", get(async || "yes")).route("/slow", get(slow));
+        let router = router.route("/body", post(async |body: String| body));
+        tokio::spawn(serve(listener, None, router, stop.clone()));
         (address, stop)
     }
 
@@ -193,11 +200,20 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_asked_may_take_its_time() {
         let (address, stop) = server().await;
-        let mut stream = connect(address).await;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut waits = connect(address).await;
+        waits.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut sends = connect(address).await;
+        let head = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nConnection: close\r\n\r\n";
+        sends.write_all(head).await.unwrap();
+        for byte in b"slow" {
+            sleep(HEAD_TIMEOUT * 3 / 4).await;
+            sends.write_all(&[*byte]).await.unwrap();
+        }
+        for (mut stream, wanted) in [(waits, "yes"), (sends, "slow")] {
+            let mut answer = String::new();
+            timeout(HEAD_TIMEOUT * 20, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(wanted), "{answer}");
+        }
         stop.cancel();
     }
 

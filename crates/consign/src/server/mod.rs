@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use connectors::Secret;
 use connectors::http::Client;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -172,20 +173,47 @@ pub struct Server {
     connections: TaskTracker,
 }
 
+/// Where clients come in: bound, but nobody is served yet.
+struct Doors {
+    tls: Option<Arc<tls::Certificate>>,
+    listener: TcpListener,
+    address: SocketAddr,
+    sync_listener: Option<TcpListener>,
+}
+
+impl Doors {
+    async fn open(config: &Config) -> Result<Self, Error> {
+        let tls = tls::Certificate::open(&config.tls)?.map(Arc::new);
+        let listener = listen::bind(config.listen).await?;
+        let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
+        let sync_listener = match config.sync_listen {
+            Some(address) => Some(listen::bind(address).await?),
+            None => None,
+        };
+        Ok(Self { tls, listener, address, sync_listener })
+    }
+}
+
 impl Server {
     /// Starts a server and returns once it accepts connections.
+    ///
+    /// All that can fail is done before the first key is made and before the runner takes a task: a start that fails
+    /// must neither lose the only sight of the key nor cost a task an attempt.
     ///
     /// # Errors
     /// What cannot be used, and what to do.
     pub async fn start(config: Config, role: Role) -> Result<Self, Error> {
+        listen::raise_open_files();
         let base = Base::open(config, true).await?;
         let files = base.files().await?;
-        let first_key = first_key::make_if_none(&base).await?;
         let config = Arc::clone(&base.config);
-        let metrics = Arc::new(Metrics::new());
-        let stop = CancellationToken::new();
-        let connections = TaskTracker::new();
         let network = network::open(&config)?;
+        let doors = match role {
+            Role::Runner => None,
+            Role::All | Role::Api => Some(Doors::open(&config).await?),
+        };
+        let first_key = first_key::make_if_none(&base).await?;
+        let metrics = Arc::new(Metrics::new());
         let trials = Trials::new(network.clone());
         let client = network.http.clone();
         let runner = match role {
@@ -215,11 +243,11 @@ impl Server {
             first_key,
             metrics,
             trials,
-            stop,
-            connections,
+            stop: CancellationToken::new(),
+            connections: TaskTracker::new(),
         };
-        if role != Role::Runner {
-            server.listen(files).await?;
+        if let Some(doors) = doors {
+            server.serve(doors, files);
         }
         if role != Role::Api {
             server.dispatch(client).await?;
@@ -238,13 +266,10 @@ impl Server {
         Ok(())
     }
 
-    async fn listen(&mut self, files: Files) -> Result<(), Error> {
+    fn serve(&mut self, doors: Doors, files: Files) {
         let config = Arc::clone(&self.base.config);
-        let tls = tls::Certificate::open(&config.tls)?.map(Arc::new);
-        let listener = listen::bind(config.listen).await?;
-        let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-        self.public_url = config.public_url_at(address);
-        self.address = Some(address);
+        self.public_url = config.public_url_at(doors.address);
+        self.address = Some(doors.address);
         let mut state = AppState::new(
             Arc::clone(&self.base.store),
             files,
@@ -258,15 +283,13 @@ impl Server {
         state.stopping = self.stop.clone();
         let serve = |listener, always_waits| {
             let router = crate::http::router(state.clone(), always_waits);
-            self.connections.spawn(listen::serve(listener, tls.clone(), router, self.stop.clone()));
+            self.connections.spawn(listen::serve(listener, doors.tls.clone(), router, self.stop.clone()));
         };
-        serve(listener, false);
-        if let Some(sync_address) = config.sync_listen {
-            let listener = listen::bind(sync_address).await?;
+        serve(doors.listener, false);
+        if let Some(listener) = doors.sync_listener {
             self.sync_address = listener.local_addr().ok();
             serve(listener, true);
         }
-        Ok(())
     }
 
     /// The address of the API.

@@ -15,6 +15,7 @@ const COMMITS_KEPT: usize = 1024;
 pub struct Hints {
     ready: Notify,
     sweep: Notify,
+    aborts: Notify,
     outbox: Notify,
     deliveries: Notify,
     watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
@@ -26,6 +27,7 @@ impl Default for Hints {
         Self {
             ready: Notify::new(),
             sweep: Notify::new(),
+            aborts: Notify::new(),
             outbox: Notify::new(),
             deliveries: Notify::new(),
             watched: Mutex::default(),
@@ -48,11 +50,17 @@ impl Hints {
     /// Says that there is something to clean up: files, or uploads at destinations.
     pub fn announce_sweep(&self) {
         self.sweep.notify_one();
+        self.aborts.notify_one();
     }
 
     /// Waits until there is something to clean up. A hint given before is not missed.
     pub async fn sweep(&self) {
         self.sweep.notified().await;
+    }
+
+    /// Waits until there may be uploads to abort. A hint given before is not missed.
+    pub async fn aborts(&self) {
+        self.aborts.notified().await;
     }
 
     /// Says that the outbox has something to tell.

@@ -77,27 +77,70 @@ fn production(text: &str) -> &str {
 
 /// The modules of the program that a text names by `crate::`, `{…}` groups included.
 fn named(text: &str) -> Vec<String> {
+    let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
     let mut names = Vec::new();
-    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        for (at, _) in line.match_indices("crate::") {
-            let whole_word = !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-            let rest = &line[at + "crate::".len()..];
-            let list = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or(rest, |(list, _)| list);
-            let parts = if rest.starts_with('{') { list.split(',').collect() } else { vec![rest] };
-            for part in parts {
-                let name: String = part.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                if whole_word && !name.is_empty() {
-                    names.push(name);
-                }
+    for (at, path) in code.match_indices("crate::") {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &code[at + path.len()..];
+        let parts = if rest.starts_with('{') { group(rest) } else { vec![rest] };
+        for part in parts {
+            let name: String = part.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                names.push(name);
             }
         }
     }
     names
 }
 
+/// The members of the group that a text begins with, each with the groups inside it.
+fn group(text: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut members) = (0, 1, Vec::new());
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            ',' if depth == 1 => {
+                members.push(&text[start..at]);
+                start = at + 1;
+            }
+            '}' if depth == 1 => {
+                members.push(&text[start..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    members
+}
+
+/// The methods of the store that change a task's state, as its trait has them.
+fn transitions() -> Vec<String> {
+    let text = fs::read_to_string(crates().join("consign/src/store/transitions.rs")).unwrap();
+    let names = text.lines().filter_map(|line| line.trim().strip_prefix("async fn ")?.split_once('('));
+    names.map(|(name, _)| name.to_owned()).filter(|name| name != "holds").collect()
+}
+
+/// Which of these methods a text calls on a store.
+fn called<'a>(text: &str, methods: &'a [String]) -> Vec<&'a str> {
+    let code: String = text.split_whitespace().collect();
+    methods.iter().map(String::as_str).filter(|name| code.contains(&format!("store.{name}("))).collect()
+}
+
+#[test]
+fn groups_over_several_lines_are_read() {
+    let text = "use crate::{\n    a::{b, c::d},\n    // crate::x\n    e,\n};\nlet f = mycrate::g; crate::h::i();";
+    assert_eq!(named(text), ["a", "e", "h"]);
+    assert_eq!(called("tools.store\n    .claim(&x)", &transitions()), ["claim"]);
+}
+
 #[test]
 fn modules_name_only_what_lies_below_them() {
     let root = crates().join("consign/src");
+    let (methods, mut changes) = (transitions(), 0);
     let mut faults = Vec::new();
     for (path, text) in sources(&root) {
         let inner = path.strip_prefix(&root).unwrap();
@@ -119,11 +162,14 @@ fn modules_name_only_what_lies_below_them() {
             }
         }
         let shown = inner.to_string_lossy();
-        let changes_state = production(&text).lines().any(|line| line.contains("transitions::"));
-        if changes_state && !MAY_CHANGE_STATE.iter().any(|prefix| shown.starts_with(prefix)) {
-            faults.push(format!("{shown} names `store::transitions`; only the runner and cancelling change a state"));
+        for name in called(production(&text), &methods) {
+            changes += 1;
+            if !MAY_CHANGE_STATE.iter().any(|prefix| shown.starts_with(prefix)) {
+                faults.push(format!("{shown} calls `{name}`; only the runner, uploads and cancelling change a state"));
+            }
         }
     }
+    assert!(changes >= methods.len(), "only {changes} calls were found: this test looks for the wrong thing");
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
@@ -131,8 +177,39 @@ fn modules_name_only_what_lies_below_them() {
 fn leaf_crates_do_not_know_the_program() {
     for leaf in ["connectors", "practice", "testkit"] {
         let manifest = fs::read_to_string(crates().join(leaf).join("Cargo.toml")).unwrap();
-        assert!(!manifest.contains("consign."), "{leaf} depends on the program");
+        assert!(!names_program(&manifest.parse().unwrap()), "{leaf} depends on the program");
     }
+}
+
+/// Whether there is a dependency on the program, whatever it is called and in whichever table.
+fn names_program(table: &toml::Table) -> bool {
+    table.iter().any(|(key, value)| match value {
+        toml::Value::Table(inner) => key == "consign" || names_program(inner),
+        toml::Value::String(text) => {
+            key == "consign" || key == "package" && text == "consign" || key == "path" && text.ends_with("/consign")
+        }
+        toml::Value::Boolean(_)
+        | toml::Value::Integer(_)
+        | toml::Value::Float(_)
+        | toml::Value::Datetime(_)
+        | toml::Value::Array(_) => false,
+    })
+}
+
+#[test]
+fn every_spelling_of_a_dependency_is_found() {
+    for line in [
+        "consign.workspace = true",
+        "consign = { path = \"../consign\" }",
+        "x = { package = \"consign\", version = \"1\" }",
+        "x = { path = \"../consign\" }",
+        "consign = \"1\"",
+    ] {
+        for section in ["dependencies", "dev-dependencies", "target.'cfg(unix)'.dependencies"] {
+            assert!(names_program(&format!("[{section}]\n{line}\n").parse().unwrap()), "[{section}] {line}");
+        }
+    }
+    assert!(!names_program(&"[dependencies]\nconnectors.workspace = true\n".parse().unwrap()));
 }
 
 #[test]

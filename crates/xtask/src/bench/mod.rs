@@ -6,10 +6,11 @@
 //! the same command varies more between minutes than the two differ.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 mod consign;
 mod lanes;
@@ -39,6 +40,8 @@ pub(crate) struct Bench {
 
 /// Where files are in memory on Linux.
 const SHARED_MEMORY: &str = "/dev/shm";
+/// A server that no process uses for so many seconds ends by itself. While it is measured, one does.
+const IDLE_SECS: &str = "120";
 /// Room that a run needs, in sizes of its file: the original, the server's copy, an import of each side, and spare.
 const SIZES_NEEDED: u64 = 6;
 
@@ -69,19 +72,34 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<ExitCode> {
     let built = release(root).join("xtask");
     let mebibytes = bench.mebibytes.to_string();
     let pairs = bench.pairs.to_string();
-    let status = process(&built)
+    let mut measuring = process(&built);
+    measuring
         .args(["bench", "--prepared", "--mebibytes", &mebibytes, "--pairs", &pairs, "--only", &bench.only, "--folder"])
         .arg(bench_folder.path())
         .env("CONSIGN_TEST_RUN", servers.path())
-        .env("CONSIGN_TEST_IDLE_SECS", "0")
-        .status()
-        .with_context(|| built.display().to_string());
+        // Should this process be killed, the servers end by themselves.
+        .env("CONSIGN_TEST_IDLE_SECS", IDLE_SECS);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(ended(measuring)).with_context(|| built.display().to_string());
     let stopped = process(&root.join("scripts/testbed/all-down.sh")).env("CONSIGN_TEST_RUN", servers.path()).status();
     ensure!(stopped?.success(), "the servers could not be stopped");
     if !status?.success() {
         bail!("the benchmark failed");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a process to its end. Told to stop, it ends the process first, so that its servers can be stopped as ever.
+async fn ended(process: std::process::Command) -> Result<ExitStatus> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut process = tokio::process::Command::from(process).spawn()?;
+    tokio::select! {
+        status = process.wait() => return Ok(status?),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    process.kill().await?;
+    bail!("it was told to stop");
 }
 
 /// The folder with the programs of a release build.

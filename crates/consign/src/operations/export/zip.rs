@@ -4,9 +4,7 @@
 //! that streams, takes it. Compression has a thread of its own, fed through a channel; when the task is dropped the
 //! channel closes, and the thread stops at the next piece.
 
-use std::fs::File as Handle;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use time::{OffsetDateTime, PrimitiveDateTime};
@@ -37,8 +35,8 @@ pub(super) async fn archive(task: &Context, archive_name: &str, names: &[String]
     let key = BlobKey::new(task.task_id, task.token, 1);
     let scratch = task.files.scratch(&key).await?;
     let (pieces, waiting) = channel(PIECES_WAITING_MAX);
-    let handle = scratch.file();
-    let writing = tokio::task::spawn_blocking(move || write(handle, waiting));
+    let out = scratch.writer();
+    let writing = tokio::task::spawn_blocking(move || write(out, waiting));
     let fed = feed(task, names, pieces).await;
     // First what the writer says: when it fails, feeding it fails too, without knowing why.
     let written = writing.await.map_err(io::Error::other).and_then(|written| written);
@@ -88,8 +86,8 @@ async fn feed(task: &Context, names: &[String], pieces: Sender<Step>) -> Result<
     Ok(())
 }
 
-fn write(handle: Arc<Handle>, mut steps: Receiver<Step>) -> io::Result<()> {
-    let out = Out { handle, has_failed: false };
+fn write(below: impl Write + Seek, mut steps: Receiver<Step>) -> io::Result<()> {
+    let out = Out { below, has_failed: false };
     let mut archive = ZipWriter::new(BufWriter::with_capacity(WRITE_BYTES, out));
     while let Some(step) = steps.blocking_recv() {
         match step {
@@ -107,17 +105,17 @@ fn write(handle: Arc<Handle>, mut steps: Receiver<Step>) -> io::Result<()> {
 
 /// The file below an archive. Once it has failed it takes everything: the archive's writer tries to finish when it is
 /// dropped, and would complain on the terminal.
-struct Out {
-    handle: Arc<Handle>,
+struct Out<W> {
+    below: W,
     has_failed: bool,
 }
 
-impl Write for Out {
+impl<W: Write> Write for Out<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.has_failed {
             return Ok(bytes.len());
         }
-        (&*self.handle).write(bytes).inspect_err(|error| self.has_failed = error.kind() != io::ErrorKind::Interrupted)
+        self.below.write(bytes).inspect_err(|error| self.has_failed = error.kind() != io::ErrorKind::Interrupted)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -125,9 +123,9 @@ impl Write for Out {
     }
 }
 
-impl Seek for Out {
+impl<W: Seek> Seek for Out<W> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        (&*self.handle).seek(to)
+        self.below.seek(to)
     }
 }
 

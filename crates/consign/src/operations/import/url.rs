@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Faults, TaskError};
+use crate::operations::account::given;
 use crate::operations::{Context, Feed, Operation, Outcome, headers};
 use crate::secret::Secret;
 
@@ -68,7 +69,7 @@ impl Operation for ImportUrl {
         let headers = headers::read(&args.headers);
         let Download { file_name, content_type, size, stream, .. } =
             Web::new(http, &limits).get(&args.url, &headers).await?;
-        let name = args.filename.or(file_name).unwrap_or_else(|| NAMELESS.to_owned());
+        let name = given(args.filename.as_ref()).or(file_name).unwrap_or_else(|| NAMELESS.to_owned());
         let file = task.save(1, &name, content_type.as_deref(), size, stream).await?;
         Ok(Outcome { files: vec![file] })
     }
@@ -77,8 +78,11 @@ impl Operation for ImportUrl {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
+    use crate::operations::testing::{self, Bench};
 
     fn faults(args: serde_json::Value) -> Vec<String> {
         let args: Args = serde_json::from_value(args).unwrap();
@@ -120,6 +124,26 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("headers.X Bad: ") && found[1].starts_with("headers.X-Split: "));
         assert!(!format!("{found:?}").contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn an_empty_name_is_no_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/told.txt", listener.local_addr().unwrap());
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let _ = client.read(&mut [0; 4096]).await;
+                let _ = client.write_all(answer).await;
+            }
+        });
+        for (filename, wanted) in [("", "told.txt"), ("own.txt", "own.txt")] {
+            let args: Args = serde_json::from_value(json!({"url": url, "filename": filename})).unwrap();
+            let bench = Bench::new().await;
+            let task = Context { network: testing::network(), ..bench.context(&[]) };
+            let done = ImportUrl::run(args, task).await.unwrap();
+            assert_eq!(done.files[0].name, wanted);
+        }
     }
 
     #[test]

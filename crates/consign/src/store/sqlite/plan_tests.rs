@@ -186,3 +186,13 @@ async fn a_claim_of_deliveries_hops_over_a_backlog() {
     }
     assert!(steps[0] > 10 && steps[1] <= steps[0] * 5 / 4 + 10, "{steps:?} steps");
 }
+
+#[tokio::test]
+async fn what_is_answered_is_on_the_disk() {
+    const FULL: i64 = 2;
+    let folder = TempDir::new().unwrap();
+    let mut conn = connect(&folder.path().join("plan.db")).await.unwrap();
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut conn).await.unwrap();
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut conn).await.unwrap();
+    assert_eq!((mode.as_str(), synchronous), ("wal", FULL));
+}

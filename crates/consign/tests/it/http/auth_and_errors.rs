@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use consign::auth;
+use consign::id::KeyId;
 use consign::model::Scope;
+use consign::store::NewKey;
 
 use super::app::{App, new_key};
 
@@ -26,42 +29,76 @@ async fn a_key_that_is_missing_malformed_unknown_or_revoked_is_refused_alike() {
     assert_eq!(lower.send().await.status, 200);
 }
 
+/// Routes that need no key; what they give away is public, or guarded by a signature in the address.
+const PUBLIC: [&str; 11] = [
+    "GET /",
+    "GET /docs",
+    "GET /files/{task}/{name}",
+    "GET /healthz",
+    "GET /metrics",
+    "GET /openapi.json",
+    "GET /readyz",
+    "GET /s/{id}",
+    "GET /v2/convert/formats",
+    "GET /v2/operations",
+    "POST /upload/{task}",
+];
+
 #[tokio::test]
 async fn every_route_asks_for_its_scope_and_no_other() {
     let app = App::new().await;
-    let id = "00000000-0000-0000-0000-000000000001";
-    for (method, path, scope) in [
-        ("GET", "/v2/users/me".to_owned(), Scope::UserRead),
-        ("GET", "/v2/jobs".to_owned(), Scope::TaskRead),
-        ("GET", format!("/v2/jobs/{id}"), Scope::TaskRead),
-        ("GET", format!("/v2/jobs/{id}/wait"), Scope::TaskRead),
-        ("POST", "/v2/jobs".to_owned(), Scope::TaskWrite),
-        ("DELETE", format!("/v2/jobs/{id}"), Scope::TaskWrite),
-        ("GET", "/v2/tasks".to_owned(), Scope::TaskRead),
-        ("GET", format!("/v2/tasks/{id}"), Scope::TaskRead),
-        ("GET", format!("/v2/tasks/{id}/wait"), Scope::TaskRead),
-        ("POST", format!("/v2/tasks/{id}/cancel"), Scope::TaskWrite),
-        ("POST", format!("/v2/tasks/{id}/retry"), Scope::TaskWrite),
-        ("DELETE", format!("/v2/tasks/{id}"), Scope::TaskWrite),
-        ("POST", "/v2/destinations/test".to_owned(), Scope::TaskWrite),
-        ("POST", "/v2/webhooks".to_owned(), Scope::WebhookWrite),
-        ("GET", "/v2/users/me/webhooks".to_owned(), Scope::WebhookRead),
-        ("DELETE", "/v2/webhooks/1".to_owned(), Scope::WebhookWrite),
-        ("GET", "/v2/webhooks/1/deliveries".to_owned(), Scope::WebhookRead),
-        ("GET", format!("/v2/jobs/{id}/deliveries"), Scope::WebhookRead),
-        ("POST", format!("/v2/deliveries/{id}/redeliver"), Scope::WebhookWrite),
-        ("POST", "/v2/import/url".to_owned(), Scope::TaskWrite),
-        ("POST", "/v2/export/url".to_owned(), Scope::TaskWrite),
-    ] {
-        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|other| *other != scope).collect();
-        let (key, _) = new_key(&app.state, "bob", &others).await;
-        let reply = app.request(method, &path).by(&key).send().await;
-        reply.fails(403, "FORBIDDEN");
-        let (key, _) = new_key(&app.state, "bob", &[scope]).await;
-        let reply = app.request(method, &path).by(&key).send().await;
-        assert!(!matches!(reply.status.as_u16(), 401 | 403), "{method} {path}: {}", reply.text());
-        assert_eq!(app.request(method, &path).anonymous().send().await.status, 401, "{method} {path}");
+    let (expired, _) = expiring_key(&app).await;
+    let document = app.get("/openapi.json").await.json();
+    let (mut public, mut guarded) = (Vec::new(), 0);
+    for (template, methods) in document["paths"].as_object().unwrap() {
+        for (method, route) in methods.as_object().unwrap() {
+            let method = method.to_uppercase();
+            let named = format!("{method} {template}");
+            if route["security"].is_null() {
+                public.push(named);
+                continue;
+            }
+            guarded += 1;
+            let said = route["description"].as_str().unwrap();
+            let said = said.rsplit_once("Needs the scope `").unwrap().1.split('`').next().unwrap();
+            let scope = *Scope::ALL.iter().find(|scope| scope.wire() == said).unwrap();
+            let path = template.replace("{id}", "00000000-0000-0000-0000-000000000001");
+            assert!(!path.contains('{'), "{named}: what stands there?");
+            assert_eq!(app.request(&method, &path).anonymous().send().await.status, 401, "{named} without a key");
+            assert_eq!(app.request(&method, &path).by(&expired).send().await.status, 401, "{named} with an old key");
+            let others: Vec<Scope> = Scope::ALL.into_iter().filter(|other| *other != scope).collect();
+            let (key, _) = new_key(&app.state, "bob", &others).await;
+            app.request(&method, &path).by(&key).send().await.fails(403, "FORBIDDEN");
+            if route["responses"]["200"]["content"]["text/event-stream"].is_object() {
+                continue;
+            }
+            let (key, _) = new_key(&app.state, "bob", &[scope]).await;
+            let reply = app.request(&method, &path).by(&key).send().await;
+            assert!(!matches!(reply.status.as_u16(), 401 | 403), "{named}: {}", reply.text());
+        }
     }
+    public.sort_unstable();
+    assert_eq!(public, PUBLIC, "a route without a scope is open to everybody");
+    assert!(guarded >= 15, "{guarded} routes were tried");
+}
+
+/// A key that was good until now.
+async fn expiring_key(app: &App) -> (String, KeyId) {
+    let now = app.clock.now();
+    let user = app.state.store.ensure_user("bob", now).await.unwrap();
+    let (key, id) = (auth::new_key(), KeyId::new(now));
+    let new = NewKey {
+        id,
+        user_id: user.id,
+        name: "old".to_owned(),
+        hash: auth::hash(&key),
+        scopes: Scope::ALL.to_vec(),
+        expires_at: Some(now.plus(Duration::from_mins(1))),
+    };
+    app.state.store.create_key(new, now).await.unwrap().unwrap();
+    assert_eq!(app.request("GET", "/v2/users/me").by(&key).send().await.status, 200);
+    app.clock.advance(Duration::from_mins(1));
+    (key, id)
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use consign::config::Period;
 use consign::http::access;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -73,6 +74,25 @@ async fn an_upload_whose_client_vanishes_leaves_nothing() {
     }
     assert!(is_clean, "nothing is left");
     assert_eq!(app.get(&format!("/v2/tasks/{task}")).await.json()["data"]["status"], "waiting");
+}
+
+#[tokio::test]
+async fn a_client_that_sends_half_a_form_is_shown_out() {
+    let app = App::with(|config| config.transfer.idle_timeout = Period::from_secs(1)).await;
+    let (path, body, task) = form(&app).await;
+    for sent in [body.len() / 2, body.len()] {
+        let mut client = connected(&app).await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: 9000000\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&body.as_bytes()[..sent]).await.unwrap();
+        let head = tokio::time::timeout(Duration::from_secs(15), answer_head(&mut client)).await;
+        let head = head.expect("it holds its place for ever");
+        assert!(head.starts_with("HTTP/1.1 4") || head.starts_with("HTTP/1.1 5"), "{head}");
+        assert!(holds_no_file(&app.files_folder()));
+        assert_eq!(app.get(&format!("/v2/tasks/{task}")).await.json()["data"]["status"], "waiting");
+    }
 }
 
 #[tokio::test]

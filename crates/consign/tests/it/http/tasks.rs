@@ -64,11 +64,11 @@ async fn includes_come_when_asked_for_and_only_then() {
 async fn a_payload_is_shown_without_its_secrets() {
     let app = App::new().await;
     let args =
-        json!({"url": "https://user:pass@h.test/x?token=abc", "headers": {"X-Key": "hush"}, "filename": "f.txt"});
+        json!({"url": "https://user:pass@h.test/x?token=sesame", "headers": {"X-Key": "hush"}, "filename": "f.txt"});
     let task = app.post("/v2/import/url", args).await.json()["data"].clone();
     let shown = app.get(&format!("/v2/tasks/{}?include=payload", task["id"].as_str().unwrap())).await;
     let text = shown.text();
-    assert!(["pass", "abc", "hush"].iter().all(|secret| !text.contains(secret)), "{text}");
+    assert!(["user:pass", "sesame", "hush"].iter().all(|secret| !text.contains(secret)), "{text}");
     let payload = shown.json()["data"]["payload"].clone();
     assert_eq!((&payload["operation"], &payload["filename"]), (&json!("import/url"), &json!("f.txt")));
     assert!(payload.as_object().unwrap().keys().next().is_some_and(|first| first == "operation"));

@@ -106,10 +106,41 @@ async fn creating_where_requests_wait_answers_with_the_ended_job_unless_it_needs
     assert_eq!((reply.status, &reply.json()["data"]["status"]), (StatusCode::CREATED, &json!("finished")));
     let again = app.request("POST", "/sync/v2/jobs").header("idempotency-key", "k").body(body).send().await;
     assert_eq!((again.body, again.headers.contains_key("idempotent-replayed")), (reply.body, true));
+    let upload = json!({"tasks": {"in": {"operation": "import/upload"}}}).to_string();
+    let ask = || app.request("POST", "/sync/v2/jobs").header("idempotency-key", "u").body(upload.clone()).send();
+    let first = ask().await;
+    let again = tokio::time::timeout(Duration::from_secs(5), ask()).await.expect("its form is in the answer again");
+    assert_eq!((again.status, again.body), (first.status, first.body));
     let upload = app.post("/sync/v2/import/upload", json!({})).await;
     assert_eq!(upload.json()["data"]["status"], "waiting");
     let job = app.post("/sync/v2/jobs", json!({"tasks": {"in": {"operation": "import/upload"}}})).await;
     assert_eq!(job.json()["data"]["status"], "waiting");
+}
+
+#[tokio::test]
+async fn a_replay_redirects_as_the_first_answer_did() {
+    let app = Arc::new(App::new().await);
+    let tasks = json!({"out": {"operation": "import/raw", "file": "a", "filename": "a"},
+        "link": {"operation": "export/url", "input": "out"}});
+    let body = json!({"redirect": "1", "tasks": tasks}).to_string();
+    let ask = {
+        let (app, body) = (Arc::clone(&app), body.clone());
+        move || app.request("POST", "/sync/v2/jobs").header("idempotency-key", "r").body(body.clone()).send()
+    };
+    let first = tokio::spawn(ask());
+    let import = loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if app.state.store.counts(app.clock.now()).await.unwrap().queued == 1 {
+            break app.claim().await;
+        }
+    };
+    let file = app.keep(&import, 1, "a", b"a").await;
+    app.finish(&import, &[file]).await;
+    let export = app.claim().await;
+    app.publish(&export, "a", b"a", false, "text/plain").await;
+    let (first, again) = (first.await.unwrap(), ask().await);
+    assert_eq!((first.status, again.status), (StatusCode::FOUND, StatusCode::FOUND));
+    assert_eq!(first.header("location"), again.header("location"));
 }
 
 #[tokio::test]

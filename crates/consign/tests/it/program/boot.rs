@@ -29,6 +29,34 @@ async fn the_first_start_is_quick_and_shows_a_key_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_does_not_use_the_first_key_up() {
+    let neighbour = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = neighbour.local_addr().unwrap().to_string();
+    let mut program = Program::new(&[]);
+    let refused = |program: &Program, listen: &str, code: i32, why: &str| {
+        let ended = program.run(&["serve", "--listen", listen]);
+        let (out, said) = (text(&ended.stdout), text(&ended.stderr));
+        assert_eq!(ended.status.code(), Some(code), "{why}: {out}{said}");
+        assert!(said.contains(why), "{why}: {said}");
+        assert!(!out.contains("API key"), "{why}: {out}");
+    };
+    refused(&program, &taken, 1, "cannot listen on");
+    program.set("SYNC_LISTEN", &taken);
+    refused(&program, "127.0.0.1:0", 1, "cannot listen on");
+    program.set("SYNC_LISTEN", "127.0.0.1:0");
+    for file in ["cert", "key"] {
+        let path = program.folder().join(file);
+        std::fs::write(&path, "no PEM").unwrap();
+        program.set(&format!("TLS__{}", file.to_uppercase()), path.to_str().unwrap());
+    }
+    refused(&program, "127.0.0.1:0", 2, "cannot be used");
+    program.unset("TLS__CERT");
+    program.unset("TLS__KEY");
+    program.start().await;
+    assert!(program.printed().contains("first API key"), "{}", program.printed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_has_one_server() {
     let program = Program::started(&[]).await;
     let second = program.run(&["serve", "--listen", "127.0.0.1:0"]);

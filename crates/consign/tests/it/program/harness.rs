@@ -84,6 +84,11 @@ impl Program {
         self.settings.insert(format!("CONSIGN_{name}"), value.to_owned());
     }
 
+    /// Takes a setting back for the next start.
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.settings.remove(&format!("CONSIGN_{name}"));
+    }
+
     /// Starts the program by way of another from now on, which becomes it: in a namespace.
     pub(crate) fn launch_by(&mut self, launcher: &[OsString]) {
         launcher.clone_into(&mut self.launcher);
@@ -126,15 +131,21 @@ impl Program {
 
     /// Starts the server on a free port and returns how long it took until it said that it is ready.
     pub(crate) async fn start(&mut self) -> Duration {
-        self.start_at(0).await
+        self.start_with(0, &[]).await
     }
 
     /// The same on a port of one's choice.
     pub(crate) async fn start_at(&mut self, port: u16) -> Duration {
+        self.start_with(port, &[]).await
+    }
+
+    /// The same with more on its command line.
+    pub(crate) async fn start_with(&mut self, port: u16, more: &[&str]) -> Duration {
         assert!(self.process.is_none(), "it runs already");
         let errors = OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let began = Instant::now();
         let mut serve = self.command(&["serve", "--listen", &format!("127.0.0.1:{port}")]);
+        serve.args(more);
         let mut process = serve.stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         self.process = Some(process);

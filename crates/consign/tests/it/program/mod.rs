@@ -2,6 +2,7 @@
 
 mod boot;
 mod cancel;
+mod commands;
 mod crash;
 mod destinations;
 mod drain;
@@ -10,6 +11,7 @@ mod fence;
 mod harness;
 mod places;
 mod receiver;
+mod roles;
 mod sweep;
 mod tls;
 mod waiting;

@@ -16,6 +16,9 @@ use tokio::time::sleep;
 
 use super::harness::eventually;
 
+/// How long the abort of an upload may take, some tries and their pauses included.
+const TIDIED_WITHIN: Duration = Duration::from_mins(1);
+
 /// An empty bucket of the Ceph gateway.
 pub(crate) struct Bucket {
     pub(crate) ceph: Ceph,
@@ -66,7 +69,8 @@ for found in s3.list_objects_v2(Bucket={0:?}).get('Contents', []):
 
     /// Waits until no upload is open in it.
     pub(crate) async fn is_tidied(&self) {
-        eventually("an end of all uploads", async || (self.open_uploads().await == 0).then_some(())).await;
+        let tidied = eventually("an end of all uploads", async || (self.open_uploads().await == 0).then_some(()));
+        tokio::time::timeout(TIDIED_WITHIN, tidied).await.expect("uploads are aborted in time");
     }
 
     /// Waits until an upload is open in it.

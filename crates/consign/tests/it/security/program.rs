@@ -1,5 +1,6 @@
 //! The built program as a process of its own, talked to over HTTP, with all that it says written down.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use connectors::http::{Body, Client, tls_config};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+
+use super::needles::Needle;
 
 /// What was heard, and where.
 pub(super) type Heard = Vec<(String, Vec<u8>)>;
@@ -25,6 +28,7 @@ pub(super) struct Program {
     url: String,
     folder: PathBuf,
     settings: Vec<(&'static str, String)>,
+    surroundings: Surroundings,
     pub(super) key: String,
     pub(super) heard: Heard,
 }
@@ -39,14 +43,63 @@ pub(super) struct Reply {
 #[expect(clippy::disallowed_methods, reason = "the program that is tested is the outside program here")]
 fn command(settings: &[(&'static str, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_consign"));
-    command.kill_on_drop(true).envs(settings.iter().map(|(key, value)| (key, value)));
+    command.kill_on_drop(true).env_clear().envs(settings.iter().map(|(key, value)| (key, value)));
     command
+}
+
+/// What other programs take credentials and proxies from, and where nobody may call.
+struct Surroundings {
+    credential: Needle,
+    trap: TcpListener,
+}
+
+impl Surroundings {
+    fn new() -> Self {
+        let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+        trap.set_nonblocking(true).unwrap();
+        Self { credential: Needle::plain("a credential of the surroundings"), trap }
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let (credential, trap) = (&self.credential.text, format!("http://{}", self.trap.local_addr().unwrap()));
+        let names =
+            ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OS_PASSWORD", "AZURE_STORAGE_KEY"];
+        let credentials = names.map(|name| (name, credential.clone()));
+        let traps = [
+            "HTTP_PROXY",
+            "http_proxy",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "ALL_PROXY",
+            "AWS_ENDPOINT_URL",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "GCE_METADATA_HOST",
+            "OS_AUTH_URL",
+        ];
+        let traps = traps.map(|name| (name, trap.clone()));
+        let file = ("GOOGLE_APPLICATION_CREDENTIALS", format!("/nowhere/{credential}"));
+        credentials.into_iter().chain(traps).chain([file]).collect()
+    }
+
+    /// Nobody called, and nothing that was heard shows the credential.
+    fn check(&self, heard: &Heard) {
+        let caller = self.trap.accept().map(|(_, address)| address);
+        assert!(caller.is_err(), "{caller:?} took a proxy or an address from the surroundings");
+        for (place, bytes) in heard {
+            assert_eq!(self.credential.found_in(bytes), None, "a credential of the surroundings is in {place}");
+        }
+    }
 }
 
 impl Program {
     /// Starts a server in a folder.
     pub(super) async fn start(folder: &Path, mut settings: Vec<(&'static str, String)>) -> Self {
+        let surroundings = Surroundings::new();
+        settings.extend(surroundings.settings());
         settings.extend([
+            ("PATH", "/usr/bin:/bin".to_owned()),
+            ("HOME", folder.to_str().unwrap().to_owned()),
             ("CONSIGN_DATA_DIR", folder.join("data").to_str().unwrap().to_owned()),
             ("CONSIGN_LISTEN", "127.0.0.1:0".to_owned()),
         ]);
@@ -66,7 +119,7 @@ impl Program {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
         let client = Client::new(guard, tls_config(&[]).unwrap(), &Limits::default());
-        Self { child, client, url, folder: folder.to_owned(), settings, key, heard: Vec::new() }
+        Self { child, client, url, folder: folder.to_owned(), settings, surroundings, key, heard: Vec::new() }
     }
 
     /// Asks, with the key, and notes the answer.
@@ -140,5 +193,6 @@ impl Program {
     /// Ends it at once, as the system does when memory runs out.
     pub(super) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
+        self.surroundings.check(&self.heard);
     }
 }

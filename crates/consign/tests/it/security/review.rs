@@ -56,15 +56,26 @@ fn requests_and_arguments_do_not_show_themselves() {
     let shown = format!("{query:?} {entity:?}");
     assert!(!shown.contains("canary"), "{shown}");
     // Arguments hold URLs and credentials: what cannot be shown cannot be logged.
-    for folder in ["import", "export"] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/operations").join(folder);
-        for entry in std::fs::read_dir(folder).unwrap() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/operations");
+    let mut operations = 0;
+    for folder in ["import", "export", "account"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            for (at, _) in text.match_indices("struct Args {") {
-                let derived = text[..at].rsplit_once("#[derive(").map_or("", |(_, derived)| derived);
-                assert!(!derived.contains("Debug"), "{}: `Args` derives Debug", path.display());
-            }
+            let text = text.split("#[cfg(test)]").next().unwrap();
+            let derived: Vec<&str> =
+                text.split("#[derive(").skip(1).map(|rest| rest.split(")]").next().unwrap()).collect();
+            let arguments: Vec<_> = derived.iter().filter(|traits| traits.contains("JsonSchema")).collect();
+            let shown = path.display();
+            assert!(arguments.iter().all(|traits| !traits.contains("Debug")), "{shown}: arguments derive Debug");
+            assert!(!text.contains("Debug for "), "{shown}: arguments are shown by hand");
+            let has_arguments = text.contains("const NAME: ") || folder == "account" && !path.ends_with("mod.rs");
+            assert!(!has_arguments || !arguments.is_empty(), "{shown}: its arguments are not found");
+            operations += usize::from(text.contains("const NAME: "));
         }
     }
+    assert_eq!(operations, consign::operations::all().count(), "each operation has been looked at");
+    let with = std::fs::read_to_string(root.join("arguments.rs")).unwrap();
+    let before = with.split("pub struct With<").next().unwrap();
+    assert!(!before.rsplit("\n\n").next().unwrap().contains("derive("), "`With` derives something");
 }

@@ -4,12 +4,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::error::ApiResult;
+use crate::error::{ApiResult, Faults};
 use crate::http::body::{View, data_bytes, json_bytes};
 use crate::http::extract::{By, Entity, Waits};
-use crate::http::{AppState, once, plan, wait};
+use crate::http::{AppState, members, once, plan, wait};
 use crate::id::JobId;
-use crate::model::{Origin, State as TaskState};
+use crate::model::{Origin, State as TaskState, Task};
 use crate::store::NewJob;
 
 /// Answers 201 as soon as the job is on stable storage.
@@ -25,23 +25,32 @@ pub async fn handler(
     Waits(waits): Waits,
     entity: Entity,
 ) -> ApiResult<Response> {
-    let (answer, may_wait, redirect) = if let Some(answer) = once::earlier(&state, caller.id(), &entity).await? {
-        let redirect = entity.object()?.get("redirect") == Some(&true.into());
-        (answer, true, redirect)
+    let (answer, needs_upload, redirect) = if let Some(answer) = once::earlier(&state, caller.id(), &entity).await? {
+        // The first request had no faults.
+        let redirect = members::switch(entity.object()?.remove("redirect"), "redirect", &mut Faults::default());
+        let job = state.store.job(caller.id(), job_id(&answer)?).await?;
+        (answer, job.is_some_and(|job| needs_upload(&job.tasks)), redirect)
     } else {
         let planned = plan::job(&state, caller.id(), Origin::Key(caller.key.id), entity.object()?).await?;
-        let may_wait = planned.job.tasks.iter().all(|task| task.state != TaskState::Uploading);
+        let needs_upload = needs_upload(&planned.job.tasks);
         let bytes = data_bytes(&view.job(&planned.job, true));
         let idempotency = once::promise(&state, &entity, &bytes);
         let new = NewJob { job: planned.job, payloads: planned.payloads, idempotency };
         let made = state.store.create_job(new).await?;
-        (once::outcome(&state, made, bytes)?, may_wait, planned.redirect)
+        (once::outcome(&state, made, bytes)?, needs_upload, planned.redirect)
     };
-    if waits && may_wait {
-        let id: JobId = answer.id().ok_or_else(once::no_id)?;
-        let job = wait::for_job(&state, caller.id(), id).await?;
+    if waits && !needs_upload {
+        let job = wait::for_job(&state, caller.id(), job_id(&answer)?).await?;
         return Ok(once::mark(super::answer(&view, StatusCode::CREATED, &job, redirect), &answer));
     }
     let response = json_bytes(StatusCode::CREATED, answer.bytes.clone());
     Ok(once::mark(response, &answer))
+}
+
+fn needs_upload(tasks: &[Task]) -> bool {
+    tasks.iter().any(|task| task.state == TaskState::Uploading)
+}
+
+fn job_id(answer: &once::Answer) -> ApiResult<JobId> {
+    answer.id().ok_or_else(once::no_id)
 }

@@ -1,8 +1,10 @@
 //! Archives, read by the programs of others.
 
 use std::collections::BTreeMap;
+use std::fs::File as Handle;
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;

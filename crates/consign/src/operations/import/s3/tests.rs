@@ -216,10 +216,13 @@ async fn every_range_is_mended_by_itself() {
     let faults = HttpFaults::start(ceph.addr()).await.unwrap();
     let bench = Bench::new().await;
     let args = || args(&ceph, &faults.endpoint(), bucket, &json!({ "key": "large" }));
+    let is_new = |range: &str| {
+        range.trim_start_matches("bytes=").split('-').next().unwrap().parse::<u64>().unwrap() % PART_BYTES == 0
+    };
     for fault in [Action::CutAnswer(100_000), Action::StallAnswer(100_000)] {
-        let count = AtomicU64::new(0);
+        // The first reading of each range, in whichever order they come.
         faults.rule(move |request| {
-            let is_hit = is_read(request) && count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+            let is_hit = is_read(request) && is_new(request.header("range").unwrap());
             if is_hit { fault } else { Action::Pass }
         });
         let from = faults.requests().len();
@@ -231,10 +234,7 @@ async fn every_range_is_mended_by_itself() {
             .filter(|request| is_read(request))
             .map(|request| request.header("range").unwrap().to_owned())
             .collect();
-        let is_new = |range: &&String| {
-            range.trim_start_matches("bytes=").split('-').next().unwrap().parse::<u64>().unwrap() % PART_BYTES == 0
-        };
-        assert_eq!(reads.iter().filter(is_new).count(), 5, "{reads:?}");
+        assert_eq!(reads.iter().filter(|range| is_new(range)).count(), 5, "{reads:?}");
         assert!(reads.contains(&format!("bytes=100000-{}", PART_BYTES - 1)), "{reads:?}");
     }
     assert!(faults.peak_in_flight() >= 3, "{} ranges at once", faults.peak_in_flight());
@@ -280,6 +280,7 @@ async fn a_flipped_bit_is_not_published() {
 /// An object that is replaced while it is read is never mixed of both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_object_is_not_mixed() {
+    const LAST_RANGE: &str = "bytes=8388608-";
     let bucket = "import-s3-replaced";
     let size = 9 * MIB;
     let Some(ceph) = stocked(bucket, size, true).await else { return };
@@ -288,12 +289,15 @@ async fn a_replaced_object_is_not_mixed() {
     let args = args(&ceph, &faults.endpoint(), bucket, &json!({ "key": "large" }));
     // The last range stalls until another object of the same size is in place.
     faults.rule(|request| match request.header("range") {
-        Some(range) if range.starts_with("bytes=8388608-") && request.number < 8 => Action::StallAnswer(0),
+        Some(range) if range.starts_with(LAST_RANGE) && request.number < 8 => Action::StallAnswer(0),
         _ => Action::Pass,
     });
     let limits = Limits { idle_timeout: Duration::from_secs(3), ..limits() };
     let replaced = async {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let is_last = |request: &Request| request.header("range").is_some_and(|range| range.starts_with(LAST_RANGE));
+        while !faults.requests().iter().any(is_last) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let script = format!("s3.put_object(Bucket={bucket:?}, Key='large', Body=b'x' * {size})");
         ceph.s3api(&script).await.unwrap();
     };

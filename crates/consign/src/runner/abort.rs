@@ -1,0 +1,118 @@
+//! Aborts uploads that nobody will complete, at the destinations where they were left open. A loop of its own: a
+//! destination that does not answer must not hold up what is cleaned here, nor what is aborted elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use connectors::Retry;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::time::{Instant, timeout};
+
+use super::{Runner, retry, step};
+use crate::error::TaskError;
+use crate::model::LedgerEntry;
+
+/// Time between looks that nobody asked for.
+const EVERY: Duration = Duration::from_secs(30);
+/// Uploads looked at in one go.
+const BATCH: u32 = 500;
+/// Destinations that are asked at once; each is asked for one upload after the other.
+const DESTINATIONS_AT_ONCE: usize = 8;
+/// How long a destination is asked in one go; what is left stays due.
+const TURN: Duration = Duration::from_mins(1);
+/// Longest time to abort one upload.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Tries to abort an upload before it is left to the destination's own clean-up.
+const TRIES_MAX: u32 = 20;
+
+/// Aborts until it is cancelled.
+pub(super) async fn run(runner: Runner) {
+    loop {
+        let tools = runner.tools();
+        match tools.store.ledger_orphans(tools.clock.now(), BATCH).await {
+            Ok(orphans) => round(&runner, orphans).await,
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "open uploads have to wait"),
+        }
+        // A timeout here is the safety net, not a failure.
+        let _ = timeout(EVERY, tools.store.hints().aborts()).await;
+    }
+}
+
+async fn round(runner: &Runner, orphans: Vec<LedgerEntry>) {
+    let mut destinations: BTreeMap<String, Vec<LedgerEntry>> = BTreeMap::new();
+    for orphan in orphans {
+        destinations.entry(host(runner, &orphan)).or_default().push(orphan);
+    }
+    let turns = stream::iter(destinations);
+    turns.for_each_concurrent(DESTINATIONS_AT_ONCE, |(host, orphans)| turn(runner, host, orphans)).await;
+}
+
+/// The host that an upload is open at; empty when its arguments do not say.
+fn host(runner: &Runner, orphan: &LedgerEntry) -> String {
+    let destination = step::open(runner, &orphan.operation, &orphan.payload)
+        .ok()
+        .and_then(|(entry, args)| entry.destination(args, &runner.tools().network)?.ok());
+    destination.map(|destination| destination.connector.host()).unwrap_or_default()
+}
+
+/// Aborts what is open at one host. When it fails, so would the next: all that are left wait for another turn.
+async fn turn(runner: &Runner, host: String, orphans: Vec<LedgerEntry>) {
+    let began = Instant::now();
+    let mut is_failing = false;
+    for orphan in orphans {
+        if began.elapsed() >= TURN {
+            return;
+        }
+        if is_failing {
+            put_off(runner, &orphan).await;
+        } else {
+            is_failing = !abort(runner, &host, orphan).await;
+        }
+    }
+}
+
+/// Aborts one upload at its destination and strikes it out of the ledger. `false` when the destination is at fault.
+async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
+    let tools = runner.tools();
+    let failure = match timeout(ABORT_TIMEOUT, abort_there(runner, &orphan)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some((matches!(error.retry, Retry::Never), error.to_string())),
+        Err(_) => Some((false, format!("no answer within {} s", ABORT_TIMEOUT.as_secs()))),
+    };
+    let LedgerEntry { task_id: task, operation, open, .. } = &orphan;
+    let tries = orphan.abort_tries + 1;
+    let Some((is_of_this_one, error)) = failure else {
+        written(tools.store.ledger_close(*task, &open.target).await);
+        return true;
+    };
+    let upload = &open.target;
+    if tries >= TRIES_MAX {
+        tracing::error!(
+            %task, operation, host, upload, error,
+            "an upload stays open at its destination; remove it there by hand"
+        );
+        written(tools.store.ledger_close(*task, upload).await);
+    } else {
+        tracing::warn!(%task, operation, host, upload, error, tries, "an upload could not be aborted yet");
+        put_off(runner, &orphan).await;
+    }
+    is_of_this_one
+}
+
+async fn abort_there(runner: &Runner, orphan: &LedgerEntry) -> Result<(), TaskError> {
+    let (entry, args) = step::open(runner, &orphan.operation, &orphan.payload)?;
+    entry.abort(args, orphan.open.clone(), runner.tools().network.clone()).await
+}
+
+async fn put_off(runner: &Runner, orphan: &LedgerEntry) {
+    let tools = runner.tools();
+    let again_at = tools.clock.now().plus(retry::pause(orphan.abort_tries + 1, None));
+    written(tools.store.ledger_abort_failed(orphan.task_id, &orphan.open.target, again_at).await);
+}
+
+fn written(result: crate::store::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the ledger is not written");
+    }
+}
