@@ -163,7 +163,7 @@ impl Files {
         Ok(received)
     }
 
-    /// The bytes of a kept file.
+    /// The bytes of a kept file, which is held open: they can be read even when it was removed meanwhile.
     ///
     /// # Errors
     /// [`Error::Disk`] when they are gone, or are not as many as they were.

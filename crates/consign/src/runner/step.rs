@@ -25,6 +25,9 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// Tries to give a lease back while the server stops; the next start takes it back anyway.
 const GIVE_BACK_TRIES_STOPPING: u32 = 3;
+/// Input files of an attempt that are held open, so that it goes on when their task is deleted meanwhile. Of those beyond, each
+/// is opened when it is read: a task may have thousands, and a process may not have so many files open.
+const INPUTS_OPEN_MAX: usize = 64;
 /// The highest progress before the end.
 const PERCENT_MAX: u8 = 99;
 
@@ -210,7 +213,11 @@ async fn context(
     for file in claim.inputs.into_iter().flat_map(|input| input.files) {
         // Files that were delivered elsewhere have no bytes here and are nobody's input.
         let Some(blob) = &file.blob else { continue };
-        let source = tools.files.input(blob, &file).await?;
+        let source = if inputs.len() < INPUTS_OPEN_MAX {
+            tools.files.source(blob, &file).await?
+        } else {
+            tools.files.input(blob, &file).await?
+        };
         inputs.push(InputFile { file, source });
         if inputs.len() > files_max {
             let message = format!("A task takes {files_max} files at the most; use several tasks.");

@@ -100,6 +100,24 @@ async fn sftp_temporary_file_goes_when_the_job_is_deleted() {
     eventually("an empty file store", async || program.files().is_empty().then_some(())).await;
 }
 
+/// The bytes that an export has begun to read are its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_outlives_the_task_that_it_reads() {
+    let Some(folder) = Folder::empty("program-input-deleted").await else { return };
+    let proxy = Proxy::start(folder.sshd.addr()).await.unwrap();
+    let program = Program::started(&PARTS).await;
+    let job = under_way(&program, &proxy, folder.task(proxy.addr(), "in")).await;
+    at_once(&program, Method::DELETE, &format!("/v2/tasks/{}", id(task(&job, "in")))).await;
+    let input = id(task(&job, "in"));
+    eventually("the files of the input gone", async || {
+        program.files().iter().all(|file| !file.to_string_lossy().contains(&input)).then_some(())
+    })
+    .await;
+    proxy.heal();
+    let ended = program.follow(&job).await;
+    assert_eq!(task(&ended, "save")["status"], "finished", "{ended:#}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_dies_with_its_job() {
     let program = Program::started(&[]).await;
