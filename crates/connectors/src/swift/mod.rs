@@ -89,8 +89,8 @@ impl Swift {
     /// Makes a connector from complete credentials; none are ever looked for elsewhere. Nothing is sent.
     ///
     /// # Errors
-    /// [`Kind::InvalidRequest`] for a value that cannot be sent, with the name of the argument;
-    /// [`Kind::InvalidCredentials`] when a half of the credentials is missing.
+    /// [`Kind::InvalidRequest`](crate::error::Kind::InvalidRequest) for a value that cannot be sent, with the name of the argument;
+    /// [`Kind::InvalidCredentials`](crate::error::Kind::InvalidCredentials) when a half of the credentials is missing.
     pub fn new(config: &Config, client: Client, limits: Limits) -> Result<Self> {
         if config.container.is_empty() || config.container.contains('/') {
             return Err(Error::argument("`container` must be the name of a container, and such a name holds no slash"));

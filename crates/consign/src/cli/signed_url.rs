@@ -128,5 +128,5 @@ impl Revoke {
 
 /// What its links begin with.
 fn address(base: &Base, url: &SignedUrl) -> String {
-    format!("{}/s/{}", base.config.public_url_at(base.config.listen), url.id)
+    format!("{}/s/{}", base.public_url(), url.id)
 }

@@ -112,6 +112,14 @@ impl Base {
         Ok(Self { config: Arc::new(config), clock, store, vault })
     }
 
+    /// How clients reach the server: as the settings say, as the server said that ran here last, or as it would by its
+    /// settings.
+    pub fn public_url(&self) -> String {
+        let told = || std::fs::read_to_string(self.config.data_dir.join(PUBLIC_URL)).ok();
+        let told = if self.config.public_url.is_none() { told() } else { None };
+        told.unwrap_or_else(|| self.config.public_url_at(self.config.listen))
+    }
+
     /// Opens the file store of the settings.
     ///
     /// # Errors
@@ -120,6 +128,9 @@ impl Base {
         Ok(Files::open(&files_root(&self.config)?).await?)
     }
 }
+
+/// File in the data directory that tells commands where the server listens: its port may be a free one, or a flag's.
+const PUBLIC_URL: &str = "public-url";
 
 /// Makes a folder, and what it lies in, that only this user can use; one that is there stays as it is.
 pub(crate) fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
@@ -270,6 +281,9 @@ impl Server {
         let config = Arc::clone(&self.base.config);
         self.public_url = config.public_url_at(doors.address);
         self.address = Some(doors.address);
+        if let Err(error) = std::fs::write(config.data_dir.join(PUBLIC_URL), &self.public_url) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "commands cannot tell where the server listens");
+        }
         let mut state = AppState::new(
             Arc::clone(&self.base.store),
             files,

@@ -68,6 +68,28 @@ async fn a_data_directory_has_one_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signed_urls_come_and_go_while_the_server_runs() {
+    let program = Program::started(&[]).await;
+    let made = program.run(&["signed-url", "create", "web"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let printed = text(&made.stdout);
+    let [base, secret] = printed.lines().collect::<Vec<_>>()[..] else { panic!("a base and a secret: {printed}") };
+    assert!(base.starts_with(&format!("{}/s/", program.base())), "where the server really listens: {base}");
+    assert_eq!(secret.len(), 32);
+    let path = base.strip_prefix(program.base()).unwrap();
+    let refused = async || program.call(Method::GET, &format!("{path}?job=e30&s=00"), None).await.1["message"].clone();
+    assert!(refused().await.as_str().unwrap().contains("signature"));
+    let again = program.run(&["signed-url", "create", "web"]);
+    assert!(!again.status.success() && text(&again.stderr).contains("already"), "{}", text(&again.stderr));
+    let listed = text(&program.run(&["signed-url", "list"]).stdout);
+    assert!(listed.contains(base) && listed.contains("valid") && !listed.contains(secret), "{listed}");
+    assert!(program.run(&["signed-url", "revoke", "web"]).status.success());
+    assert!(refused().await.as_str().unwrap().contains("revoked"));
+    assert_eq!(program.run(&["signed-url", "revoke", "web"]).status.code(), Some(1));
+    assert!(text(&program.run(&["signed-url", "list"]).stdout).contains("revoked"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_come_and_go_while_the_server_runs() {
     let program = Program::started(&[]).await;
     let made = program.run(&["key", "create", "ci", "--user", "build", "--scope", "task.read"]);
