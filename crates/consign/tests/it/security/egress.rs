@@ -24,6 +24,7 @@ use consign::operations::context::Bounds;
 use consign::operations::trial::{Name, Status, Subject, Trials};
 use consign::operations::{self, Context, InputFile, Outcome};
 use futures_util::{StreamExt as _, stream};
+use http_body_util::BodyExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -281,7 +282,10 @@ async fn redirector() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let redirect = async |request: Request| {
-        let (status, place) = request.uri().query().unwrap().split_once('=').unwrap();
+        let query = request.uri().query().unwrap().to_owned();
+        // An answer before the end of a body breaks the connection, and with it whatever comes next on it.
+        request.into_body().collect().await.unwrap();
+        let (status, place) = query.split_once('=').unwrap();
         let place: Vec<u8> = percent_decode_str(place).collect();
         (status.parse::<StatusCode>().unwrap(), [(header::LOCATION, HeaderValue::from_bytes(&place).unwrap())])
     };
