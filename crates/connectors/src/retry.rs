@@ -31,7 +31,7 @@ pub fn pause(next: u32, asked: Option<Duration>) -> Duration {
 ///
 /// # Source
 /// RFC 9110, 10.2.3.
-pub(crate) fn after(headers: &HeaderMap) -> Option<Duration> {
+pub fn after(headers: &HeaderMap) -> Option<Duration> {
     if let Some(seconds) = header(headers, RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok()) {
         return Some(Duration::from_secs(seconds));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use connectors::http::Body;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, timeout};
@@ -94,7 +94,7 @@ async fn send(tools: &Tools, parcel: Parcel, at: Timestamp) -> Answer {
         }
     };
     let status = response.status();
-    let pause = retry_after(response.headers());
+    let pause = connectors::retry::after(response.headers());
     // The status says it all; what follows is only read so that the connection can be kept.
     let _ = timeout(DRAIN_TIMEOUT, response.into_body().bytes(ANSWER_BYTES_MAX)).await;
     Answer { status: Some(status), error: complaint(status), pause }
@@ -164,17 +164,6 @@ fn target(url: &str) -> Option<(String, Option<HeaderValue>)> {
     Some((url.into(), login))
 }
 
-/// Seconds, or a date by the receiver's own clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let there = headers.get(http::header::DATE)?.to_str().ok()?;
-    let then = httpdate::parse_http_date(text).ok()?;
-    then.duration_since(httpdate::parse_http_date(there).ok()?).ok()
-}
-
 fn shortened(mut text: String) -> String {
     if text.len() > ERROR_BYTES_MAX {
         text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
@@ -192,21 +181,6 @@ mod tests {
         assert_eq!(url, "https://hook.example.test:8443/a?b=c");
         assert_eq!(login.unwrap().to_str().unwrap(), "Basic YW5uOnBAc3M=");
         assert_eq!(target("http://hook.example.test/a").unwrap(), ("http://hook.example.test/a".to_owned(), None));
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let headers = |retry: &str| {
-            let date = ("date", "Mon, 05 Jan 2026 09:00:00 GMT");
-            [("retry-after", retry), date]
-                .into_iter()
-                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-                .collect::<HeaderMap>()
-        };
-        assert_eq!(retry_after(&headers("120")), Some(Duration::from_mins(2)));
-        assert_eq!(retry_after(&headers("Mon, 05 Jan 2026 09:01:00 GMT")), Some(Duration::from_mins(1)));
-        assert_eq!(retry_after(&headers("soon")), None);
-        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use consign::model::{Download, File};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinHandle;
 
-use super::app::{App, URL};
+use super::app::{App, Reply, URL};
 
 #[tokio::test]
 async fn every_way_to_wait_waits_and_the_others_do_not() {
@@ -40,15 +41,19 @@ async fn every_way_to_wait_waits_and_the_others_do_not() {
     }
 }
 
+/// Somebody who waits for a job, and does so by now.
+async fn waiter(app: &Arc<App>, job: &str) -> JoinHandle<Reply> {
+    let (app, path) = (Arc::clone(app), format!("/v2/jobs/{job}/wait"));
+    let waiter = tokio::spawn(async move { app.get(&path).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    waiter
+}
+
 #[tokio::test]
 async fn a_waiter_is_woken_when_its_job_ends() {
     let app = Arc::new(App::new().await);
     let (job, ..) = app.small_job().await;
-    let waiter = tokio::spawn({
-        let (app, path) = (Arc::clone(&app), format!("/v2/jobs/{job}/wait"));
-        async move { app.get(&path).await }
-    });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let waiter = waiter(&app, &job).await;
     let import = app.claim().await;
     let file = app.keep(&import, 1, "a.txt", b"hello").await;
     app.finish(&import, &[file]).await;
@@ -266,11 +271,7 @@ async fn waiters_are_told_to_ask_again_when_the_server_stops() {
 async fn a_job_that_ends_while_the_server_stops_is_still_answered() {
     let app = Arc::new(App::new().await);
     let (job, ..) = app.small_job().await;
-    let waiter = tokio::spawn({
-        let (app, path) = (Arc::clone(&app), format!("/v2/jobs/{job}/wait"));
-        async move { app.get(&path).await }
-    });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let waiter = waiter(&app, &job).await;
     app.state.stopping.cancel();
     app.run_small_job().await;
     assert_eq!(waiter.await.unwrap().json()["data"]["status"], "finished");
