@@ -17,6 +17,8 @@ pub mod contract;
 pub mod hints;
 pub mod jobs;
 pub mod ledger;
+#[cfg(feature = "test-support")]
+pub mod memory;
 pub mod signed_urls;
 pub mod sqlite;
 pub mod transitions;
@@ -26,6 +28,8 @@ pub use accounts::{Accounts, NewKey};
 pub use hints::Hints;
 pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilter};
 pub use ledger::Ledger;
+#[cfg(feature = "test-support")]
+pub use memory::MemoryStore;
 pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;
 pub use transitions::{

@@ -9,7 +9,9 @@
 
 mod clients;
 mod http;
+mod model;
 mod program;
 mod security;
+mod store_memory;
 mod store_sqlite;
 mod tidy;

@@ -122,3 +122,14 @@ async fn a_full_disk_fails_one_group_and_nothing_else() {
     assert_eq!(store.counts(now()).await.unwrap().users, 1 + first_failed as u64, "what was answered is there");
     assert!(matches!(store.ensure_user("before", now()).await, Ok(user) if user.name == "before"), "it lives on");
 }
+
+#[test]
+fn agrees_with_memory() {
+    let folders = Mutex::new(Vec::new());
+    crate::model::agrees_with_memory(async || {
+        let folder = crate::model::quick_folder();
+        let store: Arc<dyn Store> = Arc::new(open(&folder).await);
+        folders.lock().unwrap().push(folder);
+        store
+    });
+}
