@@ -8,6 +8,9 @@ use consign::store::{Accounts as _, Error, SqliteStore, Store, contract};
 use sqlx::Connection as _;
 use tempfile::TempDir;
 
+/// How often many hands are let loose.
+const ROUNDS: u64 = 5;
+
 macro_rules! contract_parts {
     ($($part:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread")]
@@ -132,4 +135,14 @@ fn agrees_with_memory() {
         folders.lock().unwrap().push(folder);
         store
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_hands() {
+    let seed = crate::model::seed();
+    for round in 0..ROUNDS {
+        let folder = crate::model::quick_folder();
+        let store: Arc<dyn Store> = Arc::new(open(&folder).await);
+        crate::model::many_hands(&[store], seed.wrapping_add(round)).await;
+    }
 }

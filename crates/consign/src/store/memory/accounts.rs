@@ -80,9 +80,8 @@ impl Accounts for MemoryStore {
 impl SignedUrls for MemoryStore {
     async fn create_signed_url(&self, new: SignedUrl) -> Result<bool> {
         Ok(self.change(|rows| {
-            let clashes = |other: &SignedUrl| {
-                other.id == new.id || (other.name == new.name && other.revoked_at.is_none())
-            };
+            let clashes =
+                |other: &SignedUrl| other.id == new.id || (other.name == new.name && other.revoked_at.is_none());
             let is_new = !rows.signed_urls.iter().any(clashes);
             if is_new {
                 rows.signed_urls.push(SignedUrl { revoked_at: None, ..new });

@@ -99,12 +99,7 @@ impl MemoryStore {
     ///
     /// # Errors
     /// What is wrong with the claim.
-    pub fn follow_claim(
-        &self,
-        request: &ClaimRequest,
-        ids: &[TaskId],
-        token: Token,
-    ) -> Result<Vec<Claim>, String> {
+    pub fn follow_claim(&self, request: &ClaimRequest, ids: &[TaskId], token: Token) -> Result<Vec<Claim>, String> {
         self.change(|rows| match rows.objection(request, ids) {
             Some(objection) => Err(objection),
             None => Ok(rows.lease(request, ids, token)),

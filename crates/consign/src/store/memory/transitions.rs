@@ -137,8 +137,12 @@ impl Transitions for MemoryStore {
 
     async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<u64> {
         Ok(self.change(|rows| {
-            let dead: Vec<SessionId> =
-                rows.sessions.iter().filter(|(_, session)| session.last_seen < seen_before).map(|(id, _)| *id).collect();
+            let dead: Vec<SessionId> = rows
+                .sessions
+                .iter()
+                .filter(|(_, session)| session.last_seen < seen_before)
+                .map(|(id, _)| *id)
+                .collect();
             dead.into_iter().map(|id| rows.end_session(id, attempts_max, now) as u64).sum()
         }))
     }

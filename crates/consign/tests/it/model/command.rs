@@ -181,8 +181,9 @@ fn promise() -> impl Strategy<Value = Option<Promise>> {
 }
 
 fn nodes() -> impl Strategy<Value = Vec<Node>> {
-    let node = (any::<u8>(), prop::option::weighted(0.15, pick()), prop::bool::weighted(0.3), prop::bool::weighted(0.15))
-        .prop_map(|(inputs, foreign, ignores_error, is_upload)| Node { inputs, foreign, ignores_error, is_upload });
+    let node =
+        (any::<u8>(), prop::option::weighted(0.15, pick()), prop::bool::weighted(0.3), prop::bool::weighted(0.15))
+            .prop_map(|(inputs, foreign, ignores_error, is_upload)| Node { inputs, foreign, ignores_error, is_upload });
     prop::collection::vec(node, 1..7)
 }
 

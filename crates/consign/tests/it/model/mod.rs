@@ -9,9 +9,11 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 
 mod command;
 mod follow;
+mod hands;
 mod snapshot;
 mod world;
 
+pub(crate) use hands::many_hands;
 
 /// Sequences that are tried.
 const CASES: u32 = 48;
@@ -43,8 +45,12 @@ pub(crate) fn agrees_with_memory(make: impl AsyncFn() -> Arc<dyn Store>) {
     let seed = seed();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cases = std::env::var_os("CONSIGN_TEST_CASES").and_then(|cases| cases.into_string().ok()?.parse().ok());
-    let config =
-        Config { cases: cases.unwrap_or(CASES), max_shrink_iters: SHRINKS_MAX, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: cases.unwrap_or(CASES),
+        max_shrink_iters: SHRINKS_MAX,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes(seed)));
     let commands = proptest::collection::vec(command::command(), 10..COMMANDS_MAX);
     let outcome = runner.run(&commands, |commands| {

@@ -269,7 +269,13 @@ impl World {
         }
     }
 
-    pub(super) async fn create_task(&mut self, user: Pick, inputs: &[Pick], retries: Option<Pick>, promise: Option<Promise>) {
+    pub(super) async fn create_task(
+        &mut self,
+        user: Pick,
+        inputs: &[Pick],
+        retries: Option<Pick>,
+        promise: Option<Promise>,
+    ) {
         let user = self.user(user);
         let inputs = inputs.iter().filter_map(|pick| chosen(&self.known.tasks, *pick)).map(|(id, _)| id).collect();
         let node = Node { inputs: 0, foreign: None, ignores_error: false, is_upload: retries.is_some() };
