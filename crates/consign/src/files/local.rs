@@ -107,10 +107,12 @@ impl Scratch {
     /// Syncs it and gives it its final name.
     pub(super) fn publish(self) -> io::Result<Unpublished> {
         self.file.sync_all()?;
+        connectors::fail_point!("files.written");
         fs::rename(part_of(&self.path), &self.path)?;
         self.part.keep();
         let published = Unpublished(Some(self.path));
         published.sync_folder()?;
+        connectors::fail_point!("files.published");
         Ok(published)
     }
 }

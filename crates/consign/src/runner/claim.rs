@@ -45,6 +45,9 @@ async fn claim(runner: &Runner) -> usize {
     match tools.store.claim(&request).await {
         Ok(claims) => {
             let taken = claims.len();
+            if taken > 0 {
+                connectors::fail_point!("runner.claimed");
+            }
             for claim in claims {
                 step::start(runner, claim);
             }

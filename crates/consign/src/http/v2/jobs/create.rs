@@ -37,6 +37,7 @@ pub async fn handler(
         let idempotency = once::promise(&state, &entity, &bytes);
         let new = NewJob { job: planned.job, payloads: planned.payloads, idempotency };
         let made = state.store.create_job(new).await?;
+        connectors::fail_point!("job.created");
         (once::outcome(&state, made, bytes)?, needs_upload, planned.redirect)
     };
     if waits && !needs_upload {
