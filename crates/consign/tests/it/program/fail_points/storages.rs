@@ -120,8 +120,9 @@ result = {{n: hashlib.sha256(box.download_blob(n).readall()).hexdigest() for n i
             Self::Gcs(gcs, _) => {
                 let script = format!(
                     "import hashlib
-blobs = client.list_blobs({PLACE:?})
-result = {{b.name: hashlib.sha256(b.download_as_bytes()).hexdigest() for b in blobs}}"
+box = client.bucket({PLACE:?})
+read = lambda name: box.blob(name).download_as_bytes(checksum=None)
+result = {{b.name: hashlib.sha256(read(b.name)).hexdigest() for b in client.list_blobs({PLACE:?})}}"
                 );
                 gcs.python(&script).await.unwrap()
             }
