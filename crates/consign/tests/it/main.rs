@@ -11,6 +11,7 @@ mod clients;
 mod http;
 mod program;
 mod security;
+mod state;
 mod store_postgres;
 mod store_sqlite;
 mod tidy;

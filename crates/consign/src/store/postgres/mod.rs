@@ -14,8 +14,10 @@ use connectors::Secret;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
+use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
+use super::state::{Imported, Line, State};
 use super::{Counts, Error, Hints, Result, Store};
 use crate::clock::Timestamp;
 use news::News;
@@ -176,6 +178,26 @@ impl Store for PostgresStore {
     async fn close(&self) {
         self.news.stop().await;
         self.pool.close().await;
+    }
+}
+
+#[async_trait]
+impl State for PostgresStore {
+    async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
+        // Not again after a failure: some lines were sent.
+        let mut read = self.snapshot().await.map_err(store_error)?;
+        queries::state::export(&mut read, &lines).await.map_err(store_error)
+    }
+
+    async fn import_state(&self, mut lines: mpsc::Receiver<Option<Line>>) -> Result<Imported> {
+        let mut tx = self.pool.begin().await.map_err(store_error)?;
+        let imported = queries::state::import(&mut tx, &mut lines).await.map_err(store_error)?;
+        tx.commit().await.map_err(store_error)?;
+        Ok(imported)
+    }
+
+    async fn others(&self) -> Result<u64> {
+        read!(self, state::others())
     }
 }
 
