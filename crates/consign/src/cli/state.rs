@@ -12,6 +12,7 @@ use tokio::io::{
 use tokio::sync::mpsc;
 
 use super::{Failure, Settings, print};
+use crate::config::Database;
 use crate::server::Base;
 use crate::store::Store;
 use crate::store::state::{Imported, Line};
@@ -78,7 +79,8 @@ struct Foot {
 impl ExportState {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let mut config = self.settings.load()?;
-        config.database.listen = false;
+        // One connection, so that all others are those of servers.
+        config.database = Database { connections_max: 1, listen: false };
         let base = Base::open(config, !self.live).await?;
         if !self.live {
             refuse_others(base.store.as_ref()).await?;
@@ -100,7 +102,8 @@ impl ExportState {
 impl ImportState {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let mut config = self.settings.load()?;
-        config.database.listen = false;
+        // One connection, so that all others are those of servers.
+        config.database = Database { connections_max: 1, listen: false };
         let base = Base::open(config, true).await?;
         refuse_others(base.store.as_ref()).await?;
         let fingerprint = base.vault.fingerprint();

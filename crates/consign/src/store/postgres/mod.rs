@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use connectors::Secret;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
 use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
@@ -54,6 +54,7 @@ const STATEMENTS_KEPT: usize = 256;
 /// not when this process is stopped, and not when its network is gone. `transaction_timeout` came with PostgreSQL 17. A weaker
 /// `synchronous_commit` than the server's own disk is made stronger, never the other way round.
 const SESSION_SQL: &str = "\
+     SET client_min_messages = warning; \
      SET statement_timeout = '15s'; \
      SET lock_timeout = '8s'; \
      SET idle_in_transaction_session_timeout = '15s'; \
@@ -138,7 +139,8 @@ impl PostgresStore {
         let mut conn = connect.connect().await.map_err(unreachable)?;
         check_version(&mut conn).await?;
         migrate(&mut conn).await?;
-        drop(conn);
+        // Whoever counts connections must not find this one.
+        conn.close().await.map_err(failed)?;
         let pool = pool(use_as.connections_max).connect_with(connect.clone()).await.map_err(unreachable)?;
         let hints = Arc::new(Hints::default());
         let news = News::start(&connect, Arc::clone(&hints), use_as.listen);
@@ -237,6 +239,7 @@ fn newest_schema() -> i64 {
 /// schema says that this program may use it: so a fleet is upgraded one process after the other.
 async fn migrate(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
     const TABLE: &str = "_sqlx_migrations";
+    conn.execute("SET client_min_messages = warning").await.map_err(failed)?;
     conn.lock().await.map_err(migration_failed)?;
     conn.ensure_migrations_table(TABLE).await.map_err(migration_failed)?;
     let row = sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations").fetch_one(&mut *conn).await;
