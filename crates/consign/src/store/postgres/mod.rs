@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::dialect::postgres as dialect;
 use super::state::{Imported, Line, State};
 use super::{Counts, Error, Hints, Result, Store};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use news::News;
 use run::{Link, store_error};
 
@@ -46,6 +46,9 @@ const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a connection may be unused before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(5);
+
+/// How far the clocks of this machine and of the database may be apart: less than half of what a lease is good for.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
 
 /// Prepared statements kept by each connection.
 const STATEMENTS_KEPT: usize = 256;
@@ -93,6 +96,12 @@ pub enum OpenError {
     /// The server is too old.
     #[error("PostgreSQL {0} is too old, at least 15 is needed")]
     OldServer(i32),
+    /// The clocks differ.
+    #[error(
+        "the clocks of this machine and of the database are {0} s apart, so that processes would take each other for dead; \
+         synchronise them (NTP)"
+    )]
+    Clock(u64),
     /// The database was written by a later version that this one does not understand.
     #[error(
         "the database has schema {found} and needs programs that know schema {floor}, this one knows schemas up to {known}; \
@@ -138,6 +147,7 @@ impl PostgresStore {
         let unreachable = |source| OpenError::Connect { place: place.clone(), source };
         let mut conn = connect.connect().await.map_err(unreachable)?;
         check_version(&mut conn).await?;
+        check_clock(&mut conn).await?;
         migrate(&mut conn).await?;
         // Whoever counts connections must not find this one.
         conn.close().await.map_err(failed)?;
@@ -229,6 +239,18 @@ async fn check_version(conn: &mut PgConnection) -> std::result::Result<(), OpenE
         .map_err(failed)?;
     let version: i32 = row.try_get("version").map_err(failed)?;
     if version < VERSION_MIN { Err(OpenError::OldServer(version / 10_000)) } else { Ok(()) }
+}
+
+/// Leases are judged by the clocks of different machines.
+async fn check_clock(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
+    let asked = Clock::system().now();
+    let row = sqlx::query("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now")
+        .fetch_one(conn)
+        .await
+        .map_err(failed)?;
+    let told = Timestamp(row.try_get("now").map_err(failed)?);
+    let off = told.since(asked).max(asked.since(told));
+    if off > CLOCKS_APART_MAX { Err(OpenError::Clock(off.as_secs())) } else { Ok(()) }
 }
 
 fn newest_schema() -> i64 {
