@@ -15,13 +15,10 @@ use super::extract::Query;
 use super::state::AppState;
 use super::{disposition, link, upload};
 use crate::error::{ApiError, ApiResult, Code};
+use crate::files::Steps;
 use crate::id::TaskId;
 use crate::model::{BlobKey, File, State as TaskState};
 
-/// Bytes read at once: large enough that the pool of threads is not the bound, small enough for slow clients.
-const CHUNK_BYTES: u64 = 256 * 1024;
-/// Chunks read ahead of the client.
-const CHUNKS_AHEAD: usize = 2;
 /// Media types that a browser may show in place: none of them runs scripts in our origin.
 const HARMLESS: [&str; 6] = ["image/", "audio/", "video/", "text/plain", "application/pdf", "application/json"];
 /// Keeps a document that a browser shows from running scripts or reaching anything.
@@ -151,9 +148,9 @@ fn is_harmless(content_type: &str) -> bool {
 /// The bytes of a range, read as fast as the client takes them and a little ahead. The source is open, so that an
 /// expiry in the meantime does not end it.
 fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
-    let metrics = Arc::clone(&state.metrics);
+    let (metrics, Steps { bytes, ahead }) = (Arc::clone(&state.metrics), state.files.steps());
     let steps = stream::unfold(range.start, move |from| async move {
-        let to = from.saturating_add(CHUNK_BYTES).min(range.end);
+        let to = from.saturating_add(bytes).min(range.end);
         (from < to).then_some((from..to, to))
     });
     let read = steps
@@ -164,7 +161,7 @@ fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
                 source.read_at(step.start, length).await
             }
         })
-        .buffered(CHUNKS_AHEAD)
+        .buffered(ahead)
         .inspect_ok(move |chunk| {
             metrics.download_bytes.inc_by(chunk.len() as u64);
         });
