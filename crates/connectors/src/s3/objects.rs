@@ -252,7 +252,9 @@ impl S3 {
             let is_empty = page.uploads.is_empty();
             for ListedUpload { key, upload_id, initiated } in page.uploads {
                 let age = initiated.and_then(|text| age(&text, now));
-                found.push(OpenAtService { key: decoded(key, is_encoded)?, upload_id, age });
+                // Ceph encodes the keys, as it was asked to, and does not say so.
+                let key = decoded(key.clone(), is_encoded || !key.starts_with(prefix))?;
+                found.push(OpenAtService { key, upload_id, age });
             }
             if !page.is_truncated {
                 return Ok((found, true));

@@ -181,7 +181,9 @@ async fn check_bucket(config: &Config, shown: &str, report: &mut Report) {
     };
     match tried {
         Ok(()) => report.good("file store", format!("{shown} takes files, gives them back, lists and removes them")),
-        Err(error) => report.bad("file store", format!("{shown}: {error}; check `files_url` and the settings `files.…`")),
+        Err(error) => {
+            report.bad("file store", format!("{shown}: {error}; check `files_url` and the settings `files.…`"));
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use connectors::Source;
+use connectors::store::Shown;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::conditional::{Verdict, Version, decide};
@@ -19,6 +21,8 @@ use crate::files::Steps;
 use crate::id::TaskId;
 use crate::model::{BlobKey, File, State as TaskState};
 
+/// How long a link to the object store itself holds: long enough to begin, and to go on for a while where it broke.
+const REDIRECT_LIFE: Duration = Duration::from_mins(15);
 /// Media types that a browser may show in place: none of them runs scripts in our origin.
 const HARMLESS: [&str; 6] = ["image/", "audio/", "video/", "text/plain", "application/pdf", "application/json"];
 /// Keeps a document that a browser shows from running scripts or reaching anything.
@@ -30,6 +34,8 @@ struct Found {
     blob: BlobKey,
     inline: bool,
     version: Version,
+    /// The link dies then, in seconds of Unix time.
+    expires: i64,
 }
 
 /// Answers with the file, a part of it, or why not.
@@ -47,6 +53,9 @@ pub async fn handler(
         let Path((id, name)) = path.map_err(|_| ApiError::not_found())?;
         let id = id.parse().map_err(|_| ApiError::not_found())?;
         let found = find(&state, id, &name, &query).await?;
+        if let Some(place) = elsewhere(&state, &found, &method, &headers)? {
+            return Ok(redirect(&place));
+        }
         send(&state, &found, &headers, method == Method::HEAD).await
     };
     let mut response = sent.await.unwrap_or_else(ApiError::into_response);
@@ -76,7 +85,34 @@ async fn find(state: &AppState, id: TaskId, name: &str, query: &Query) -> ApiRes
     }
     let blob = file.blob.clone().ok_or_else(ApiError::not_found)?;
     let version = Version::new(file.digests.md5, ended_at, file.size);
-    Ok(Found { file, blob, inline: download.inline, version })
+    Ok(Found { file, blob, inline: download.inline, version, expires })
+}
+
+/// Where the object store itself gives the file to this client, if the operator wants that. Not where this server says
+/// more than the object store can: to `HEAD`, to conditions, of documents that a browser must not run.
+fn elsewhere(state: &AppState, found: &Found, method: &Method, headers: &HeaderMap) -> ApiResult<Option<String>> {
+    let is_conditional = headers.keys().any(|name| name.as_str().starts_with("if-"));
+    if *method != Method::GET || is_conditional || (found.inline && !is_harmless(&found.file.content_type)) {
+        return Ok(None);
+    }
+    let left = u64::try_from(found.expires.saturating_sub(state.clock.now().unix_seconds())).unwrap_or_default();
+    let disposition = disposition::header(found.inline, &found.file.name);
+    let shown = Shown {
+        life: REDIRECT_LIFE.min(Duration::from_secs(left.max(1))),
+        content_type: content_type(&found.file.content_type),
+        content_disposition: disposition.to_str().unwrap_or("attachment").to_owned(),
+        cache_control: "private, no-cache".to_owned(),
+    };
+    Ok(state.files.signed_link(&found.blob, &shown)?)
+}
+
+fn redirect(place: &str) -> Response {
+    let mut response = super::body::no_content();
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    insert(response.headers_mut(), header::LOCATION, place.to_owned());
+    // The next one must be signed anew.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 async fn send(state: &AppState, found: &Found, headers: &HeaderMap, head_only: bool) -> ApiResult<Response> {

@@ -88,10 +88,16 @@ pub fn place(config: &Config) -> Result<Place, Error> {
         "s3" => Kind::S3,
         "gs" => Kind::Gcs,
         "az" => Kind::Azure,
-        _ => return Err(bad("use `file://PATH`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`")),
+        _ => {
+            return Err(bad(
+                "use `file://PATH`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`",
+            ));
+        }
     };
     if !url.username().is_empty() || url.password().is_some() || url.port().is_some() || url.fragment().is_some() {
-        return Err(bad("credentials do not belong here, but into the settings `files.…`; the host goes into `endpoint`"));
+        return Err(bad(
+            "credentials do not belong here, but into the settings `files.…`; the host goes into `endpoint`",
+        ));
     }
     let known = kind.known();
     let mut query = BTreeMap::new();
@@ -170,7 +176,9 @@ impl Address {
         let token = secret("session_token", own.session_token.as_ref(), own.session_token_file.as_deref())?;
         let key = secret("secret_access_key", own.secret_access_key.as_ref(), own.secret_access_key_file.as_deref())?;
         let (Some(access_key_id), Some(secret_access_key)) = (own.access_key_id.clone(), key) else {
-            return Err(missing("`files.access_key_id` and `files.secret_access_key` (or `files.secret_access_key_file`)"));
+            return Err(missing(
+                "`files.access_key_id` and `files.secret_access_key` (or `files.secret_access_key_file`)",
+            ));
         };
         Ok(s3::Config {
             bucket: self.bucket.clone(),

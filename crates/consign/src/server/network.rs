@@ -28,7 +28,8 @@ pub fn open(config: &Config) -> Result<Network, Error> {
 pub(super) fn for_files(config: &Config, named: &[String], bucket: Option<&str>) -> Result<Network, Error> {
     let mut rules: Vec<Rule> = Vec::new();
     for text in named {
-        let refused = || Error::Setting("files_url: an address in it is not a host name or an http or https URL".to_owned());
+        let refused =
+            || Error::Setting("files_url: an address in it is not a host name or an http or https URL".to_owned());
         let whole = if text.contains("://") { text.clone() } else { format!("https://{text}") };
         let url = url::Url::parse(&whole).map_err(|_| refused())?;
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return Err(refused()) };

@@ -84,7 +84,7 @@ impl Bucket {
     }
 
     /// Reads a file and stores it again, where the storage does not copy it.
-    async fn carry(&self, from: &BlobKey, to: &BlobKey, room: &Room) -> Result<(), Error> {
+    pub(in super::super) async fn carry(&self, from: &BlobKey, to: &BlobKey, room: &Room) -> Result<(), Error> {
         let described = self.settings.store.describe(&self.name(from), None).await?;
         let size = described.object.size;
         let scratch = self.scratch(to, room.clone()).await?;

@@ -19,8 +19,9 @@ pub(super) struct BucketSource {
 }
 
 impl BucketSource {
+    /// Without the mark of its version: a name never gets other bytes, but a copy that is made again gets another mark.
     pub(super) fn new(store: Arc<dyn ObjectStore>, object: Object, digests: Digests, tries: u32) -> Self {
-        Self { store, object: Arc::new(object), digests, tries }
+        Self { store, object: Arc::new(Object { etag: None, ..object }), digests, tries }
     }
 }
 
@@ -51,10 +52,6 @@ impl Source for BucketSource {
 
 /// The file store's fault is not the destination's: it keeps its cause for the log, and is tried again but for what is gone.
 fn failed(error: Error) -> Error {
-    let retry = match error.kind {
-        Kind::NotFound => Retry::Never,
-        _ if error.is_transient() => error.retry,
-        _ => Retry::Later(None),
-    };
+    let retry = if error.kind == Kind::NotFound || error.is_transient() { error.retry } else { Retry::Later(None) };
     Error::new(Kind::Local, ACTION, "the file store of this server could not be read").because(error).retrying(retry)
 }
