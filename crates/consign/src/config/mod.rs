@@ -7,14 +7,18 @@ use connectors::Secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub mod database;
 pub mod duration;
+pub mod files;
 pub mod limits;
 pub mod load;
 pub mod reference;
 pub mod swift;
 pub mod transfer;
 
+pub use database::Database;
 pub use duration::Period;
+pub use files::FileStore;
 pub use limits::Limits;
 pub use load::BadConfig;
 pub use swift::Swift;
@@ -34,11 +38,15 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Folder for the database, the files and the secret key.
     pub data_dir: PathBuf,
-    /// The database. Default: `sqlite://{data_dir}/consign.db`.
+    /// The database: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. Default: `sqlite://{data_dir}/consign.db`.
     #[serde(serialize_with = "address", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub database_url: Option<Secret>,
-    /// Where files are kept. Default: `file://{data_dir}/files`.
+    /// File that holds `database_url`.
+    pub database_url_file: Option<PathBuf>,
+    /// Where files are kept: `file://PATH`, or an object store that any number of processes share:
+    /// `s3://bucket/prefix?region=…&endpoint=…`, `gs://bucket/prefix?endpoint=…&token_uri=…` or
+    /// `az://container/prefix?account=…&endpoint=…`. Default: `file://{data_dir}/files`.
     #[serde(serialize_with = "address", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub files_url: Option<Secret>,
@@ -50,12 +58,16 @@ pub struct Config {
     pub secret_key_file: Option<PathBuf>,
     /// How long jobs, tasks and files are kept after they ended.
     pub retention: Period,
+    /// Credentials of the object store in `files_url`, and how it is used.
+    pub files: FileStore,
     /// Who may be connected to.
     pub egress: Egress,
     /// TLS of the server's own address.
     pub tls: Tls,
     /// Bounds of requests, jobs and work at once.
     pub limits: Limits,
+    /// How a PostgreSQL database is used.
+    pub database: Database,
     /// How bytes are moved.
     pub transfer: Transfer,
     /// How OpenStack's object store is used.
@@ -72,13 +84,16 @@ impl Default for Config {
             public_url: None,
             data_dir: PathBuf::from("./consign-data"),
             database_url: None,
+            database_url_file: None,
             files_url: None,
             secret_key: None,
             secret_key_file: None,
             retention: Period::from_hours(24),
+            files: FileStore::default(),
             egress: Egress::default(),
             tls: Tls::default(),
             limits: Limits::default(),
+            database: Database::default(),
             transfer: Transfer::default(),
             swift: Swift::default(),
             log: Log::default(),

@@ -14,13 +14,16 @@ use crate::clock::Timestamp;
 pub mod accounts;
 #[cfg(feature = "test-support")]
 pub mod contract;
+mod dialect;
 pub mod hints;
 pub mod jobs;
 pub mod ledger;
 #[cfg(feature = "test-support")]
 pub mod memory;
+pub mod postgres;
 pub mod signed_urls;
 pub mod sqlite;
+pub mod state;
 pub mod transitions;
 pub mod webhooks;
 
@@ -30,8 +33,10 @@ pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilt
 pub use ledger::Ledger;
 #[cfg(feature = "test-support")]
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;
+pub use state::State;
 pub use transitions::{
     Applied, Cancellation, Claim, ClaimRequest, Deletion, Heartbeat, Input, TaskProgress, Transitions,
 };
@@ -62,7 +67,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything that a database must be able to do.
 #[async_trait]
-pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + Debug + Send + Sync {
+pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + State + Debug + Send + Sync {
     /// Whether the database answers and can be written to.
     ///
     /// # Errors
@@ -74,6 +79,15 @@ pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks 
     /// # Errors
     /// [`Error::Unavailable`].
     async fn counts(&self, now: Timestamp) -> Result<Counts>;
+
+    /// The number that goes by a name; `value`, which is stored, when there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn agree_on(&self, name: &str, value: i64) -> Result<i64>;
+
+    /// Which database this is and where, for people.
+    fn describe(&self) -> String;
 
     /// Where changes are announced.
     fn hints(&self) -> &Arc<Hints>;

@@ -12,6 +12,8 @@ mod http;
 mod model;
 mod program;
 mod security;
+mod state;
 mod store_memory;
+mod store_postgres;
 mod store_sqlite;
 mod tidy;

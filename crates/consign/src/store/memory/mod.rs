@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use connectors::OpenUpload;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Counts, Hints, OutboxLine, Result, Store};
+use super::state::{Imported, Line as StateLine};
+use super::{Counts, Error, Hints, OutboxLine, Result, Store};
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, JobId, SessionId, SignedUrlId, TaskId, Token, UserId, WebhookId};
 use crate::model::{ApiKey, Delivery, DeliveryState, Job, SignedUrl, State, Task, User, Webhook};
@@ -49,6 +51,7 @@ struct Rows {
     deliveries: BTreeMap<DeliveryId, DeliveryRow>,
     signed_urls: Vec<SignedUrl>,
     signed_results: BTreeMap<(SignedUrlId, String), (JobId, Timestamp)>,
+    agreed: BTreeMap<String, i64>,
     /// The turn that was last given away by a claim.
     turn: i64,
 }
@@ -218,9 +221,33 @@ impl Store for MemoryStore {
         })
     }
 
+    async fn agree_on(&self, name: &str, value: i64) -> Result<i64> {
+        Ok(*self.read().agreed.entry(name.to_owned()).or_insert(value))
+    }
+
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+
     fn hints(&self) -> &Arc<Hints> {
         &self.hints
     }
 
     async fn close(&self) {}
+}
+
+/// A model has nothing to write down.
+#[async_trait]
+impl super::State for MemoryStore {
+    async fn export_state(&self, _: mpsc::Sender<StateLine>) -> Result<()> {
+        Err(Error::Broken("a model is not written down".into()))
+    }
+
+    async fn import_state(&self, _: mpsc::Receiver<Option<StateLine>>) -> Result<Imported> {
+        Err(Error::Broken("a model is not read in".into()))
+    }
+
+    async fn others(&self) -> Result<u64> {
+        Ok(0)
+    }
 }

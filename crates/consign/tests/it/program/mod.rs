@@ -9,6 +9,7 @@ mod drain;
 mod fail_points;
 mod faults;
 mod fence;
+mod fleet;
 mod harness;
 mod places;
 mod receiver;
