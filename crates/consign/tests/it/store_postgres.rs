@@ -14,9 +14,6 @@ use sqlx::Connection as _;
 use testkit::Postgres;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How often many hands are let loose.
-const ROUNDS: u64 = 3;
-
 const OPTIONS: Options = Options { connections_max: 8, listen: true };
 
 macro_rules! contract_parts {
@@ -242,33 +239,5 @@ async fn many_hands() {
         let stores: Vec<Arc<dyn Store>> =
             vec![Arc::new(open(&url).await), Arc::new(open(&url).await), Arc::new(open(&url).await)];
         crate::model::many_hands(&stores, seed.wrapping_add(round)).await;
-    }
-}
-
-#[test]
-fn agrees_with_memory() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let Some(server) = testkit::or_skip(runtime.block_on(testkit::postgres())) else { return };
-    crate::model::agrees_with_memory(async || {
-        let store: Arc<dyn Store> = Arc::new(fresh(&server).await);
-        store
-    });
-}
-
-/// Three processes, and several hands in each.
-#[tokio::test(flavor = "multi_thread")]
-async fn many_hands() {
-    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
-    let seed = crate::model::seed();
-    for round in 0..ROUNDS {
-        let url = server.database().await.unwrap();
-        let mut stores: Vec<Arc<dyn Store>> = Vec::new();
-        for _ in 0..3 {
-            stores.push(Arc::new(open(&url).await));
-        }
-        crate::model::many_hands(&stores, seed.wrapping_add(round)).await;
-        for store in stores {
-            store.close().await;
-        }
     }
 }
