@@ -3,7 +3,10 @@
 //!
 //! `CONSIGN_TEST_SEED` repeats a run that failed; a failing sequence is shrunk to the shortest that still fails.
 
+use std::cell::Cell;
+use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use consign::store::Store;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -18,6 +21,8 @@ pub(crate) use hands::many_hands;
 
 /// Sequences that are tried.
 const CASES: u32 = 48;
+/// How long sequences are tried, unless a seed or their number is asked for.
+const TRIED_FOR: Duration = Duration::from_secs(40);
 /// Commands of the longest sequence.
 const COMMANDS_MAX: usize = 70;
 /// Tries to shorten a sequence that failed.
@@ -25,8 +30,11 @@ const SHRINKS_MAX: u32 = 300;
 
 /// The seed of a run: the one that was asked for, or a new one.
 pub(crate) fn seed() -> u64 {
-    let asked = std::env::var_os("CONSIGN_TEST_SEED").and_then(|seed| seed.into_string().ok());
-    asked.map_or_else(rand::random, |seed| seed.parse().expect("CONSIGN_TEST_SEED is a number"))
+    asked("CONSIGN_TEST_SEED").unwrap_or_else(rand::random)
+}
+
+fn asked<T: FromStr>(name: &str) -> Option<T> {
+    std::env::var_os(name)?.into_string().ok()?.parse().ok()
 }
 
 /// A folder in memory, where there is such a thing: these tests are about what is written, not about the disk.
@@ -46,7 +54,9 @@ pub(crate) fn agrees_with_memory(make: impl AsyncFn() -> Arc<dyn Store>) {
     let seed = seed();
     println!("CONSIGN_TEST_SEED={seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let cases = std::env::var_os("CONSIGN_TEST_CASES").and_then(|cases| cases.into_string().ok()?.parse().ok());
+    let cases = asked("CONSIGN_TEST_CASES");
+    let is_asked = cases.is_some() || asked::<u64>("CONSIGN_TEST_SEED").is_some();
+    let (began, is_failing) = (Instant::now(), Cell::new(false));
     let config = Config {
         cases: cases.unwrap_or(CASES),
         max_shrink_iters: SHRINKS_MAX,
@@ -56,6 +66,11 @@ pub(crate) fn agrees_with_memory(make: impl AsyncFn() -> Arc<dyn Store>) {
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes(seed)));
     let commands = proptest::collection::vec(command::command(), 10..COMMANDS_MAX);
     let outcome = runner.run(&commands, |commands| {
+        if !is_asked && !is_failing.get() && began.elapsed() > TRIED_FOR {
+            return Ok(());
+        }
+        // What panics leaves it so: then the sequence is being shortened.
+        is_failing.set(true);
         runtime.block_on(async {
             let store = make().await;
             let mut world = world::World::new(Arc::clone(&store)).await;
@@ -65,6 +80,7 @@ pub(crate) fn agrees_with_memory(make: impl AsyncFn() -> Arc<dyn Store>) {
             world.finish().await;
             store.close().await;
         });
+        is_failing.set(false);
         Ok(())
     });
     match outcome {
