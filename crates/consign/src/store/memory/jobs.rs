@@ -170,7 +170,9 @@ impl Jobs for MemoryStore {
         let found = rows.jobs.values().rev().map(|row| &row.job).filter(is_wanted).cloned().collect();
         let (mut found, more) = of_page(found, page);
         if filter.with_tasks {
-            found.iter_mut().for_each(|job| job.tasks = rows.tasks_of(job.id));
+            for job in &mut found {
+                job.tasks = rows.tasks_of(job.id);
+            }
         }
         Ok((found, more))
     }

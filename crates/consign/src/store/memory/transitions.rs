@@ -88,8 +88,12 @@ impl Rows {
         let mut tasks = self.tasks_where(|row| row.task.job_id.is_none() && is_old(row.task.ended_at));
         tasks.sort_by_key(|id| self.task(*id).task.ended_at);
         tasks.truncate(limit as usize - jobs.len());
-        jobs.iter().for_each(|id| self.remove_job(*id, now));
-        tasks.iter().for_each(|id| self.remove_task(*id, now));
+        for id in &jobs {
+            self.remove_job(*id, now);
+        }
+        for id in &tasks {
+            self.remove_task(*id, now);
+        }
         self.idempotency.retain(|_, promise| promise.created_at > now.minus(IDEMPOTENCY_KEPT));
         self.signed_results.retain(|_, (_, created_at)| *created_at > now.minus(accounts::RESULTS_KEPT));
         (jobs.len() + tasks.len()) as u64

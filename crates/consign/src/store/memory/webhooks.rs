@@ -132,7 +132,9 @@ impl Rows {
         attempts.drain(..attempts.len().saturating_sub(ATTEMPTS_KEPT));
         let webhook_id = row.delivery.webhook_id;
         if end == AttemptEnd::Gone {
-            webhook_id.into_iter().for_each(|id| self.disable(id, now));
+            if let Some(id) = webhook_id {
+                self.disable(id, now);
+            }
         } else if let Some(webhook) = webhook_id.and_then(|id| self.webhooks.get_mut(&id)) {
             let is_failing = end != AttemptEnd::Delivered;
             if webhook.failing != is_failing {
@@ -249,7 +251,9 @@ impl Webhooks for MemoryStore {
             rows.outbox.retain(|(_, other)| other.id != line.id);
             let is_mine = rows.outbox.len() < untold;
             if is_mine {
-                deliveries.into_iter().for_each(|new| rows.add_delivery(line, new, now));
+                for new in deliveries {
+                    rows.add_delivery(line, new, now);
+                }
             }
             is_mine
         }))
@@ -329,7 +333,9 @@ impl Webhooks for MemoryStore {
             let mut old: Vec<_> = old.filter(|d| d.ended_at.is_some_and(|ended| ended < ended_before)).collect();
             old.sort_by_key(|delivery| delivery.ended_at);
             let old: Vec<DeliveryId> = old.into_iter().take(limit as usize).map(|delivery| delivery.id).collect();
-            old.iter().for_each(|id| drop(rows.deliveries.remove(id)));
+            for id in &old {
+                rows.deliveries.remove(id);
+            }
             old.len() as u64
         }))
     }
