@@ -19,10 +19,7 @@ pub(crate) async fn delete_task(tx: &mut Tx, user: UserId, id: TaskId, now: Time
     if cancel(tx, user, id, now).await? == Cancellation::NotFound {
         return Ok(false);
     }
-    let row = sqlx::query("SELECT job_id FROM tasks WHERE id = $1").bind(id.0).fetch_one(&mut *tx.conn).await?;
-    tx.changed.ids.extend(row.try_get::<Option<Uuid>, _>("job_id")?);
-    remove_task(tx, id.0, now).await?;
-    Ok(true)
+    remove_task(tx, id.0, now).await
 }
 
 pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timestamp) -> sqlx::Result<Deletion> {
@@ -108,17 +105,20 @@ async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Removes an ended task.
-async fn remove_task(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
+/// Removes an ended task; `false` when somebody else has.
+async fn remove_task(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<bool> {
     sqlx::query("INSERT INTO trash (task_id, created_at) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(id)
         .bind(now.0)
         .execute(&mut *tx.conn)
         .await?;
-    sqlx::query("DELETE FROM tasks WHERE id = $1").bind(id).execute(&mut *tx.conn).await?;
+    let row =
+        sqlx::query("DELETE FROM tasks WHERE id = $1 RETURNING job_id").bind(id).fetch_optional(&mut *tx.conn).await?;
     tx.changed.ids.insert(id);
     tx.changed.sweep = true;
-    Ok(())
+    let Some(row) = row else { return Ok(false) };
+    tx.changed.ids.extend(row.try_get::<Option<Uuid>, _>("job_id")?);
+    Ok(true)
 }
 
 pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskId>> {
