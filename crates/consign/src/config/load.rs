@@ -23,7 +23,7 @@ const PERIOD_MIN: Duration = Duration::from_secs(1);
 const NOT_SETTINGS: [&str; 4] = ["test_", "ci_", "bench_", "key"];
 
 /// Settings whose values are never quoted.
-const SECRETS: [&str; 3] = ["secret_key", "database_url", "files_url"];
+const SECRETS: [&str; 4] = ["secret_key", "database_url", "files_url", "telemetry.otlp"];
 
 /// A setting that cannot be used: one sentence a fault, each with its key and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +77,7 @@ impl Config {
                 faults.push(format!("{key}: must be at least 1"));
             }
         }
+        faults.extend(self.telemetry.faults());
         if self.swift.segment_bytes.as_u64() == 0 {
             faults.push("swift.segment_bytes: must be at least 1 B".to_owned());
         }

@@ -12,12 +12,14 @@ pub mod limits;
 pub mod load;
 pub mod reference;
 pub mod swift;
+pub mod telemetry;
 pub mod transfer;
 
 pub use duration::Period;
 pub use limits::Limits;
 pub use load::BadConfig;
 pub use swift::Swift;
+pub use telemetry::Telemetry;
 pub use transfer::Transfer;
 
 use crate::secret::{HIDDEN, without_credentials};
@@ -30,6 +32,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// A second address, on which every show and create waits until the job or task has ended.
     pub sync_listen: Option<SocketAddr>,
+    /// Another address, in every role, that answers only `/healthz`, `/readyz` and `/metrics`, in plain HTTP. Default: none.
+    pub metrics_listen: Option<SocketAddr>,
     /// How clients reach the server; all links in answers start with it. Default: `http://` (`https://` with TLS) and `listen`.
     pub public_url: Option<String>,
     /// Folder for the database, the files and the secret key.
@@ -62,6 +66,8 @@ pub struct Config {
     pub swift: Swift,
     /// What is logged.
     pub log: Log,
+    /// Traces for an OpenTelemetry collector.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Config {
@@ -69,6 +75,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             sync_listen: None,
+            metrics_listen: None,
             public_url: None,
             data_dir: PathBuf::from("./consign-data"),
             database_url: None,
@@ -82,6 +89,7 @@ impl Default for Config {
             transfer: Transfer::default(),
             swift: Swift::default(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }

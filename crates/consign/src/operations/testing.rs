@@ -18,7 +18,7 @@ use connectors::{
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 
-use super::context::Bounds;
+use super::context::{Bounds, Meter, Transfer};
 use super::{Context, InputFile, Operation, Outcome, prepare};
 use crate::clock::{Clock, Timestamp};
 use crate::error::TaskError;
@@ -38,6 +38,13 @@ pub(crate) fn network() -> Network {
 pub(crate) fn network_with(limits: Limits) -> Network {
     let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
     Network::new(guard, http::tls_config(&[]).unwrap(), limits, 4)
+}
+
+/// Counts nothing.
+struct NoMeter;
+
+impl Meter for NoMeter {
+    fn moved(&self, _: &Transfer<'_>) {}
 }
 
 /// A place for one task to run in, several times if need be.
@@ -100,6 +107,7 @@ impl Bench {
             network: Network::new(Guard::new([]), http::tls_config(&[]).unwrap(), Limits::default(), 4),
             journal: Arc::new(MemoryJournal::default()),
             open: self.open.clone(),
+            meter: Arc::new(NoMeter),
             report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),
             clock: Clock::manual(NOW),
             bounds: self.bounds,

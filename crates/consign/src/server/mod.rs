@@ -22,6 +22,7 @@ use crate::runner::{Runner, Tools};
 use crate::secret::Vault;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::webhooks::{self, Dispatcher};
 
@@ -176,12 +177,16 @@ pub struct Server {
     dispatcher: Option<Dispatcher>,
     address: Option<SocketAddr>,
     sync_address: Option<SocketAddr>,
+    metrics_address: Option<SocketAddr>,
     public_url: String,
     first_key: Option<FirstKey>,
     metrics: Arc<Metrics>,
+    health: Health,
     trials: Trials,
     stop: CancellationToken,
     connections: TaskTracker,
+    /// The last to be served: who asks how the server does, until it is gone.
+    gone: CancellationToken,
 }
 
 /// Where clients come in: bound, but nobody is served yet.
@@ -223,8 +228,19 @@ impl Server {
             Role::Runner => None,
             Role::All | Role::Api => Some(Doors::open(&config).await?),
         };
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(listen::bind(address).await?),
+            None => None,
+        };
         let first_key = first_key::make_if_none(&base).await?;
         let metrics = Arc::new(Metrics::new());
+        let health = Health::new(
+            Arc::clone(&base.store),
+            files.clone(),
+            base.clock.clone(),
+            Arc::clone(&metrics),
+            config.data_dir.clone(),
+        );
         let trials = Trials::new(network.clone());
         let client = network.http.clone();
         let runner = match role {
@@ -244,19 +260,28 @@ impl Server {
                 .await?,
             ),
         };
+        if let Some(runner) = runner.clone() {
+            health.watch_runner(move || runner.is_fenced());
+        }
         let mut server = Self {
             base,
             runner,
             dispatcher: None,
             address: None,
             sync_address: None,
+            metrics_address: None,
             public_url: config.public_url_at(config.listen),
             first_key,
             metrics,
+            health,
             trials,
             stop: CancellationToken::new(),
             connections: TaskTracker::new(),
+            gone: CancellationToken::new(),
         };
+        if let Some(listener) = metrics_listener {
+            server.watch(listener);
+        }
         if let Some(doors) = doors {
             server.serve(doors, files);
         }
@@ -295,15 +320,24 @@ impl Server {
             self.trials.clone(),
         );
         state.stopping = self.stop.clone();
+        state.health = self.health.clone();
+        let open = self.metrics.connections.clone();
         let serve = |listener, always_waits| {
             let router = crate::http::router(state.clone(), always_waits);
-            self.connections.spawn(listen::serve(listener, doors.tls.clone(), router, self.stop.clone()));
+            self.connections.spawn(listen::serve(listener, doors.tls.clone(), router, open.clone(), self.stop.clone()));
         };
         serve(doors.listener, false);
         if let Some(listener) = doors.sync_listener {
             self.sync_address = listener.local_addr().ok();
             serve(listener, true);
         }
+    }
+
+    /// Serves health and metrics alone, until the very end.
+    fn watch(&mut self, listener: TcpListener) {
+        self.metrics_address = listener.local_addr().ok();
+        let router = crate::http::health::router(self.health.clone());
+        tokio::spawn(listen::serve(listener, None, router, self.metrics.connections.clone(), self.gone.clone()));
     }
 
     /// The address of the API.
@@ -314,6 +348,11 @@ impl Server {
     /// The address on which everything waits.
     pub fn sync_address(&self) -> Option<SocketAddr> {
         self.sync_address
+    }
+
+    /// The address of health and metrics alone.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// What all links begin with, without a slash at the end.
@@ -331,12 +370,15 @@ impl Server {
         &self.base
     }
 
-    /// Stops: no new connection, no new task; answers and tasks under way get the grace time of the settings.
+    /// Stops: not ready any more, after `limits.drain_delay` no new connection, no new task; answers and tasks under way get the grace time of the settings.
     pub async fn stop(self) {
         let grace = self.base.config.limits.stop_grace.0;
-        self.stop.cancel();
+        self.health.drain();
         self.connections.close();
         let requests = async {
+            // Balancers are told first, and noticed by, before the first connection is refused.
+            tokio::time::sleep(self.base.config.limits.drain_delay.0).await;
+            self.stop.cancel();
             // Requests that only wait for a task are told to ask again, see `http::wait`.
             if tokio::time::timeout(grace.min(Duration::from_secs(10)), self.connections.wait()).await.is_err() {
                 tracing::info!("closing connections that are still open");
@@ -353,11 +395,13 @@ impl Server {
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop(grace.min(Duration::from_secs(5))).await;
         }
+        self.gone.cancel();
         self.base.store.close().await;
     }
 }
 
-fn host_name() -> String {
+/// The name of this machine.
+pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

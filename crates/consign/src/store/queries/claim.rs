@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::rows::{file, file_columns, open_uploads, task, task_columns};
+use super::rows::{file, file_columns, moment_if_any, open_uploads, task, task_columns};
 use super::settle::start_job;
 use super::{Conn, Row, Tx, sessions};
+use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
 use crate::model::Task;
 use crate::store::{Claim, ClaimRequest, Input};
@@ -53,9 +54,9 @@ pub(crate) async fn claim(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<V
     let mut claims = Vec::with_capacity(picked.len());
     let mut jobs = BTreeSet::new();
     for ready in picked {
-        if let Some(task) = lease(tx, ready.id, request, token, &host_name).await? {
+        if let Some((task, ready_at)) = lease(tx, ready.id, request, token, &host_name).await? {
             jobs.extend(task.job_id);
-            claims.push(complete(&mut tx.conn, task, token).await?);
+            claims.push(Claim { ready_at, ..complete(&mut tx.conn, task, token).await? });
         }
     }
     for job in jobs {
@@ -146,12 +147,13 @@ async fn lease(
     request: &ClaimRequest,
     token: Token,
     host_name: &str,
-) -> sqlx::Result<Option<Task>> {
+) -> sqlx::Result<Option<(Task, Option<Timestamp>)>> {
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'running', attempt = attempt + 1, lease = $2, session_id = $3, host_name = $4, \
                           started_at = COALESCE(started_at, $5) \
          WHERE id = $1 AND state = 'queued' RETURNING ",
-        task_columns!()
+        task_columns!(),
+        ", ready_at"
     ))
     .bind(id)
     .bind(token.0)
@@ -161,7 +163,7 @@ async fn lease(
     .fetch_optional(&mut tx.conn)
     .await?;
     tx.changed.ids.insert(id);
-    row.as_ref().map(task).transpose()
+    row.map(|row| Ok((task(&row)?, moment_if_any(&row, "ready_at")?))).transpose()
 }
 
 /// Adds all that a runner needs to work on a task.
@@ -174,7 +176,7 @@ async fn complete(conn: &mut Conn, mut task: Task, token: Token) -> sqlx::Result
     let inputs = inputs(conn, task.id).await?;
     task.depends_on = inputs.iter().map(|input| input.task_id).collect();
     let open = open_uploads(conn, task.id).await?;
-    Ok(Claim { task, payload, token, inputs, open })
+    Ok(Claim { task, payload, token, ready_at: None, inputs, open })
 }
 
 async fn inputs(conn: &mut Conn, task: TaskId) -> sqlx::Result<Vec<Input>> {

@@ -17,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
 use tokio::time::{Instant, sleep};
 
-use super::{Counts, Error, Hints, Result, Store};
+use super::{Counts, Error, Hints, Load, Result, Store};
 use crate::clock::Timestamp;
 use writer::Writer;
 
@@ -173,6 +173,11 @@ impl Store for SqliteStore {
     async fn counts(&self, now: Timestamp) -> Result<Counts> {
         let mut read = self.read().await?;
         queries::sweep::counts(&mut read, now).await.map_err(|error| store_error(Arc::new(error)))
+    }
+
+    async fn loads(&self, limit: u32) -> Result<Vec<Load>> {
+        let mut read = self.read().await?;
+        queries::sweep::loads(&mut read, limit).await.map_err(|error| store_error(Arc::new(error)))
     }
 
     fn hints(&self) -> &Arc<Hints> {
