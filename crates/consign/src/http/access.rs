@@ -33,7 +33,8 @@ pub async fn account(State(state): State<AppState>, request: Request, next: Next
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let id = request_id(request.headers());
     // At this level every line of a request says which it belongs to, whatever level is logged.
-    let span = error_span!("request", request = id, method, route, user = Empty, job = Empty, task = Empty, status = Empty);
+    let span =
+        error_span!("request", request = id, method, route, user = Empty, job = Empty, task = Empty, status = Empty);
     traces::begin_request(&span, request.headers(), || format!("{method} {route}"));
     let run = next.run(request).instrument(span.clone());
     let mut response = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {

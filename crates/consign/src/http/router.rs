@@ -25,8 +25,8 @@ use super::{access, body, docs, download, openapi, signed, status, upload};
 use crate::error::{ApiError, ApiResult, Code, Faults};
 use crate::model::Scope;
 use crate::operations::trial::Report;
-use crate::telemetry::health::Readiness;
 use crate::operations::{self, elsewhere};
+use crate::telemetry::health::Readiness;
 
 /// What the manual says of the test of a destination.
 const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a job, writes a small file there under a name of its own \
@@ -197,7 +197,10 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Lives", "200 while the process lives.")
             .answers_with(200, "application/json"),
         Route::get("/readyz", health::ready)
-            .says("Is ready", "200 when this process can work; else 503 with the same body, which says what is wrong and what to do.")
+            .says(
+                "Is ready",
+                "200 when this process can work; else 503 with the same body, which says what is wrong and what to do.",
+            )
             .answers::<Readiness>(200),
         Route::get("/metrics", health::metrics)
             .says("Tells its metrics", "In the text format of Prometheus.")

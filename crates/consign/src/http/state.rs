@@ -73,8 +73,7 @@ impl AppState {
     ) -> Self {
         let limiter = Arc::new(Limiter::new(config.limits.creations_per_minute_max));
         let data_dir = config.data_dir.clone();
-        let health =
-            Health::new(Arc::clone(&store), files.clone(), clock.clone(), Arc::clone(&metrics), data_dir);
+        let health = Health::new(Arc::clone(&store), files.clone(), clock.clone(), Arc::clone(&metrics), data_dir);
         let live = Live::counted(&metrics);
         let public_url = Arc::from(public_url.trim_end_matches('/'));
         Self {

@@ -65,6 +65,14 @@ pub trait Meter: Send + Sync {
     fn moved(&self, transfer: &Transfer<'_>);
 }
 
+/// Counts nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoMeter;
+
+impl Meter for NoMeter {
+    fn moved(&self, _: &Transfer<'_>) {}
+}
+
 /// Bounds of one task.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {

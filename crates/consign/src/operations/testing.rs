@@ -18,7 +18,7 @@ use connectors::{
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 
-use super::context::{Bounds, Meter, Transfer};
+use super::context::{Bounds, NoMeter};
 use super::{Context, InputFile, Operation, Outcome, prepare};
 use crate::clock::{Clock, Timestamp};
 use crate::error::TaskError;
@@ -38,13 +38,6 @@ pub(crate) fn network() -> Network {
 pub(crate) fn network_with(limits: Limits) -> Network {
     let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
     Network::new(guard, http::tls_config(&[]).unwrap(), limits, 4)
-}
-
-/// Counts nothing.
-struct NoMeter;
-
-impl Meter for NoMeter {
-    fn moved(&self, _: &Transfer<'_>) {}
 }
 
 /// A place for one task to run in, several times if need be.

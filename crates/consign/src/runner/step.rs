@@ -18,9 +18,9 @@ use super::meter::{self, TaskMeter};
 use super::{Runner, Running, retry};
 use crate::error::{Code, TaskError};
 use crate::id::{TaskId, Token};
+use crate::model::Task;
 use crate::operations::context::{Bounds, Context, InputFile};
 use crate::operations::{self, Entry, Outcome, RawArgs};
-use crate::model::Task;
 use crate::store::{Applied, Claim, Result};
 use crate::telemetry::metrics::{Held, LeaseLoss};
 use crate::telemetry::traces;
@@ -58,8 +58,7 @@ pub(super) fn start(runner: &Runner, claim: Claim) {
 /// task of its own.
 fn span_of(task: &Task) -> Span {
     let (job, operation) = (task.job_id.map(display), task.operation.as_str());
-    let span =
-        error_span!("attempt", job, task = %task.id, operation, attempt = task.attempt, user = task.user_id.0, outcome = Empty);
+    let span = error_span!("attempt", job, task = %task.id, operation, attempt = task.attempt, user = task.user_id.0, outcome = Empty);
     traces::begin(&span, task.job_id.map_or(task.id.0, |job| job.0), operation);
     span
 }

@@ -109,7 +109,9 @@ pub(super) async fn serve(
 /// The place that a connection takes. Its requests carry it: one that turns into something else, such as a WebSocket,
 /// keeps the head of its request, and so stays counted when this side has let go of it.
 #[derive(Clone)]
-struct Place(#[expect(dead_code, reason = "it is free again when the last copy is dropped")] Arc<(OwnedSemaphorePermit, Held)>);
+struct Place(
+    #[expect(dead_code, reason = "it is free again when the last copy is dropped")] Arc<(OwnedSemaphorePermit, Held)>,
+);
 
 fn prepare(stream: &TcpStream) {
     let socket = SockRef::from(stream);

@@ -172,11 +172,17 @@ impl Health {
     }
 
     async fn database(&self) -> Result<(), &'static str> {
+        let began = Instant::now();
         match timeout(PATIENCE, self.shared.store.ping()).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.shared.metrics.stored("ping", began.elapsed());
+                Ok(())
+            }
             Ok(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the database is not ready");
-                Err("The database does not answer or cannot be written to: see that it runs, and that its disk has room.")
+                Err(
+                    "The database does not answer or cannot be written to: see that it runs, and that its disk has room.",
+                )
             }
             Err(_) => Err("The database takes too long to answer: see to its load, its disk and the way to it."),
         }

@@ -64,7 +64,11 @@ pub const TABLE: &[Entry] = &[
     gauge("consign_tasks_delayed", "", "Tasks that wait to be tried again"),
     gauge("consign_tasks_running", "", "Tasks that are being worked on"),
     gauge("consign_oldest_queued_seconds", "", "Age of the oldest task that can be claimed"),
-    gauge("consign_user_tasks_queued", "user", "Tasks that can be claimed, of the 20 users with the most; else `other`"),
+    gauge(
+        "consign_user_tasks_queued",
+        "user",
+        "Tasks that can be claimed, of the 20 users with the most; else `other`",
+    ),
     gauge("consign_user_tasks_running", "user", "Tasks that are being worked on, of the same users; else `other`"),
     gauge("consign_open_uploads", "", "Uploads open at destinations"),
     gauge("consign_users", "", "Users"),
@@ -76,11 +80,23 @@ pub const TABLE: &[Entry] = &[
     gauge("consign_slots", "", "Tasks that this process may work on at once; 0 without a runner"),
     gauge("consign_slots_used", "", "Tasks that this process works on"),
     histogram("consign_claim_wait_seconds", "", "Time from when a task could be claimed to its claim"),
-    histogram("consign_store_seconds", "call", "Time of transactions: `claim`, `heartbeat`, `end`, `recover`, `count`"),
+    histogram(
+        "consign_store_seconds",
+        "call",
+        "Time of transactions: `claim`, `heartbeat`, `end`, `recover`, `ping` write, `count` reads",
+    ),
     counter("consign_attempts_total", "operation, outcome", "Attempts: `finished`, or the error code"),
     histogram("consign_attempt_seconds", "operation", "Time of attempts"),
-    counter("consign_task_retries_total", "operation, reason", "Attempts that failed and are made again, by error code"),
-    counter("consign_connector_retries_total", "operation, reason", "Requests repeated within an attempt, by error code"),
+    counter(
+        "consign_task_retries_total",
+        "operation, reason",
+        "Attempts that failed and are made again, by error code",
+    ),
+    counter(
+        "consign_connector_retries_total",
+        "operation, reason",
+        "Requests repeated within an attempt, by error code",
+    ),
     counter(
         "consign_lease_losses_total",
         "reason",
@@ -109,11 +125,19 @@ pub const TABLE: &[Entry] = &[
     gauge("consign_waits_open", "", "Requests that wait for the end of a job or task"),
     gauge("consign_live_open", "kind", "Live connections: `socket` (Socket.IO), `stream` (server-sent events)"),
     // Webhooks.
-    counter("consign_webhook_attempts_total", "outcome", "Attempts at webhooks: `delivered`, `retried`, `failed`, `gone`"),
+    counter(
+        "consign_webhook_attempts_total",
+        "outcome",
+        "Attempts at webhooks: `delivered`, `retried`, `failed`, `gone`",
+    ),
     histogram("consign_webhook_attempt_seconds", "", "Time of attempts at webhooks"),
     // Traces.
     counter("consign_spans_exported_total", "", "Spans that the collector took"),
-    counter("consign_spans_dropped_total", "", "Spans that were not sent: the queue was full, or the collector refused"),
+    counter(
+        "consign_spans_dropped_total",
+        "",
+        "Spans that were not sent: the queue was full, or the collector refused",
+    ),
     // The process.
     counter("process_cpu_seconds_total", "", "Time of processors spent"),
     gauge("process_resident_memory_bytes", "", "Resident memory"),

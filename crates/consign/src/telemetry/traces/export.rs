@@ -85,7 +85,8 @@ impl Collector {
     }
 
     async fn send_once(&self, body: bytes::Bytes) -> Result<(StatusCode, u64), String> {
-        let mut request = Request::post(self.target.clone()).body(Body::from(body)).map_err(|error| error.to_string())?;
+        let mut request =
+            Request::post(self.target.clone()).body(Body::from(body)).map_err(|error| error.to_string())?;
         request.headers_mut().extend(self.headers.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         let exchange = async {

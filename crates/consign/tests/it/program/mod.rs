@@ -9,6 +9,7 @@ mod drain;
 mod faults;
 mod fence;
 mod harness;
+mod operation;
 mod places;
 mod receiver;
 mod roles;
