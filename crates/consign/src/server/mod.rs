@@ -21,18 +21,19 @@ use crate::operations::trial::Trials;
 use crate::runner::{Runner, Tools};
 use crate::secret::Vault;
 use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
-use crate::telemetry::health::Health;
-use crate::telemetry::metrics::Metrics;
 use crate::webhooks::{self, Dispatcher};
 
+pub mod database;
 mod first_key;
 mod key_file;
 mod listen;
 pub mod network;
 pub mod tls;
+mod watch;
 
+use database::Place;
 pub use first_key::FirstKey;
+use watch::Watch;
 
 /// Which parts of the server a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,9 @@ pub enum Error {
     /// The database cannot be opened.
     #[error("{0}")]
     Open(#[from] crate::store::sqlite::OpenError),
+    /// The database server cannot be used.
+    #[error("{0}")]
+    Connect(#[from] crate::store::postgres::OpenError),
     /// The file store cannot be used.
     #[error("the file store cannot be used: {0}")]
     Files(#[from] crate::files::Error),
@@ -91,6 +95,8 @@ pub struct Base {
     pub store: Arc<dyn Store>,
     /// Encrypts and signs.
     pub vault: Arc<Vault>,
+    /// Other processes may use the database at the same time.
+    pub is_shared: bool,
 }
 
 impl Base {
@@ -104,13 +110,10 @@ impl Base {
         let clock = Clock::system();
         make_private_folder(&config.data_dir)?;
         let vault = Arc::new(key_file::vault(&config)?);
-        let path = database_path(&config)?;
-        let store: Arc<dyn Store> = if exclusive {
-            Arc::new(SqliteStore::open(&path).await?)
-        } else {
-            Arc::new(SqliteStore::open_shared(&path).await?)
-        };
-        Ok(Self { config: Arc::new(config), clock, store, vault })
+        let place = Place::of(&config)?;
+        let store = place.open(&config, exclusive).await?;
+        place.check_key(store.as_ref(), &vault).await?;
+        Ok(Self { config: Arc::new(config), clock, store, vault, is_shared: place.is_shared() })
     }
 
     /// How clients reach the server: as the settings say, as the server said that ran here last, or as it would by its
@@ -143,19 +146,6 @@ pub(crate) fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
     })
 }
 
-/// Path of the SQLite database that the settings name.
-///
-/// # Errors
-/// [`Error::Setting`] when they name another database.
-pub fn database_path(config: &Config) -> Result<PathBuf, Error> {
-    match config.database_url.as_ref().map(Secret::expose) {
-        None => Ok(config.data_dir.join("consign.db")),
-        Some(url) => url.strip_prefix("sqlite://").map(PathBuf::from).ok_or_else(|| {
-            Error::Setting("database_url: this version keeps its state in SQLite; use `sqlite://PATH`".to_owned())
-        }),
-    }
-}
-
 /// Folder of the files that the settings name.
 ///
 /// # Errors
@@ -177,16 +167,12 @@ pub struct Server {
     dispatcher: Option<Dispatcher>,
     address: Option<SocketAddr>,
     sync_address: Option<SocketAddr>,
-    metrics_address: Option<SocketAddr>,
     public_url: String,
     first_key: Option<FirstKey>,
-    metrics: Arc<Metrics>,
-    health: Health,
+    watch: Watch,
     trials: Trials,
     stop: CancellationToken,
     connections: TaskTracker,
-    /// The last to be served: who asks how the server does, until it is gone.
-    gone: CancellationToken,
 }
 
 /// Where clients come in: bound, but nobody is served yet.
@@ -220,7 +206,17 @@ impl Server {
     /// What cannot be used, and what to do.
     pub async fn start(config: Config, role: Role) -> Result<Self, Error> {
         listen::raise_open_files();
+        if role == Role::Runner && config.public_url.is_none() {
+            tracing::warn!(
+                "public_url is not set: links in what webhooks are told lead to this process, which serves nobody"
+            );
+        }
         let base = Base::open(config, true).await?;
+        if role != Role::All && !base.is_shared {
+            tracing::warn!(
+                "only one process at a time can use a SQLite database; set database_url to PostgreSQL for several"
+            );
+        }
         let files = base.files().await?;
         let config = Arc::clone(&base.config);
         let network = network::open(&config)?;
@@ -228,19 +224,8 @@ impl Server {
             Role::Runner => None,
             Role::All | Role::Api => Some(Doors::open(&config).await?),
         };
-        let metrics_listener = match config.metrics_listen {
-            Some(address) => Some(listen::bind(address).await?),
-            None => None,
-        };
+        let mut watch = Watch::open(&base, files.clone()).await?;
         let first_key = first_key::make_if_none(&base).await?;
-        let metrics = Arc::new(Metrics::new());
-        let health = Health::new(
-            Arc::clone(&base.store),
-            files.clone(),
-            base.clock.clone(),
-            Arc::clone(&metrics),
-            config.data_dir.clone(),
-        );
         let trials = Trials::new(network.clone());
         let client = network.http.clone();
         let runner = match role {
@@ -253,35 +238,27 @@ impl Server {
                     vault: Arc::clone(&base.vault),
                     clock: base.clock.clone(),
                     config: Arc::clone(&config),
-                    metrics: Arc::clone(&metrics),
+                    metrics: Arc::clone(&watch.metrics),
                     host_name: host_name(),
-                    exclusive: true,
+                    exclusive: !base.is_shared,
                 })
                 .await?,
             ),
         };
-        if let Some(runner) = runner.clone() {
-            health.watch_runner(move || runner.is_fenced());
-        }
+        watch.begin(runner.clone());
         let mut server = Self {
             base,
             runner,
             dispatcher: None,
             address: None,
             sync_address: None,
-            metrics_address: None,
             public_url: config.public_url_at(config.listen),
             first_key,
-            metrics,
-            health,
+            watch,
             trials,
             stop: CancellationToken::new(),
             connections: TaskTracker::new(),
-            gone: CancellationToken::new(),
         };
-        if let Some(listener) = metrics_listener {
-            server.watch(listener);
-        }
         if let Some(doors) = doors {
             server.serve(doors, files);
         }
@@ -293,11 +270,11 @@ impl Server {
 
     /// Starts to tell webhooks. Needs the public address, which may only be known once the server listens.
     async fn dispatch(&mut self, client: Client) -> Result<(), Error> {
-        let Base { config, clock, store, vault } = self.base.clone();
+        let Base { config, clock, store, vault, is_shared } = self.base.clone();
         let view = View::new(self.public_url.as_str().into(), Arc::clone(&vault));
         let teller = Teller { store: Arc::clone(&store), view, vault: Arc::clone(&vault), clock: clock.clone() };
-        let (metrics, retention) = (Arc::clone(&self.metrics), config.retention.0);
-        let tools = webhooks::Tools { store, client, vault, clock, metrics, teller, retention, exclusive: true };
+        let (metrics, retention) = (Arc::clone(&self.watch.metrics), config.retention.0);
+        let tools = webhooks::Tools { store, client, vault, clock, metrics, teller, retention, exclusive: !is_shared };
         self.dispatcher = Some(Dispatcher::start(tools).await?);
         Ok(())
     }
@@ -316,12 +293,12 @@ impl Server {
             self.base.clock.clone(),
             Arc::clone(&config),
             &self.public_url,
-            Arc::clone(&self.metrics),
+            Arc::clone(&self.watch.metrics),
             self.trials.clone(),
         );
         state.stopping = self.stop.clone();
-        state.health = self.health.clone();
-        let open = self.metrics.connections.clone();
+        state.health = self.watch.health.clone();
+        let open = self.watch.metrics.connections.clone();
         let serve = |listener, always_waits| {
             let router = crate::http::router(state.clone(), always_waits);
             self.connections.spawn(listen::serve(listener, doors.tls.clone(), router, open.clone(), self.stop.clone()));
@@ -331,13 +308,6 @@ impl Server {
             self.sync_address = listener.local_addr().ok();
             serve(listener, true);
         }
-    }
-
-    /// Serves health and metrics alone, until the very end.
-    fn watch(&mut self, listener: TcpListener) {
-        self.metrics_address = listener.local_addr().ok();
-        let router = crate::http::health::router(self.health.clone());
-        tokio::spawn(listen::serve(listener, None, router, self.metrics.connections.clone(), self.gone.clone()));
     }
 
     /// The address of the API.
@@ -352,7 +322,7 @@ impl Server {
 
     /// The address of health and metrics alone.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.metrics_address
+        self.watch.address
     }
 
     /// What all links begin with, without a slash at the end.
@@ -373,7 +343,7 @@ impl Server {
     /// Stops: not ready any more, after `limits.drain_delay` no new connection, no new task; answers and tasks under way get the grace time of the settings.
     pub async fn stop(self) {
         let grace = self.base.config.limits.stop_grace.0;
-        self.health.drain();
+        self.watch.health.drain();
         self.connections.close();
         let requests = async {
             // Balancers are told first, and noticed by, before the first connection is refused.
@@ -395,7 +365,7 @@ impl Server {
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop(grace.min(Duration::from_secs(5))).await;
         }
-        self.gone.cancel();
+        self.watch.gone.cancel();
         self.base.store.close().await;
     }
 }

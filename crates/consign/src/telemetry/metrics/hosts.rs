@@ -32,6 +32,9 @@ impl Hosts {
 
 /// The name alone: what is no name of a host may be anything, and is not shown.
 fn name(host: &str) -> Option<String> {
+    if host.contains(['@', '/']) {
+        return None;
+    }
     let bare = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?.0,
         None if host.matches(':').count() == 1 => host.split_once(':')?.0,
