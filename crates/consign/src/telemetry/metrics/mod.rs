@@ -16,11 +16,13 @@ use super::traces;
 use crate::error::Code;
 use crate::store::{Counts, Load};
 
+mod event;
 mod hosts;
 pub mod labels;
 mod process;
 pub mod table;
 
+pub use event::{Held, LeaseLoss, Moved};
 pub use hosts::{HOSTS_MAX, OTHER};
 use labels::{
     BuildLabels, CallLabels, HostLabels, KindLabels, OperationLabels, OutcomeLabels, ReasonLabels, RequestLabels,
@@ -38,45 +40,6 @@ pub const USERS_MAX: u32 = 20;
 type Read = fn(&Counts) -> u64;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 type Seconds = Counter<f64, AtomicU64>;
-
-/// Why a lease was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaseLoss {
-    /// Others declared this process dead.
-    SessionExpired,
-    /// This process could not renew in time and stopped its work.
-    Fenced,
-    /// The end of an attempt came too late and was dropped.
-    StaleResult,
-}
-
-impl LeaseLoss {
-    const ALL: [Self; 3] = [Self::SessionExpired, Self::Fenced, Self::StaleResult];
-
-    fn label(self) -> ReasonLabels {
-        let reason = match self {
-            Self::SessionExpired => "session_expired",
-            Self::Fenced => "fenced",
-            Self::StaleResult => "stale_result",
-        };
-        ReasonLabels { reason }
-    }
-}
-
-/// A file that was moved from or to a host.
-#[derive(Clone, Copy, Debug)]
-pub struct Moved<'a> {
-    /// The operation that moved it.
-    pub operation: &'a str,
-    /// The other side, if there is one.
-    pub host: Option<&'a str>,
-    /// It came in, or else went out.
-    pub is_import: bool,
-    /// Its length, if all of it was moved.
-    pub size_bytes: Option<u64>,
-    /// How long that took.
-    pub took: Duration,
-}
 
 /// All metrics of a process.
 pub struct Metrics {
@@ -409,24 +372,6 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
-    }
-}
-
-/// Counts in a gauge as long as it lives.
-#[derive(Debug)]
-pub struct Held(Gauge);
-
-impl Held {
-    /// Counts one more.
-    pub fn of(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -59,11 +59,12 @@ fn of_stat(stat: &str, boot: &str, ticks_per_second: u64, page_bytes: usize) -> 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let reading = Self::read();
-        let help = |name| table::find(name).map_or("", |entry| entry.help);
+        // The registry ends what it is told with a full stop by itself.
+        let help = |name| table::find(name).map_or_else(String::new, |entry| format!("{}.", entry.help));
         if let Some(seconds) = reading.cpu_seconds {
             let counter = ConstCounter::new(seconds);
             let help = help("process_cpu_seconds_total");
-            counter.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, counter.metric_type())?)?;
+            counter.encode(encoder.encode_descriptor("process_cpu_seconds", &help, None, counter.metric_type())?)?;
         }
         let whole = |number: Option<u64>| number.map(|number| i64::try_from(number).unwrap_or(i64::MAX));
         for (name, value) in [
@@ -73,11 +74,11 @@ impl Collector for Process {
         ] {
             let Some(value) = value else { continue };
             let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help(name), None, gauge.metric_type())?)?;
+            gauge.encode(encoder.encode_descriptor(name, &help(name), None, gauge.metric_type())?)?;
         }
         if let Some(started_at) = reading.started_at {
             let (name, gauge) = ("process_start_time_seconds", ConstGauge::new(started_at));
-            gauge.encode(encoder.encode_descriptor(name, help(name), None, gauge.metric_type())?)?;
+            gauge.encode(encoder.encode_descriptor(name, &help(name), None, gauge.metric_type())?)?;
         }
         Ok(())
     }
