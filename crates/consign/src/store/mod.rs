@@ -19,9 +19,12 @@ mod dialect;
 pub mod hints;
 pub mod jobs;
 pub mod ledger;
+#[cfg(feature = "test-support")]
+pub mod memory;
 pub mod postgres;
 pub mod signed_urls;
 pub mod sqlite;
+pub mod state;
 pub mod transitions;
 pub mod webhooks;
 
@@ -29,9 +32,12 @@ pub use accounts::{Accounts, NewKey};
 pub use hints::Hints;
 pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilter};
 pub use ledger::Ledger;
+#[cfg(feature = "test-support")]
+pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;
+pub use state::State;
 pub use transitions::{
     Applied, Cancellation, Claim, ClaimRequest, Deletion, Heartbeat, Input, TaskProgress, Transitions,
 };
@@ -62,7 +68,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything that a database must be able to do.
 #[async_trait]
-pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + Debug + Send + Sync {
+pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + State + Debug + Send + Sync {
     /// Whether the database answers and can be written to.
     ///
     /// # Errors

@@ -190,7 +190,7 @@ impl Health {
 
     /// The one place that asks the file store, of whatever kind it is.
     async fn file_store(&self) -> Result<(), &'static str> {
-        match timeout(PATIENCE, self.shared.files.check()).await {
+        match timeout(PATIENCE, self.shared.files.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the file store is not ready");

@@ -9,8 +9,11 @@
 
 mod clients;
 mod http;
+mod model;
 mod program;
 mod security;
+mod state;
+mod store_memory;
 mod store_postgres;
 mod store_sqlite;
 mod tidy;

@@ -8,6 +8,7 @@ mod destinations;
 mod drain;
 mod faults;
 mod fence;
+mod fleet;
 mod harness;
 mod operation;
 mod places;
