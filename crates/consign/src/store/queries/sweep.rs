@@ -4,13 +4,13 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::dialect::{self, for_update, skip_locked};
-use super::rows::{bigint, moment_if_any, number};
+use super::rows::{bigint, moment_if_any, number, user_id};
 use super::transitions::{cancel, cancel_job};
 use super::webhooks::{is_untold, lag};
 use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen, signed_urls::RESULTS_KEPT};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
-use crate::store::{Cancellation, Counts, Deletion};
+use crate::store::{Cancellation, Counts, Deletion, Load};
 
 /// Idempotency keys, and results of signed URLs, that one call removes at the most.
 const LINES_PER_SWEEP: i64 = 10_000;
@@ -181,4 +181,18 @@ pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Coun
     counts.oldest_event_secs = lag(conn, now).await?;
     (counts.deliveries, counts.oldest_delivery_secs) = super::deliveries::backlog(conn, now).await?;
     Ok(counts)
+}
+
+pub(crate) async fn loads(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<Load>> {
+    let rows = sqlx::query(
+        "SELECT user_id, COUNT(CASE WHEN state = 'queued' THEN 1 END) AS queued, \
+                COUNT(CASE WHEN state = 'running' THEN 1 END) AS running \
+         FROM tasks WHERE ended_at IS NULL AND state IN ('queued', 'running') \
+         GROUP BY user_id ORDER BY 2 DESC, 3 DESC, 1 LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    let load = |row| Ok(Load { user: user_id(row)?, queued: number(row, "queued")?, running: number(row, "running")? });
+    rows.iter().map(load).collect()
 }
