@@ -124,7 +124,7 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     let recorded = match end {
         End::Done(result) => {
             if let Err(error) = &result
-                && is_retried(runner, number, error).is_some()
+                && next_retry(runner, number, error) != Retry::Never
             {
                 runner.tools().metrics.task_retried(&operation, error.code);
             }
@@ -329,16 +329,13 @@ async fn transition(
         Ok(outcome) => return tools.store.finish(id, token, &outcome.files, now).await,
         Err(error) => error,
     };
-    match is_retried(runner, number, error) {
-        Some(asked) => tools.store.delay(id, token, now.plus(retry::pause(number, asked)), now).await,
-        None => tools.store.fail(id, token, error.code.wire(), &error.message, now).await,
+    match next_retry(runner, number, error) {
+        Retry::Later(asked) => tools.store.delay(id, token, now.plus(retry::pause(number, asked)), now).await,
+        Retry::Never => tools.store.fail(id, token, error.code.wire(), &error.message, now).await,
     }
 }
 
-/// Whether a task is tried again after this attempt, and the pause that the other side asked for.
-fn is_retried(runner: &Runner, number: u32, error: &TaskError) -> Option<Option<Duration>> {
-    match error.retry {
-        Retry::Later(asked) if number < runner.tools().config.limits.attempts_max => Some(asked),
-        Retry::Later(_) | Retry::Never => None,
-    }
+/// Whether a task is tried again after this attempt: an error may pass, but attempts are counted.
+fn next_retry(runner: &Runner, number: u32, error: &TaskError) -> Retry {
+    if number < runner.tools().config.limits.attempts_max { error.retry } else { Retry::Never }
 }
