@@ -12,6 +12,7 @@ mod harness;
 mod places;
 mod receiver;
 mod roles;
+mod shared_files;
 mod sweep;
 mod tls;
 mod waiting;
