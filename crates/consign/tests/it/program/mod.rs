@@ -14,6 +14,7 @@ mod operation;
 mod places;
 mod receiver;
 mod roles;
+mod shared_files;
 mod sweep;
 mod tls;
 mod waiting;
