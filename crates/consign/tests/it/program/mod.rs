@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod destinations;
 mod drain;
+mod fail_points;
 mod faults;
 mod fence;
 mod fleet;
