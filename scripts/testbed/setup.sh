@@ -40,6 +40,9 @@ servers_complete() {
         "python-openstack -c import\ swift,keystone,gunicorn" "swift --version" "7z i" "bsdtar --version" "radosgw --version" "sshd -V"
 }
 
+# The database. What the machine has is taken, if it is new enough.
+postgres_complete() { [ -e "$CACHE/stamp-postgres" ] && runs "postgres --version" "psql --version"; }
+
 # The clients that are run against Consign. They are small and change on their own: what is listed is their stamp.
 clients_listed() { cat "$PACKAGES"/clients.txt "$PACKAGES"/clients/package-lock.json | sha256sum; }
 clients_complete() {
@@ -181,6 +184,27 @@ install_servers() {
     servers_complete || die "what was installed does not run"
 }
 
+install_postgres() {
+    say "installing PostgreSQL below $CACHE"
+    rm -f "$CACHE/stamp-postgres"
+    mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
+    local own
+    own=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+    if [ -x "$own/postgres" ] && [ -x "$own/initdb" ] && [ "$(basename "${own%/bin}")" -ge 15 ]; then
+        wrap postgres "" "$own/postgres"
+        wrap psql "" "$own/psql"
+    else
+        retry apt_private update >>"$CACHE/apt.log" 2>&1
+        unpack deb-postgres postgresql postgresql-client
+        rm -rf "$CACHE/apt"
+        local root=$CACHE/deb-postgres/root
+        wrap postgres "$root" "$root"/usr/lib/postgresql/*/bin/postgres
+        wrap psql "$root" "$root"/usr/lib/postgresql/*/bin/psql
+    fi
+    touch "$CACHE/stamp-postgres"
+    postgres_complete || die "the PostgreSQL that was installed does not run"
+}
+
 # Needs npm, which comes with the tools.
 install_clients() {
     say "installing the clients below $CACHE"
@@ -199,11 +223,12 @@ exec 9>"$CACHE/setup.lock"
 flock --nonblock 9 || { say "waiting for another setup" && flock 9; }
 command -v apt-get >/dev/null || die "apt-get is missing: the test servers are taken from Debian packages"
 prerequisites
-if servers_complete && clients_complete; then
+if servers_complete && clients_complete && postgres_complete; then
     say "all there ($CACHE)"
     exit 0
 fi
 rm -f "$CACHE"/*.log
 servers_complete || install_servers
+postgres_complete || install_postgres
 clients_complete || install_clients
 say "ready after $SECONDS s, $(du -sh "$CACHE" | cut -f1)"

@@ -21,6 +21,7 @@ const KEY_BYTES: usize = 32;
 pub struct Vault {
     sealing: LessSafeKey,
     signing: hmac::Key,
+    fingerprint: i64,
 }
 
 /// Sealed bytes that this key did not make, or that were changed.
@@ -53,7 +54,17 @@ impl Vault {
         Self {
             sealing: LessSafeKey::new(sealing),
             signing: hmac::Key::new(hmac::HMAC_SHA256, derive("consign links").as_ref()),
+            fingerprint: derive("consign fingerprint")
+                .as_ref()
+                .iter()
+                .take(8)
+                .fold(0, |sum, &byte| sum << 8 | i64::from(byte)),
         }
+    }
+
+    /// Tells one key from another, and nothing else about it.
+    pub fn fingerprint(&self) -> i64 {
+        self.fingerprint
     }
 
     /// Makes a new random key, as base64.

@@ -4,6 +4,7 @@
 //! - [`gcs()`]: a stand-in for Google Cloud Storage (an emulator behind a gate of ours), likewise
 //! - [`azurite()`]: a server of the Azure Blob protocol, likewise
 //! - [`openstack()`]: Keystone and Swift (its S3 API included), likewise
+//! - [`postgres()`]: a PostgreSQL server with a fresh database for each test, and [`own_postgres()`]: one that a test may crash
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
@@ -37,6 +38,7 @@ pub mod namespace;
 pub mod openssh;
 mod openstack;
 mod place;
+mod postgres;
 pub mod proxy;
 mod record;
 mod server;
@@ -53,6 +55,7 @@ pub use crate::azurite::{Azurite, azurite};
 pub use crate::ceph::{Account, Ceph, ceph};
 pub use crate::gcs::{Gcs, gcs};
 pub use crate::openstack::{OpenStack, User, openstack};
+pub use crate::postgres::{OwnPostgres, Postgres, own_postgres, postgres};
 pub use crate::sshd::{Key, Sshd, sshd};
 
 /// Something that the machine does not have and a test cannot do without.

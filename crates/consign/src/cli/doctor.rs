@@ -124,8 +124,7 @@ async fn check_base(config: &Config, report: &mut Report) {
     report.good("secret key", if config.secret_key.is_some() { "from the settings" } else { "from its file" });
     match base.store.counts(base.clock.now()).await {
         Ok(counts) => {
-            let path = server::database_path(config).map(|path| path.display().to_string()).unwrap_or_default();
-            report.good("database", format!("SQLite at {path}"));
+            report.good("database", base.store.describe());
             if counts.keys == 0 {
                 note("API keys", "none yet: `consign serve` makes the first, `consign key create NAME` more");
             } else {

@@ -43,12 +43,24 @@ impl Config {
         let environment = Env::prefixed(PREFIX)
             .filter(|key| !NOT_SETTINGS.iter().any(|prefix| key.as_str().to_ascii_lowercase().starts_with(prefix)))
             .split("__");
-        let config: Self = figment
+        let mut config: Self = figment
             .merge(environment)
             .extract()
             .map_err(|error| BadConfig(error.into_iter().map(|error| sentence(&error)).collect()))?;
+        config.read_files()?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Reads settings that stand in files of their own.
+    fn read_files(&mut self) -> Result<(), BadConfig> {
+        if let (None, Some(path)) = (&self.database_url, &self.database_url_file) {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                BadConfig(vec![format!("database_url_file: cannot read {}: {error}", path.display())])
+            })?;
+            self.database_url = Some(connectors::Secret::new(text.trim()));
+        }
+        Ok(())
     }
 
     /// Checks what a type cannot say.

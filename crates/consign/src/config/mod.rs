@@ -7,6 +7,7 @@ use connectors::Secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub mod database;
 pub mod duration;
 pub mod limits;
 pub mod load;
@@ -14,6 +15,7 @@ pub mod reference;
 pub mod swift;
 pub mod transfer;
 
+pub use database::Database;
 pub use duration::Period;
 pub use limits::Limits;
 pub use load::BadConfig;
@@ -34,10 +36,12 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Folder for the database, the files and the secret key.
     pub data_dir: PathBuf,
-    /// The database. Default: `sqlite://{data_dir}/consign.db`.
+    /// The database: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. Default: `sqlite://{data_dir}/consign.db`.
     #[serde(serialize_with = "address", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub database_url: Option<Secret>,
+    /// File that holds `database_url`.
+    pub database_url_file: Option<PathBuf>,
     /// Where files are kept. Default: `file://{data_dir}/files`.
     #[serde(serialize_with = "address", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -56,6 +60,8 @@ pub struct Config {
     pub tls: Tls,
     /// Bounds of requests, jobs and work at once.
     pub limits: Limits,
+    /// How a PostgreSQL database is used.
+    pub database: Database,
     /// How bytes are moved.
     pub transfer: Transfer,
     /// How OpenStack's object store is used.
@@ -72,6 +78,7 @@ impl Default for Config {
             public_url: None,
             data_dir: PathBuf::from("./consign-data"),
             database_url: None,
+            database_url_file: None,
             files_url: None,
             secret_key: None,
             secret_key_file: None,
@@ -79,6 +86,7 @@ impl Default for Config {
             egress: Egress::default(),
             tls: Tls::default(),
             limits: Limits::default(),
+            database: Database::default(),
             transfer: Transfer::default(),
             swift: Swift::default(),
             log: Log::default(),

@@ -21,16 +21,17 @@ use crate::operations::trial::Trials;
 use crate::runner::{Runner, Tools};
 use crate::secret::Vault;
 use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
 use crate::telemetry::metrics::Metrics;
 use crate::webhooks::{self, Dispatcher};
 
+pub mod database;
 mod first_key;
 mod key_file;
 mod listen;
 pub mod network;
 pub mod tls;
 
+use database::Place;
 pub use first_key::FirstKey;
 
 /// Which parts of the server a process runs.
@@ -74,6 +75,9 @@ pub enum Error {
     /// The database cannot be opened.
     #[error("{0}")]
     Open(#[from] crate::store::sqlite::OpenError),
+    /// The database server cannot be used.
+    #[error("{0}")]
+    Connect(#[from] crate::store::postgres::OpenError),
     /// The file store cannot be used.
     #[error("the file store cannot be used: {0}")]
     Files(#[from] crate::files::Error),
@@ -90,6 +94,8 @@ pub struct Base {
     pub store: Arc<dyn Store>,
     /// Encrypts and signs.
     pub vault: Arc<Vault>,
+    /// Other processes may use the database at the same time.
+    pub is_shared: bool,
 }
 
 impl Base {
@@ -103,13 +109,10 @@ impl Base {
         let clock = Clock::system();
         make_private_folder(&config.data_dir)?;
         let vault = Arc::new(key_file::vault(&config)?);
-        let path = database_path(&config)?;
-        let store: Arc<dyn Store> = if exclusive {
-            Arc::new(SqliteStore::open(&path).await?)
-        } else {
-            Arc::new(SqliteStore::open_shared(&path).await?)
-        };
-        Ok(Self { config: Arc::new(config), clock, store, vault })
+        let place = Place::of(&config)?;
+        let store = place.open(&config, exclusive).await?;
+        place.check_key(store.as_ref(), &vault).await?;
+        Ok(Self { config: Arc::new(config), clock, store, vault, is_shared: place.is_shared() })
     }
 
     /// How clients reach the server: as the settings say, as the server said that ran here last, or as it would by its
@@ -140,19 +143,6 @@ pub(crate) fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// Path of the SQLite database that the settings name.
-///
-/// # Errors
-/// [`Error::Setting`] when they name another database.
-pub fn database_path(config: &Config) -> Result<PathBuf, Error> {
-    match config.database_url.as_ref().map(Secret::expose) {
-        None => Ok(config.data_dir.join("consign.db")),
-        Some(url) => url.strip_prefix("sqlite://").map(PathBuf::from).ok_or_else(|| {
-            Error::Setting("database_url: this version keeps its state in SQLite; use `sqlite://PATH`".to_owned())
-        }),
-    }
 }
 
 /// Folder of the files that the settings name.
@@ -215,7 +205,17 @@ impl Server {
     /// What cannot be used, and what to do.
     pub async fn start(config: Config, role: Role) -> Result<Self, Error> {
         listen::raise_open_files();
+        if role == Role::Runner && config.public_url.is_none() {
+            tracing::warn!(
+                "public_url is not set: links in what webhooks are told lead to this process, which serves nobody"
+            );
+        }
         let base = Base::open(config, true).await?;
+        if role != Role::All && !base.is_shared {
+            tracing::warn!(
+                "only one process at a time can use a SQLite database; set database_url to PostgreSQL for several"
+            );
+        }
         let files = base.files().await?;
         let config = Arc::clone(&base.config);
         let network = network::open(&config)?;
@@ -239,7 +239,7 @@ impl Server {
                     config: Arc::clone(&config),
                     metrics: Arc::clone(&metrics),
                     host_name: host_name(),
-                    exclusive: true,
+                    exclusive: !base.is_shared,
                 })
                 .await?,
             ),
@@ -268,11 +268,11 @@ impl Server {
 
     /// Starts to tell webhooks. Needs the public address, which may only be known once the server listens.
     async fn dispatch(&mut self, client: Client) -> Result<(), Error> {
-        let Base { config, clock, store, vault } = self.base.clone();
+        let Base { config, clock, store, vault, is_shared } = self.base.clone();
         let view = View::new(self.public_url.as_str().into(), Arc::clone(&vault));
         let teller = Teller { store: Arc::clone(&store), view, vault: Arc::clone(&vault), clock: clock.clone() };
         let (metrics, retention) = (Arc::clone(&self.metrics), config.retention.0);
-        let tools = webhooks::Tools { store, client, vault, clock, metrics, teller, retention, exclusive: true };
+        let tools = webhooks::Tools { store, client, vault, clock, metrics, teller, retention, exclusive: !is_shared };
         self.dispatcher = Some(Dispatcher::start(tools).await?);
         Ok(())
     }

@@ -99,7 +99,22 @@ impl Hints {
         }
     }
 
-    /// Hears of every job and task that changes from now on, whoever owns it.
+    /// Says that anything may have changed: news were lost, or nobody tells them. All who wait look again.
+    pub fn announce_everything(&self) {
+        for sender in self.watched().values() {
+            sender.send_replace(());
+        }
+        if self.commits.receiver_count() > 0 {
+            // Whoever stopped listening in this very moment does not need it.
+            let _ = self.commits.send(Arc::from([]));
+        }
+        self.announce_ready();
+        self.announce_outbox();
+        self.announce_deliveries();
+        self.announce_sweep();
+    }
+
+    /// Hears of every job and task that changes from now on, whoever owns it; of none when any may have changed.
     pub fn commits(&self) -> broadcast::Receiver<Arc<[Uuid]>> {
         self.commits.subscribe()
     }

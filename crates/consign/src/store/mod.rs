@@ -14,9 +14,11 @@ use crate::clock::Timestamp;
 pub mod accounts;
 #[cfg(feature = "test-support")]
 pub mod contract;
+mod dialect;
 pub mod hints;
 pub mod jobs;
 pub mod ledger;
+pub mod postgres;
 pub mod signed_urls;
 pub mod sqlite;
 pub mod transitions;
@@ -26,6 +28,7 @@ pub use accounts::{Accounts, NewKey};
 pub use hints::Hints;
 pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilter};
 pub use ledger::Ledger;
+pub use postgres::PostgresStore;
 pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;
 pub use transitions::{
@@ -70,6 +73,15 @@ pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks 
     /// # Errors
     /// [`Error::Unavailable`].
     async fn counts(&self, now: Timestamp) -> Result<Counts>;
+
+    /// The number that goes by a name; `value`, which is stored, when there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn agree_on(&self, name: &str, value: i64) -> Result<i64>;
+
+    /// Which database this is and where, for people.
+    fn describe(&self) -> String;
 
     /// Where changes are announced.
     fn hints(&self) -> &Arc<Hints>;

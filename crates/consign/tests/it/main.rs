@@ -11,5 +11,6 @@ mod clients;
 mod http;
 mod program;
 mod security;
+mod store_postgres;
 mod store_sqlite;
 mod tidy;

@@ -24,11 +24,11 @@ pub(crate) async fn ensure_user(tx: &mut Tx, name: &str, now: Timestamp) -> sqlx
     sqlx::query("INSERT INTO users (name, vt, created_at) VALUES ($1, 0, $2) ON CONFLICT (name) DO NOTHING")
         .bind(name)
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     let row = sqlx::query("SELECT id, name, created_at FROM users WHERE name = $1")
         .bind(name)
-        .fetch_one(&mut tx.conn)
+        .fetch_one(&mut *tx.conn)
         .await?;
     user_row(&row)
 }
@@ -54,7 +54,7 @@ pub(crate) async fn create_key(tx: &mut Tx, key: &NewKey, now: Timestamp) -> sql
     .bind(scopes.join(" "))
     .bind(now.0)
     .bind(key.expires_at.map(|moment| moment.0))
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok((inserted.rows_affected() == 1).then(|| ApiKey {
         id: key.id,
@@ -81,7 +81,7 @@ pub(crate) async fn revoke_key(tx: &mut Tx, name: &str, now: Timestamp) -> sqlx:
     let revoked = sqlx::query("UPDATE keys SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL")
         .bind(name)
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     Ok(revoked.rows_affected() > 0)
 }

@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::Row as _;
+use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::rows::{file, file_columns, open_uploads, task, task_columns};
-use super::settle::start_job;
-use super::{Conn, Row, Tx, sessions};
+use super::rows::{chosen, file, file_columns, nonsense, open_uploads, task, task_columns};
+use super::settle::start_jobs;
+use super::{Conn, Db, ROWS_PER_STATEMENT, Row, Tx, dialect, sessions};
 use crate::id::{TaskId, Token};
-use crate::model::Task;
+use crate::model::{File, Task};
 use crate::store::{Claim, ClaimRequest, Input};
 
 /// Queued tasks that a claim looks at, by turn, for each one that it wants, before it asks user by user.
@@ -40,28 +40,42 @@ pub(crate) const OWNERS_SQL: &str = "WITH RECURSIVE owners (user_id) AS ( \
      SELECT user_id FROM owners WHERE user_id IS NOT NULL";
 
 pub(crate) async fn claim(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Claim>> {
+    dialect::lock_claims(&mut tx.conn).await?;
     // A session that was declared dead must not get tasks: nobody would ever take them back.
     let Some(host_name) = sessions::host_name(tx, request.session).await? else { return Ok(Vec::new()) };
     let picked = pick(tx, request).await?;
-    let Some(last_turn) = picked.iter().map(|ready| ready.turn).max() else { return Ok(Vec::new()) };
-    sqlx::query("UPDATE meta SET value = $1 WHERE name = 'virtual_time' AND value < $1")
-        .bind(last_turn)
-        .execute(&mut tx.conn)
-        .await?;
-
+    if picked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = picked.iter().map(|ready| ready.id).collect();
+    dialect::lock_jobs_of(&mut tx.conn, &ids).await?;
     let token = Token::random();
-    let mut claims = Vec::with_capacity(picked.len());
-    let mut jobs = BTreeSet::new();
+    let tasks = lease(tx, &ids, request, token, &host_name).await?;
+    note_turns(tx, &picked).await?;
+    let jobs: BTreeSet<Uuid> = tasks.iter().filter_map(|task| task.job_id).map(|job| job.0).collect();
+    start_jobs(tx, &jobs, request.now).await?;
+    complete(&mut tx.conn, tasks, token).await
+}
+
+/// Notes how far turns have been taken, by all and by each user.
+async fn note_turns(tx: &mut Tx, picked: &[Ready]) -> sqlx::Result<()> {
+    let mut turns: BTreeMap<i64, i64> = BTreeMap::new();
     for ready in picked {
-        if let Some(task) = lease(tx, ready.id, request, token, &host_name).await? {
-            jobs.extend(task.job_id);
-            claims.push(complete(&mut tx.conn, task, token).await?);
-        }
+        let turn = turns.entry(ready.user).or_insert(ready.turn);
+        *turn = ready.turn.max(*turn);
     }
-    for job in jobs {
-        start_job(tx, job.0, request.now).await?;
+    sqlx::query("UPDATE meta SET value = $1 WHERE name = 'virtual_time' AND value < $1")
+        .bind(turns.values().copied().max())
+        .execute(&mut *tx.conn)
+        .await?;
+    for (user, turn) in turns {
+        sqlx::query("UPDATE users SET vt = $2 WHERE id = $1 AND vt < $2")
+            .bind(user)
+            .bind(turn)
+            .execute(&mut *tx.conn)
+            .await?;
     }
-    Ok(claims)
+    Ok(())
 }
 
 /// A task that can be claimed. Sorts by who comes first.
@@ -88,7 +102,7 @@ impl Ready {
 async fn pick(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Ready>> {
     let running = sessions::running(tx).await?;
     let window = request.tasks_max.saturating_mul(WINDOW_PER_TASK).min(WINDOW_MAX);
-    let rows = sqlx::query(WINDOW_SQL).bind(i64::from(window)).fetch_all(&mut tx.conn).await?;
+    let rows = sqlx::query(WINDOW_SQL).bind(i64::from(window)).fetch_all(&mut *tx.conn).await?;
     let ready = rows.iter().map(Ready::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     let picked = within_limits(ready, &running, request);
     if picked.len() == request.tasks_max as usize || rows.len() < window as usize {
@@ -119,7 +133,7 @@ fn within_limits(ready: Vec<Ready>, running: &BTreeMap<i64, u32>, request: &Clai
 /// The first tasks of each user who is below the limit, in their order. Costs one look-up a user that has tasks
 /// queued, however many those are.
 async fn heads(tx: &mut Tx, running: &BTreeMap<i64, u32>, request: &ClaimRequest) -> sqlx::Result<Vec<Ready>> {
-    let users = sqlx::query(OWNERS_SQL).fetch_all(&mut tx.conn).await?;
+    let users = sqlx::query(OWNERS_SQL).fetch_all(&mut *tx.conn).await?;
     let mut ready = Vec::new();
     for row in &users {
         let user: i64 = row.try_get("user_id")?;
@@ -130,7 +144,7 @@ async fn heads(tx: &mut Tx, running: &BTreeMap<i64, u32>, request: &ClaimRequest
         let rows = sqlx::query(USER_SQL)
             .bind(user)
             .bind(i64::from(free.min(request.tasks_max)))
-            .fetch_all(&mut tx.conn)
+            .fetch_all(&mut *tx.conn)
             .await?;
         for row in &rows {
             ready.push(Ready::from_row(row)?);
@@ -140,61 +154,90 @@ async fn heads(tx: &mut Tx, running: &BTreeMap<i64, u32>, request: &ClaimRequest
     Ok(ready)
 }
 
+/// Leases those of the tasks that are still queued; in their order.
 async fn lease(
     tx: &mut Tx,
-    id: Uuid,
+    ids: &[Uuid],
     request: &ClaimRequest,
     token: Token,
     host_name: &str,
-) -> sqlx::Result<Option<Task>> {
-    let row = sqlx::query(concat!(
-        "UPDATE tasks SET state = 'running', attempt = attempt + 1, lease = $2, session_id = $3, host_name = $4, \
-                          started_at = COALESCE(started_at, $5) \
-         WHERE id = $1 AND state = 'queued' RETURNING ",
-        task_columns!()
-    ))
-    .bind(id)
-    .bind(token.0)
-    .bind(request.session.0)
-    .bind(host_name)
-    .bind(request.now.0)
-    .fetch_optional(&mut tx.conn)
-    .await?;
-    tx.changed.ids.insert(id);
-    row.as_ref().map(task).transpose()
+) -> sqlx::Result<Vec<Task>> {
+    let places: BTreeMap<Uuid, usize> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+    let mut tasks = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new("UPDATE tasks SET state = 'running', attempt = attempt + 1, lease = ");
+        query.push_bind(token.0).push(", session_id = ").push_bind(request.session.0);
+        query.push(", host_name = ").push_bind(host_name.to_owned());
+        query.push(", started_at = COALESCE(started_at, ").push_bind(request.now.0);
+        query.push(") WHERE state = 'queued' AND id IN (");
+        let mut list = query.separated(", ");
+        for id in chunk {
+            list.push_bind(*id);
+        }
+        query.push(concat!(") RETURNING ", task_columns!()));
+        for row in query.build().fetch_all(&mut *tx.conn).await? {
+            tasks.push(task(&row)?);
+        }
+    }
+    tasks.sort_unstable_by_key(|task| places.get(&task.id.0).copied());
+    tx.changed.ids.extend(tasks.iter().map(|task| task.id.0));
+    Ok(tasks)
 }
 
-/// Adds all that a runner needs to work on a task.
-async fn complete(conn: &mut Conn, mut task: Task, token: Token) -> sqlx::Result<Claim> {
-    let payload = sqlx::query("SELECT payload FROM task_docs WHERE task_id = $1")
-        .bind(task.id.0)
-        .fetch_one(&mut *conn)
-        .await?
-        .try_get("payload")?;
-    let inputs = inputs(conn, task.id).await?;
-    task.depends_on = inputs.iter().map(|input| input.task_id).collect();
-    let open = open_uploads(conn, task.id).await?;
-    Ok(Claim { task, payload, token, inputs, open })
+/// Adds all that a runner needs to work on the tasks.
+async fn complete(conn: &mut Conn, tasks: Vec<Task>, token: Token) -> sqlx::Result<Vec<Claim>> {
+    let ids: Vec<Uuid> = tasks.iter().map(|task| task.id.0).collect();
+    let mut payloads = payloads(conn, &ids).await?;
+    let mut inputs = inputs(conn, &ids).await?;
+    let mut open = open_uploads(conn, &ids).await?;
+    let mut claims = Vec::with_capacity(tasks.len());
+    for mut task in tasks {
+        let id = task.id.0;
+        let payload = payloads.remove(&id).ok_or_else(|| nonsense("payload"))?;
+        let inputs = inputs.remove(&id).unwrap_or_default();
+        task.depends_on = inputs.iter().map(|input| input.task_id).collect();
+        claims.push(Claim { task, payload, token, inputs, open: open.remove(&id).unwrap_or_default() });
+    }
+    Ok(claims)
 }
 
-async fn inputs(conn: &mut Conn, task: TaskId) -> sqlx::Result<Vec<Input>> {
-    let rows = sqlx::query(
-        "SELECT d.depends_on, t.name FROM dependencies d LEFT JOIN tasks t ON t.id = d.depends_on \
-         WHERE d.task_id = $1 ORDER BY d.position",
-    )
-    .bind(task.0)
-    .fetch_all(&mut *conn)
-    .await?;
-    let mut inputs = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let task_id = TaskId(row.try_get("depends_on")?);
-        let files =
-            sqlx::query(concat!("SELECT ", file_columns!(), " FROM files WHERE task_id = $1 ORDER BY position"))
-                .bind(task_id.0)
-                .fetch_all(&mut *conn)
-                .await?;
-        let files = files.iter().map(file).collect::<sqlx::Result<Vec<_>>>()?;
-        inputs.push(Input { task_id, name: row.try_get("name")?, files });
+async fn payloads(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<u8>>> {
+    let mut payloads = BTreeMap::new();
+    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
+        let select = "SELECT task_id, payload FROM task_docs WHERE task_id IN (";
+        for row in chosen(conn, select, chunk.iter(), ")").await? {
+            payloads.insert(row.try_get("task_id")?, row.try_get("payload")?);
+        }
+    }
+    Ok(payloads)
+}
+
+async fn inputs(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<Input>>> {
+    let mut inputs: BTreeMap<Uuid, Vec<Input>> = BTreeMap::new();
+    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
+        let select = "SELECT d.task_id, d.depends_on, t.name FROM dependencies d \
+                      LEFT JOIN tasks t ON t.id = d.depends_on WHERE d.task_id IN (";
+        for row in chosen(conn, select, chunk.iter(), ") ORDER BY d.task_id, d.position").await? {
+            let input =
+                Input { task_id: TaskId(row.try_get("depends_on")?), name: row.try_get("name")?, files: Vec::new() };
+            inputs.entry(row.try_get("task_id")?).or_default().push(input);
+        }
+    }
+    let named: BTreeSet<Uuid> = inputs.values().flatten().map(|input| input.task_id.0).collect();
+    let files = files(conn, &named.into_iter().collect::<Vec<_>>()).await?;
+    for input in inputs.values_mut().flatten() {
+        input.files = files.get(&input.task_id.0).cloned().unwrap_or_default();
     }
     Ok(inputs)
+}
+
+async fn files(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<File>>> {
+    let mut files: BTreeMap<Uuid, Vec<File>> = BTreeMap::new();
+    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
+        let select = concat!("SELECT task_id, ", file_columns!(), " FROM files WHERE task_id IN (");
+        for row in chosen(conn, select, chunk.iter(), ") ORDER BY task_id, position").await? {
+            files.entry(row.try_get("task_id")?).or_default().push(file(&row)?);
+        }
+    }
+    Ok(files)
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
+use super::dialect::{among, due_of_receiver};
 use super::rows::{bigint, chosen, moment, moment_if_any, nonsense, number, user_id};
 use super::webhooks::{disable, event, note_health};
 use super::{Conn, Db, ROWS_PER_STATEMENT, Row, Tx};
@@ -44,12 +45,11 @@ pub(crate) const RECEIVERS_SQL: &str = "WITH RECURSIVE heads (user_id, receiver,
      SELECT user_id, receiver FROM heads WHERE due_at <= $1 ORDER BY due_at";
 
 /// Takes what is due of one receiver.
-pub(crate) const CLAIM_SQL: &str = "\
-     UPDATE deliveries SET sending = TRUE, attempts = attempts + 1, tries = tries + 1, due_at = $5 \
-     WHERE state = 'pending' AND due_at <= $3 AND id IN \
-         (SELECT id FROM deliveries WHERE state = 'pending' AND user_id = $1 AND receiver = $2 AND due_at <= $3 \
-          ORDER BY due_at LIMIT $4) \
-     RETURNING id, webhook_id, url, body, attempts, tries";
+pub(crate) const CLAIM_SQL: &str = concat!(
+    "UPDATE deliveries SET sending = TRUE, attempts = attempts + 1, tries = tries + 1, due_at = $5 WHERE id ",
+    among!(concat!("SELECT id FROM deliveries WHERE state = 'pending' AND ", due_of_receiver!(), " LIMIT $4")),
+    " RETURNING id, webhook_id, url, body, attempts, tries"
+);
 
 pub(crate) async fn next(conn: &mut Conn) -> sqlx::Result<Option<Timestamp>> {
     moment_if_any(&sqlx::query(NEXT_SQL).fetch_one(conn).await?, "due_at")
@@ -58,7 +58,7 @@ pub(crate) async fn next(conn: &mut Conn) -> sqlx::Result<Option<Timestamp>> {
 pub(crate) async fn claim(tx: &mut Tx, claim: &DeliveryClaim) -> sqlx::Result<Vec<Parcel>> {
     let mut busy = Busy::of(claim);
     let mut parcels = Vec::new();
-    let rows = sqlx::query(RECEIVERS_SQL).bind(claim.now.0).fetch_all(&mut tx.conn).await?;
+    let rows = sqlx::query(RECEIVERS_SQL).bind(claim.now.0).fetch_all(&mut *tx.conn).await?;
     for row in &rows {
         let left = bigint(claim.max) - bigint(parcels.len());
         let receiver = Receiver { user_id: user_id(row)?, number: row.try_get("receiver")? };
@@ -72,7 +72,7 @@ pub(crate) async fn claim(tx: &mut Tx, claim: &DeliveryClaim) -> sqlx::Result<Ve
             .bind(claim.now.0)
             .bind(room)
             .bind(claim.lease_until.0)
-            .fetch_all(&mut tx.conn)
+            .fetch_all(&mut *tx.conn)
             .await?;
         for row in &claimed {
             busy.count(receiver);
@@ -111,8 +111,10 @@ impl Busy {
 
 async fn parcel(tx: &mut Tx, receiver: Receiver, row: &Row) -> sqlx::Result<Parcel> {
     let (url, secret) = if let Some(webhook) = row.try_get::<Option<i64>, _>("webhook_id")? {
-        let row =
-            sqlx::query("SELECT url, secret FROM webhooks WHERE id = $1").bind(webhook).fetch_one(&mut tx.conn).await?;
+        let row = sqlx::query("SELECT url, secret FROM webhooks WHERE id = $1")
+            .bind(webhook)
+            .fetch_one(&mut *tx.conn)
+            .await?;
         (row.try_get("url")?, Some(row.try_get("secret")?))
     } else {
         (row.try_get("url")?, None)
@@ -131,7 +133,7 @@ async fn parcel(tx: &mut Tx, receiver: Receiver, row: &Row) -> sqlx::Result<Parc
 pub(crate) async fn release(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
     sqlx::query("UPDATE deliveries SET sending = FALSE, due_at = $1 WHERE state = 'pending' AND sending")
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     tx.changed.deliveries = true;
     Ok(())
@@ -158,10 +160,10 @@ pub(crate) async fn end_attempt(
     .bind(state.wire())
     .bind(due_at.0)
     .bind((state != DeliveryState::Pending).then_some(now.0))
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     let Some(row) = row else { return Ok(false) };
-    insert_attempt(&mut tx.conn, id, attempt).await?;
+    insert_attempt(&mut *tx.conn, id, attempt).await?;
     if let Some(webhook) = row.try_get::<Option<i64>, _>("webhook_id")? {
         if end == AttemptEnd::Gone {
             disable(tx, webhook, now).await?;
@@ -252,7 +254,7 @@ pub(crate) async fn redeliver(tx: &mut Tx, user: UserId, id: DeliveryId, now: Ti
     )
     .bind(id.0)
     .bind(i64::from(user.0))
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     let Some(row) = row else { return Ok(Redelivery::NotFound) };
     if row.try_get::<Option<bool>, _>("disabled")? == Some(true) {
@@ -264,15 +266,15 @@ pub(crate) async fn redeliver(tx: &mut Tx, user: UserId, id: DeliveryId, now: Ti
     )
     .bind(id.0)
     .bind(now.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     tx.changed.deliveries = true;
     let row = sqlx::query(concat!("SELECT ", delivery_columns!(), " FROM deliveries WHERE id = $1"))
         .bind(id.0)
-        .fetch_one(&mut tx.conn)
+        .fetch_one(&mut *tx.conn)
         .await?;
     let mut found = delivery(&row)?;
-    add_attempts(&mut tx.conn, std::slice::from_mut(&mut found)).await?;
+    add_attempts(&mut *tx.conn, std::slice::from_mut(&mut found)).await?;
     Ok(Redelivery::Due(found))
 }
 
@@ -283,7 +285,7 @@ pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32) -> 
     )
     .bind(ended_before.0)
     .bind(i64::from(limit))
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok(deleted.rows_affected())
 }

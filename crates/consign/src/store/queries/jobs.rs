@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
+use super::dialect::for_share;
 use super::rows::{bigint, chosen, complete, job as job_row, job_columns, task as task_row, task_columns};
 use super::settle::{end_unborn, settle, turns};
 use super::webhooks::note;
@@ -44,12 +45,9 @@ enum InputState {
 
 pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creation> {
     let job = &new.job;
-    if let Some(answer) = replay_first(tx, job.user_id, new.idempotency.as_ref(), job.created_at).await? {
-        return Ok(answer);
-    }
-    let births = match births(&mut tx.conn, job.user_id, &job.tasks).await? {
+    let births = match begin(tx, job.user_id, &job.tasks, new.idempotency.as_ref(), job.created_at).await? {
         Ok(births) => births,
-        Err(gone) => return Ok(Creation::InputGone(gone)),
+        Err(answer) => return Ok(answer),
     };
     sqlx::query(
         "INSERT INTO jobs (id, user_id, key_id, tag, webhook_url, status, open_tasks, failed_tasks, created_at) \
@@ -65,28 +63,48 @@ pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creati
     .bind(job.webhook_url.as_deref())
     .bind(bigint(job.tasks.len()))
     .bind(job.created_at.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     note(tx, job.user_id, job.id, EventKind::JobCreated, job.created_at).await?;
     tx.changed.ids.insert(job.id.0);
     insert_tasks(tx, &job.tasks, &births, &new.payloads).await?;
-    remember(tx, job.user_id, new.idempotency.as_ref(), job.created_at).await?;
     Ok(Creation::Created)
 }
 
 pub(crate) async fn create_task(tx: &mut Tx, new: &NewTask) -> sqlx::Result<Creation> {
     let task = &new.task;
-    if let Some(answer) = replay_first(tx, task.user_id, new.idempotency.as_ref(), task.created_at).await? {
-        return Ok(answer);
-    }
     let tasks = std::slice::from_ref(task);
-    let births = match births(&mut tx.conn, task.user_id, tasks).await? {
+    let births = match begin(tx, task.user_id, tasks, new.idempotency.as_ref(), task.created_at).await? {
         Ok(births) => births,
-        Err(gone) => return Ok(Creation::InputGone(gone)),
+        Err(answer) => return Ok(answer),
     };
     insert_tasks(tx, tasks, &births, std::slice::from_ref(&new.payload)).await?;
-    remember(tx, task.user_id, new.idempotency.as_ref(), task.created_at).await?;
     Ok(Creation::Created)
+}
+
+/// Answers what was answered before, or decides how each task starts.
+async fn begin(
+    tx: &mut Tx,
+    user: UserId,
+    tasks: &[Task],
+    idempotency: Option<&Idempotency>,
+    now: Timestamp,
+) -> sqlx::Result<Result<Vec<Birth>, Creation>> {
+    if let Some(key) = idempotency
+        && !promise(tx, user, key, now).await?
+        && let Some(answer) = replay(&mut tx.conn, user, &key.key, &key.request_hash, now).await?
+    {
+        return Ok(Err(answer));
+    }
+    match births(&mut tx.conn, user, tasks).await? {
+        Ok(births) => Ok(Ok(births)),
+        Err(gone) => {
+            if let Some(key) = idempotency {
+                take_back(tx, user, key).await?;
+            }
+            Ok(Err(Creation::InputGone(gone)))
+        }
+    }
 }
 
 /// Inputs in their order, each once.
@@ -134,7 +152,8 @@ async fn input_states(conn: &mut Conn, user: UserId, ids: &BTreeSet<Uuid>) -> sq
     let mut states = BTreeMap::new();
     for chunk in ids.iter().collect::<Vec<_>>().chunks(ROWS_PER_STATEMENT) {
         let select = "SELECT id, user_id, state, forgiven FROM tasks WHERE id IN (";
-        for row in chosen(conn, select, chunk.iter().copied(), ")").await? {
+        // They must not end before their dependents are there to be told.
+        for row in chosen(conn, select, chunk.iter().copied(), concat!(") ORDER BY id", for_share!())).await? {
             if row.try_get::<i64, _>("user_id")? != i64::from(user.0) {
                 continue;
             }
@@ -155,7 +174,7 @@ async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &
     let Some(first) = tasks.first() else { return Ok(()) };
     let (user, now) = (first.user_id, first.created_at);
     let ready = births.iter().filter(|birth| matches!(birth, Birth::Ready)).count();
-    let mut turn = if ready > 0 { turns(tx, i64::from(user.0), ready).await? } else { 0 };
+    let mut turn = if ready > 0 { turns(tx, i64::from(user.0)).await? } else { 0 };
     tx.changed.ready |= ready > 0;
 
     let mut rows = Vec::with_capacity(tasks.len());
@@ -168,11 +187,11 @@ async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &
         turn += i64::from(matches!(birth, Birth::Ready));
     }
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        insert_task_rows(&mut tx.conn, chunk).await?;
+        insert_task_rows(&mut *tx.conn, chunk).await?;
     }
     tx.changed.ids.extend(tasks.iter().map(|task| task.id.0));
-    insert_payloads(&mut tx.conn, tasks, payloads).await?;
-    insert_dependencies(&mut tx.conn, tasks).await?;
+    insert_payloads(&mut *tx.conn, tasks, payloads).await?;
+    insert_dependencies(&mut *tx.conn, tasks).await?;
     let ended = end_unborn(tx, &doomed, now).await?;
     settle(tx, ended, now).await
 }
@@ -243,18 +262,6 @@ async fn insert_dependencies(conn: &mut Conn, tasks: &[Task]) -> sqlx::Result<()
     Ok(())
 }
 
-async fn replay_first(
-    tx: &mut Tx,
-    user: UserId,
-    idempotency: Option<&Idempotency>,
-    now: Timestamp,
-) -> sqlx::Result<Option<Creation>> {
-    match idempotency {
-        Some(promise) => replay(&mut tx.conn, user, &promise.key, &promise.request_hash, now).await,
-        None => Ok(None),
-    }
-}
-
 pub(crate) async fn replay(
     conn: &mut Conn,
     user: UserId,
@@ -277,22 +284,32 @@ pub(crate) async fn replay(
     }))
 }
 
-async fn remember(tx: &mut Tx, user: UserId, idempotency: Option<&Idempotency>, now: Timestamp) -> sqlx::Result<()> {
-    let Some(promise) = idempotency else { return Ok(()) };
-    // An old row of the same key is past its time, or the request would have been replayed.
-    sqlx::query(
+/// Takes an idempotency key for this transaction; `false` when it is taken. Whoever takes the same key at the same
+/// moment waits for the first to commit.
+async fn promise(tx: &mut Tx, user: UserId, promise: &Idempotency, now: Timestamp) -> sqlx::Result<bool> {
+    let taken = sqlx::query(
         "INSERT INTO idempotency (user_id, key, request_hash, answer, created_at) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (user_id, key) DO UPDATE SET request_hash = excluded.request_hash, answer = excluded.answer, \
-             created_at = excluded.created_at",
+             created_at = excluded.created_at WHERE idempotency.created_at <= $6",
     )
     .bind(i64::from(user.0))
     .bind(&promise.key)
     .bind(&promise.request_hash[..])
     .bind(&promise.answer)
     .bind(now.0)
-    .execute(&mut tx.conn)
+    .bind(now.minus(IDEMPOTENCY_KEPT).0)
+    .execute(&mut *tx.conn)
     .await?;
-    Ok(())
+    Ok(taken.rows_affected() > 0)
+}
+
+async fn take_back(tx: &mut Tx, user: UserId, promise: &Idempotency) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM idempotency WHERE user_id = $1 AND key = $2")
+        .bind(i64::from(user.0))
+        .bind(&promise.key)
+        .execute(&mut *tx.conn)
+        .await
+        .map(drop)
 }
 
 pub(crate) async fn job(conn: &mut Conn, user: UserId, id: JobId) -> sqlx::Result<Option<Job>> {

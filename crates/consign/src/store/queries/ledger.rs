@@ -3,6 +3,7 @@
 use connectors::{OpenUpload, Part};
 use sqlx::Row as _;
 
+use super::dialect::for_share_of_t;
 use super::rows::{bigint, number, open_upload};
 use super::{Conn, Tx};
 use crate::clock::Timestamp;
@@ -16,14 +17,16 @@ pub(crate) async fn open(
     open: &OpenUpload,
     now: Timestamp,
 ) -> sqlx::Result<bool> {
-    let written = sqlx::query(
+    // The task must not end meanwhile: what ends it orphans the lines that it sees.
+    let written = sqlx::query(concat!(
         "INSERT INTO ledger (task_id, target, handle, sha256, part_bytes, operation, payload, opened_at, abort_tries) \
          SELECT t.id, $3, $4, $5, $6, t.operation, d.payload, $7, 0 \
          FROM tasks t JOIN task_docs d ON d.task_id = t.id \
-         WHERE t.id = $1 AND t.state = 'running' AND t.lease = $2 \
-         ON CONFLICT (task_id, target) DO UPDATE SET handle = excluded.handle, sha256 = excluded.sha256, \
-             part_bytes = excluded.part_bytes, opened_at = excluded.opened_at, due_at = NULL, abort_tries = 0",
-    )
+         WHERE t.id = $1 AND t.state = 'running' AND t.lease = $2",
+        for_share_of_t!(),
+        " ON CONFLICT (task_id, target) DO UPDATE SET handle = excluded.handle, sha256 = excluded.sha256, \
+             part_bytes = excluded.part_bytes, opened_at = excluded.opened_at, due_at = NULL, abort_tries = 0"
+    ))
     .bind(id.0)
     .bind(token.0)
     .bind(&open.target)
@@ -31,7 +34,7 @@ pub(crate) async fn open(
     .bind(&open.sha256)
     .bind(bigint(open.part_bytes))
     .bind(now.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     if written.rows_affected() == 0 {
         return Ok(false);
@@ -39,7 +42,7 @@ pub(crate) async fn open(
     sqlx::query("DELETE FROM ledger_parts WHERE task_id = $1 AND target = $2")
         .bind(id.0)
         .bind(&open.target)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     for (&number, part) in &open.parts {
         write_part(tx, id, token, &open.target, number, part).await?;
@@ -70,7 +73,7 @@ pub(crate) async fn write_part(
     .bind(bigint(part.size))
     .bind(&part.etag)
     .bind(part.checksum.as_deref())
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok(written.rows_affected() > 0)
 }
@@ -79,7 +82,7 @@ pub(crate) async fn close(tx: &mut Tx, id: TaskId, target: &str) -> sqlx::Result
     sqlx::query("DELETE FROM ledger WHERE task_id = $1 AND target = $2")
         .bind(id.0)
         .bind(target)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     Ok(())
 }
@@ -115,7 +118,7 @@ pub(crate) async fn abort_failed(tx: &mut Tx, id: TaskId, target: &str, again_at
     .bind(id.0)
     .bind(target)
     .bind(again_at.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok(())
 }

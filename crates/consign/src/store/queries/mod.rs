@@ -1,4 +1,5 @@
-//! Every statement of the store, written once: each database includes this folder with its own `Db`.
+//! Every statement of the store, written once: each database includes this folder with its own `Db`, and its own
+//! `dialect` for the little that differs.
 //!
 //! What keeps the text portable: `$n` parameters, `BIGINT` moments and counts, JSON as text that is never queried,
 //! `CASE` instead of `max`, `RETURNING`, `ON CONFLICT`, no statement inside a common table expression. A statement that
@@ -10,7 +11,8 @@ use std::collections::BTreeSet;
 use sqlx::Database;
 use uuid::Uuid;
 
-use super::Db;
+use super::{Db, Link, dialect};
+use crate::store::Hints;
 
 pub(crate) mod accounts;
 pub(crate) mod claim;
@@ -34,13 +36,13 @@ pub(crate) type Row = <Db as Database>::Row;
 /// A transaction that is being written, and what to announce once it is on stable storage.
 pub(crate) struct Tx {
     /// The connection, inside the transaction.
-    pub(crate) conn: Conn,
+    pub(crate) conn: Link,
     /// What this command changed.
     pub(crate) changed: Changed,
 }
 
 /// What to announce after the commit.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Changed {
     /// Tasks can be claimed.
     pub(crate) ready: bool,
@@ -52,6 +54,25 @@ pub(crate) struct Changed {
     pub(crate) deliveries: bool,
     /// Jobs and tasks that changed.
     pub(crate) ids: BTreeSet<Uuid>,
+}
+
+impl Changed {
+    /// Tells those who wait in this process.
+    pub(crate) fn announce(self, hints: &Hints) {
+        hints.announce(self.ids);
+        if self.ready {
+            hints.announce_ready();
+        }
+        if self.outbox {
+            hints.announce_outbox();
+        }
+        if self.deliveries {
+            hints.announce_deliveries();
+        }
+        if self.sweep {
+            hints.announce_sweep();
+        }
+    }
 }
 
 /// Rows of one `INSERT` at the most, and ids in one `IN`: bounds the length of a statement.

@@ -170,17 +170,17 @@ pub(super) async fn chosen(
     query.build().fetch_all(conn).await
 }
 
-/// Reads all uploads that are open for a task.
-pub(super) async fn open_uploads(conn: &mut Conn, task: TaskId) -> sqlx::Result<Vec<OpenUpload>> {
-    let rows = sqlx::query(
-        "SELECT target, handle, sha256, part_bytes FROM ledger WHERE task_id = $1 AND due_at IS NULL ORDER BY target",
-    )
-    .bind(task.0)
-    .fetch_all(&mut *conn)
-    .await?;
-    let mut uploads = Vec::with_capacity(rows.len());
-    for row in &rows {
-        uploads.push(open_upload(conn, task, row).await?);
+/// Reads all uploads that are open for some tasks.
+pub(super) async fn open_uploads(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<OpenUpload>>> {
+    let mut uploads: BTreeMap<Uuid, Vec<OpenUpload>> = BTreeMap::new();
+    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
+        let select = "SELECT task_id, target, handle, sha256, part_bytes FROM ledger \
+                      WHERE due_at IS NULL AND task_id IN (";
+        for row in chosen(conn, select, chunk.iter(), ") ORDER BY task_id, target").await? {
+            let task: Uuid = row.try_get("task_id")?;
+            let upload = open_upload(conn, TaskId(task), &row).await?;
+            uploads.entry(task).or_default().push(upload);
+        }
     }
     Ok(uploads)
 }

@@ -4,6 +4,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::Tx;
+use super::dialect::{among, for_share, for_update, skip_locked};
 use super::rows::{bigint, number};
 use super::settle::{Ended, ended_columns, settle};
 use super::transitions::note;
@@ -23,7 +24,7 @@ pub(crate) async fn open(
     now: Timestamp,
 ) -> sqlx::Result<()> {
     if exclusive {
-        let rows = sqlx::query("SELECT id FROM sessions").fetch_all(&mut tx.conn).await?;
+        let rows = sqlx::query("SELECT id FROM sessions").fetch_all(&mut *tx.conn).await?;
         for row in &rows {
             end(tx, row.try_get("id")?, i64::MAX, now).await?;
         }
@@ -32,7 +33,7 @@ pub(crate) async fn open(
         .bind(id.0)
         .bind(host_name)
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     Ok(())
 }
@@ -43,23 +44,27 @@ pub(crate) async fn heartbeat(
     progress: &[TaskProgress],
     now: Timestamp,
 ) -> sqlx::Result<Heartbeat> {
-    let alive = sqlx::query("UPDATE sessions SET last_seen = $2 WHERE id = $1")
-        .bind(id.0)
-        .bind(now.0)
-        .execute(&mut tx.conn)
-        .await?;
+    // A heartbeat that had to wait does not undo a later one.
+    let alive = sqlx::query(
+        "UPDATE sessions SET last_seen = CASE WHEN last_seen > $2 THEN last_seen ELSE $2 END WHERE id = $1",
+    )
+    .bind(id.0)
+    .bind(now.0)
+    .execute(&mut *tx.conn)
+    .await?;
     if alive.rows_affected() == 0 {
         return Ok(Heartbeat::Expired);
     }
     for task in progress {
-        let row = sqlx::query(
-            "UPDATE tasks SET percent = $3 \
-             WHERE id = $1 AND state = 'running' AND lease = $2 AND percent <> $3 RETURNING id, job_id",
-        )
+        let row = sqlx::query(concat!(
+            "UPDATE tasks SET percent = $3 WHERE id ",
+            among!("SELECT id FROM tasks WHERE id = $1 AND state = 'running' AND lease = $2 AND percent <> $3"),
+            " RETURNING id, job_id"
+        ))
         .bind(task.id.0)
         .bind(task.token.0)
         .bind(i64::from(task.percent.min(99)))
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
         if let Some(row) = row {
             note(tx, &row)?;
@@ -69,6 +74,11 @@ pub(crate) async fn heartbeat(
 }
 
 pub(crate) async fn close(tx: &mut Tx, id: SessionId, now: Timestamp) -> sqlx::Result<()> {
+    // A claim that is under way comes first, or its tasks would have an owner that is gone.
+    sqlx::query(concat!("SELECT 1 FROM sessions WHERE id = $1", for_update!()))
+        .bind(id.0)
+        .execute(&mut *tx.conn)
+        .await?;
     end(tx, id.0, i64::MAX, now).await.map(drop)
 }
 
@@ -78,8 +88,10 @@ pub(crate) async fn expire(
     attempts_max: u32,
     now: Timestamp,
 ) -> sqlx::Result<u64> {
-    let rows =
-        sqlx::query("SELECT id FROM sessions WHERE last_seen < $1").bind(seen_before.0).fetch_all(&mut tx.conn).await?;
+    let rows = sqlx::query(concat!("SELECT id FROM sessions WHERE last_seen < $1", skip_locked!()))
+        .bind(seen_before.0)
+        .fetch_all(&mut *tx.conn)
+        .await?;
     let mut tasks = 0;
     for row in &rows {
         tasks += end(tx, row.try_get("id")?, bigint(attempts_max), now).await?;
@@ -100,7 +112,7 @@ async fn end(tx: &mut Tx, session: Uuid, attempts_max: i64, now: Timestamp) -> s
     .bind(Code::WorkerLost.wire())
     .bind(WORKER_LOST_MESSAGE)
     .bind(now.0)
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     let again = sqlx::query(
         "UPDATE tasks SET state = 'queued', ready_at = $2, lease = NULL, session_id = NULL \
@@ -108,7 +120,7 @@ async fn end(tx: &mut Tx, session: Uuid, attempts_max: i64, now: Timestamp) -> s
     )
     .bind(session)
     .bind(now.0)
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     for row in &again {
         note(tx, row)?;
@@ -117,21 +129,23 @@ async fn end(tx: &mut Tx, session: Uuid, attempts_max: i64, now: Timestamp) -> s
     let ended = lost.iter().map(Ended::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     let count = bigint(ended.len() + again.len());
     settle(tx, ended, now).await?;
-    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session).execute(&mut tx.conn).await?;
+    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session).execute(&mut *tx.conn).await?;
     Ok(count.unsigned_abs())
 }
 
-/// The host name of a session, if it lives.
+/// The host name of a session, if it lives; it then lives until this transaction has ended.
 pub(super) async fn host_name(tx: &mut Tx, id: SessionId) -> sqlx::Result<Option<String>> {
-    let row =
-        sqlx::query("SELECT host_name FROM sessions WHERE id = $1").bind(id.0).fetch_optional(&mut tx.conn).await?;
+    let row = sqlx::query(concat!("SELECT host_name FROM sessions WHERE id = $1", for_share!()))
+        .bind(id.0)
+        .fetch_optional(&mut *tx.conn)
+        .await?;
     row.map(|row| row.try_get("host_name")).transpose()
 }
 
 /// How many tasks of each user are running, by user.
 pub(super) async fn running(tx: &mut Tx) -> sqlx::Result<std::collections::BTreeMap<i64, u32>> {
     let rows = sqlx::query("SELECT user_id, COUNT(*) AS tasks FROM tasks WHERE state = 'running' GROUP BY user_id")
-        .fetch_all(&mut tx.conn)
+        .fetch_all(&mut *tx.conn)
         .await?;
     rows.iter().map(|row| Ok((row.try_get("user_id")?, number(row, "tasks")?))).collect()
 }

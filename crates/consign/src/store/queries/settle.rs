@@ -5,14 +5,14 @@
 //! were forgiven. A forgiven error does not fail the job, and dependents run with the inputs that are left. Any other error
 //! ends all dependents at once. Works through a list, without recursion: a client chooses the depth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::Row as _;
+use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::rows::user_id;
 use super::webhooks::note;
-use super::{Row, Tx};
+use super::{Db, ROWS_PER_STATEMENT, Row, Tx};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::id::JobId;
@@ -63,10 +63,13 @@ impl Ended {
     }
 }
 
+/// Tasks that can run now: their place in their job and their id, by user.
+type Ready = BTreeMap<i64, Vec<(i64, Uuid)>>;
+
 /// Draws the consequences of tasks that have ended.
 pub(super) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sqlx::Result<()> {
     let mut jobs: BTreeMap<Uuid, Tally> = BTreeMap::new();
-    let mut ready: BTreeMap<i64, Vec<Uuid>> = BTreeMap::new();
+    let mut ready = Ready::new();
     let mut left = ended;
     while let Some(task) = left.pop() {
         tx.changed.ids.insert(task.id);
@@ -82,7 +85,8 @@ pub(super) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sq
             count_down(tx, &task, &mut ready, &mut left, now).await?;
         }
     }
-    for (user, tasks) in ready {
+    for (user, mut tasks) in ready {
+        tasks.sort_unstable();
         enqueue(tx, user, &tasks, now).await?;
     }
     for (job, tally) in jobs {
@@ -128,7 +132,7 @@ async fn end_dependents(tx: &mut Tx, input: Uuid, now: Timestamp) -> sqlx::Resul
     .bind(Code::InputTaskFailed.wire())
     .bind(INPUT_FAILED_MESSAGE)
     .bind(now.0)
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     rows.iter().map(Ended::from_row).collect()
 }
@@ -146,7 +150,7 @@ async fn end_one(tx: &mut Tx, id: Uuid, forgiven: bool, now: Timestamp) -> sqlx:
     .bind(INPUT_FAILED_MESSAGE)
     .bind(now.0)
     .bind(forgiven)
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     row.as_ref().map(Ended::from_row).transpose()
 }
@@ -155,18 +159,18 @@ async fn end_one(tx: &mut Tx, id: Uuid, forgiven: bool, now: Timestamp) -> sqlx:
 async fn count_down(
     tx: &mut Tx,
     input: &Ended,
-    ready: &mut BTreeMap<i64, Vec<Uuid>>,
+    ready: &mut Ready,
     left: &mut Vec<Ended>,
     now: Timestamp,
 ) -> sqlx::Result<()> {
     let rows = sqlx::query(
         "UPDATE tasks SET open_inputs = open_inputs - 1, usable_inputs = usable_inputs + $2 \
          WHERE state = 'blocked' AND id IN (SELECT task_id FROM dependencies WHERE depends_on = $1) \
-         RETURNING id, user_id, open_inputs, usable_inputs",
+         RETURNING id, user_id, position, open_inputs, usable_inputs",
     )
     .bind(input.id)
     .bind(i64::from(input.outcome == Outcome::Finished))
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     for row in &rows {
         if row.try_get::<i64, _>("open_inputs")? > 0 {
@@ -174,7 +178,7 @@ async fn count_down(
         }
         let id = row.try_get("id")?;
         if row.try_get::<i64, _>("usable_inputs")? > 0 {
-            ready.entry(row.try_get("user_id")?).or_default().push(id);
+            ready.entry(row.try_get("user_id")?).or_default().push((row.try_get("position")?, id));
         } else {
             left.extend(end_one(tx, id, true, now).await?);
         }
@@ -182,43 +186,46 @@ async fn count_down(
     Ok(())
 }
 
-async fn enqueue(tx: &mut Tx, user: i64, tasks: &[Uuid], now: Timestamp) -> sqlx::Result<()> {
-    let first = turns(tx, user, tasks.len()).await?;
-    for (&id, turn) in tasks.iter().zip(first..) {
-        sqlx::query("UPDATE tasks SET state = 'queued', vt = $2, ready_at = $3 WHERE id = $1 AND state = 'blocked'")
-            .bind(id)
-            .bind(turn)
-            .bind(now.0)
-            .execute(&mut tx.conn)
-            .await?;
-        tx.changed.ids.insert(id);
+async fn enqueue(tx: &mut Tx, user: i64, tasks: &[(i64, Uuid)], now: Timestamp) -> sqlx::Result<()> {
+    let first = turns(tx, user).await?;
+    let turns: Vec<(Uuid, i64)> = tasks.iter().map(|(_, id)| *id).zip(first..).collect();
+    for chunk in turns.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new("UPDATE tasks SET state = 'queued', ready_at = ");
+        query.push_bind(now.0).push(", vt = next.column2 FROM (");
+        query.push_values(chunk, |mut row, &(id, turn)| {
+            row.push_bind(id).push_bind(turn);
+        });
+        query.push(") AS next WHERE tasks.id = next.column1 AND tasks.state = 'blocked'");
+        query.build().execute(&mut *tx.conn).await?;
     }
+    tx.changed.ids.extend(tasks.iter().map(|(_, id)| *id));
     tx.changed.ready = true;
     Ok(())
 }
 
-/// Gives a user's next tasks their turns: one after the other from where claims are now, or after this user's own
-/// last one. So a backlog spreads out behind its owner, and another user's first task comes next. Returns the first.
-pub(super) async fn turns(tx: &mut Tx, user: i64, count: usize) -> sqlx::Result<i64> {
-    let count = super::rows::bigint(count);
+/// The turn of a user's next task: where claims are now, or behind this user's last one, whether that was claimed or
+/// is still queued. The tasks after it get the turns after it. So a backlog spreads out behind its owner, and another user's
+/// first task comes next. Locks nothing: two transactions of a user may give the same turn, and the older task then goes
+/// first.
+pub(super) async fn turns(tx: &mut Tx, user: i64) -> sqlx::Result<i64> {
     let row = sqlx::query(
-        "UPDATE users SET vt = $2 - 1 + CASE \
-             WHEN vt + 1 > (SELECT value FROM meta WHERE name = 'virtual_time') THEN vt + 1 \
-             ELSE (SELECT value FROM meta WHERE name = 'virtual_time') END \
-         WHERE id = $1 RETURNING vt",
+        "SELECT (SELECT value FROM meta WHERE name = 'virtual_time') AS current, \
+                (SELECT vt FROM users WHERE id = $1) AS claimed, \
+                (SELECT MAX(vt) FROM tasks WHERE state = 'queued' AND user_id = $1 AND priority = 0) AS queued",
     )
     .bind(user)
-    .bind(count)
-    .fetch_one(&mut tx.conn)
+    .fetch_one(&mut *tx.conn)
     .await?;
-    Ok(row.try_get::<i64, _>("vt")? - count + 1)
+    let claimed = row.try_get::<Option<i64>, _>("claimed")?.unwrap_or(0);
+    let queued = row.try_get::<Option<i64>, _>("queued")?.unwrap_or(0);
+    Ok(row.try_get::<i64, _>("current")?.max(claimed.max(queued) + 1))
 }
 
 async fn orphan_uploads(tx: &mut Tx, task: Uuid, now: Timestamp) -> sqlx::Result<()> {
     let orphans = sqlx::query("UPDATE ledger SET due_at = $2 WHERE task_id = $1 AND due_at IS NULL")
         .bind(task)
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     tx.changed.sweep |= orphans.rows_affected() > 0;
     Ok(())
@@ -237,7 +244,7 @@ async fn count_job(tx: &mut Tx, job: Uuid, tally: Tally, now: Timestamp) -> sqlx
     .bind(tally.ended)
     .bind(tally.failed)
     .bind(now.0)
-    .fetch_one(&mut tx.conn)
+    .fetch_one(&mut *tx.conn)
     .await?;
     if row.try_get::<i64, _>("open_tasks")? > 0 {
         return Ok(());
@@ -247,13 +254,18 @@ async fn count_job(tx: &mut Tx, job: Uuid, tally: Tally, now: Timestamp) -> sqlx
     note(tx, user_id(&row)?, JobId(job), event, now).await
 }
 
-/// A task of this job started: the job has too.
-pub(super) async fn start_job(tx: &mut Tx, job: Uuid, now: Timestamp) -> sqlx::Result<()> {
-    tx.changed.ids.insert(job);
-    sqlx::query("UPDATE jobs SET status = 'processing', started_at = $2 WHERE id = $1 AND status = 'waiting'")
-        .bind(job)
-        .bind(now.0)
-        .execute(&mut tx.conn)
-        .await?;
+/// Tasks of these jobs started: the jobs have too.
+pub(super) async fn start_jobs(tx: &mut Tx, jobs: &BTreeSet<Uuid>, now: Timestamp) -> sqlx::Result<()> {
+    for chunk in jobs.iter().collect::<Vec<_>>().chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new("UPDATE jobs SET status = 'processing', started_at = ");
+        query.push_bind(now.0).push(" WHERE status = 'waiting' AND id IN (");
+        let mut list = query.separated(", ");
+        for &job in chunk {
+            list.push_bind(*job);
+        }
+        query.push(")");
+        query.build().execute(&mut *tx.conn).await?;
+    }
+    tx.changed.ids.extend(jobs);
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::dialect::for_update;
 use super::jobs::create_job;
 use super::rows::{moment, moment_if_any, user_id};
 use super::{Conn, Row, Tx};
@@ -26,7 +27,7 @@ pub(crate) async fn create(tx: &mut Tx, new: &SignedUrl) -> sqlx::Result<bool> {
     .bind(&new.name)
     .bind(&new.secret)
     .bind(new.created_at.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok(inserted.rows_affected() == 1)
 }
@@ -57,7 +58,7 @@ pub(crate) async fn revoke(tx: &mut Tx, name: &str, now: Timestamp) -> sqlx::Res
     let revoked = sqlx::query("UPDATE signed_urls SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL")
         .bind(name)
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     Ok(revoked.rows_affected() == 1)
 }
@@ -87,7 +88,12 @@ pub(crate) async fn create_signed_job(
     cache_key: &str,
 ) -> sqlx::Result<Option<JobId>> {
     let now = new.job.created_at;
-    if let Some(earlier) = result(&mut tx.conn, id, cache_key, now).await? {
+    // One after the other, so that a cache key makes one job.
+    sqlx::query(concat!("SELECT 1 FROM signed_urls WHERE id = $1", for_update!()))
+        .bind(id.0)
+        .execute(&mut *tx.conn)
+        .await?;
+    if let Some(earlier) = result(&mut *tx.conn, id, cache_key, now).await? {
         return Ok(Some(earlier));
     }
     if create_job(tx, new).await? != Creation::Created {
@@ -101,7 +107,7 @@ pub(crate) async fn create_signed_job(
     .bind(cache_key)
     .bind(new.job.id.0)
     .bind(now.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok(Some(new.job.id))
 }

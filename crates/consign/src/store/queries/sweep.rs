@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::dialect::{self, for_update, skip_locked};
 use super::rows::{bigint, moment_if_any, number};
 use super::transitions::{cancel, cancel_job};
 use super::webhooks::{is_untold, lag};
@@ -18,17 +19,17 @@ pub(crate) async fn delete_task(tx: &mut Tx, user: UserId, id: TaskId, now: Time
     if cancel(tx, user, id, now).await? == Cancellation::NotFound {
         return Ok(false);
     }
-    let row = sqlx::query("SELECT job_id FROM tasks WHERE id = $1").bind(id.0).fetch_one(&mut tx.conn).await?;
+    let row = sqlx::query("SELECT job_id FROM tasks WHERE id = $1").bind(id.0).fetch_one(&mut *tx.conn).await?;
     tx.changed.ids.extend(row.try_get::<Option<Uuid>, _>("job_id")?);
     remove_task(tx, id.0, now).await?;
     Ok(true)
 }
 
 pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timestamp) -> sqlx::Result<Deletion> {
-    let row = sqlx::query("SELECT 1 FROM jobs WHERE id = $1 AND user_id = $2")
+    let row = sqlx::query(concat!("SELECT 1 FROM jobs WHERE id = $1 AND user_id = $2", for_update!()))
         .bind(id.0)
         .bind(i64::from(user.0))
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
     if row.is_none() {
         return Ok(Deletion::NotFound);
@@ -42,25 +43,27 @@ pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timest
 }
 
 pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32, now: Timestamp) -> sqlx::Result<u64> {
-    let jobs = sqlx::query(
+    let jobs = sqlx::query(concat!(
         "SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < $1 \
              AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job_id = jobs.id) \
          ORDER BY ended_at LIMIT $2",
-    )
+        skip_locked!()
+    ))
     .bind(ended_before.0)
     .bind(i64::from(limit))
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     for row in &jobs {
         remove_job(tx, row.try_get("id")?, now).await?;
     }
-    let tasks = sqlx::query(
+    let tasks = sqlx::query(concat!(
         "SELECT id FROM tasks WHERE job_id IS NULL AND ended_at IS NOT NULL AND ended_at < $1 \
          ORDER BY ended_at LIMIT $2",
-    )
+        skip_locked!()
+    ))
     .bind(ended_before.0)
     .bind(i64::from(limit) - bigint(jobs.len()))
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     for row in &tasks {
         remove_task(tx, row.try_get("id")?, now).await?;
@@ -76,7 +79,7 @@ async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
     )
     .bind(now.minus(IDEMPOTENCY_KEPT).0)
     .bind(LINES_PER_SWEEP)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     sqlx::query(
         "DELETE FROM signed_results WHERE (signed_url_id, cache_key) IN \
@@ -84,7 +87,7 @@ async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
     )
     .bind(now.minus(RESULTS_KEPT).0)
     .bind(LINES_PER_SWEEP)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok(())
 }
@@ -96,10 +99,10 @@ async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
     )
     .bind(id)
     .bind(now.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
-    sqlx::query("DELETE FROM tasks WHERE job_id = $1").bind(id).execute(&mut tx.conn).await?;
-    sqlx::query("DELETE FROM jobs WHERE id = $1").bind(id).execute(&mut tx.conn).await?;
+    sqlx::query("DELETE FROM tasks WHERE job_id = $1").bind(id).execute(&mut *tx.conn).await?;
+    sqlx::query("DELETE FROM jobs WHERE id = $1").bind(id).execute(&mut *tx.conn).await?;
     tx.changed.ids.insert(id);
     tx.changed.sweep = true;
     Ok(())
@@ -110,9 +113,9 @@ async fn remove_task(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> 
     sqlx::query("INSERT INTO trash (task_id, created_at) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(id)
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
-    sqlx::query("DELETE FROM tasks WHERE id = $1").bind(id).execute(&mut tx.conn).await?;
+    sqlx::query("DELETE FROM tasks WHERE id = $1").bind(id).execute(&mut *tx.conn).await?;
     tx.changed.ids.insert(id);
     tx.changed.sweep = true;
     Ok(())
@@ -129,14 +132,23 @@ pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskI
 pub(crate) async fn trash_emptied(tx: &mut Tx, ids: &[TaskId]) -> sqlx::Result<()> {
     for chunk in ids.chunks(ROWS_PER_STATEMENT) {
         let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
-        chosen(&mut tx.conn, "DELETE FROM trash WHERE task_id IN (", chunk.iter(), ")").await?;
+        chosen(&mut *tx.conn, "DELETE FROM trash WHERE task_id IN (", chunk.iter(), ")").await?;
     }
     Ok(())
 }
 
 pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<()> {
-    sqlx::query("UPDATE meta SET value = value WHERE name = 'virtual_time'").execute(&mut tx.conn).await?;
-    Ok(())
+    dialect::ping(&mut *tx.conn).await
+}
+
+pub(crate) async fn agree_on(tx: &mut Tx, name: &str, value: i64) -> sqlx::Result<i64> {
+    sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(name)
+        .bind(value)
+        .execute(&mut *tx.conn)
+        .await?;
+    let row = sqlx::query("SELECT value FROM meta WHERE name = $1").bind(name).fetch_one(&mut *tx.conn).await?;
+    row.try_get("value")
 }
 
 pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Counts> {

@@ -1,10 +1,13 @@
 //! Statements that change one task's state, each guarded by its old state, and by the lease where there is one.
 
+use std::collections::BTreeSet;
+
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
+use super::dialect::{self, among};
 use super::rows::{bigint, moment_if_any};
-use super::settle::{Ended, ended_columns, settle, start_job};
+use super::settle::{Ended, ended_columns, settle, start_jobs};
 use super::{Conn, Db, ROWS_PER_STATEMENT, Row, Tx};
 use crate::clock::Timestamp;
 use crate::error::Code;
@@ -33,6 +36,7 @@ pub(crate) async fn finish(
     files: &[File],
     now: Timestamp,
 ) -> sqlx::Result<Applied> {
+    dialect::lock_jobs_of(&mut *tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'finished', percent = 100, ended_at = $3, lease = NULL, session_id = NULL \
          WHERE id = $1 AND state = 'running' AND lease = $2 RETURNING ",
@@ -41,10 +45,10 @@ pub(crate) async fn finish(
     .bind(id.0)
     .bind(token.0)
     .bind(now.0)
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     if row.is_some() {
-        insert_files(&mut tx.conn, id, files).await?;
+        insert_files(&mut *tx.conn, id, files).await?;
     }
     applied(tx, row, now).await
 }
@@ -57,6 +61,7 @@ pub(crate) async fn fail(
     message: &str,
     now: Timestamp,
 ) -> sqlx::Result<Applied> {
+    dialect::lock_jobs_of(&mut *tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $3, message = $4, forgiven = ignore_error, ended_at = $5, \
                           lease = NULL, session_id = NULL \
@@ -68,7 +73,7 @@ pub(crate) async fn fail(
     .bind(code)
     .bind(message)
     .bind(now.0)
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     applied(tx, row, now).await
 }
@@ -87,7 +92,7 @@ pub(crate) async fn delay(tx: &mut Tx, id: TaskId, token: Token, until: Timestam
     .bind(id.0)
     .bind(token.0)
     .bind(until.0)
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     moved(tx, row)
 }
@@ -100,7 +105,7 @@ pub(crate) async fn give_back(tx: &mut Tx, id: TaskId, token: Token, now: Timest
     .bind(id.0)
     .bind(token.0)
     .bind(now.0)
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     tx.changed.ready |= row.is_some();
     moved(tx, row)
@@ -121,24 +126,27 @@ pub(super) fn note(tx: &mut Tx, row: &Row) -> sqlx::Result<()> {
 
 pub(crate) async fn release_due(tx: &mut Tx, now: Timestamp) -> sqlx::Result<Option<Timestamp>> {
     // A task keeps its turn, so it does not wait behind its owner's whole backlog again.
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "UPDATE tasks SET state = 'queued', ready_at = $1, not_before = NULL \
-         WHERE state = 'delayed' AND not_before <= $1 RETURNING id, job_id",
-    )
+         WHERE state = 'delayed' AND id ",
+        among!("SELECT id FROM tasks WHERE state = 'delayed' AND not_before <= $1"),
+        " RETURNING id, job_id"
+    ))
     .bind(now.0)
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     for row in &rows {
         note(tx, row)?;
     }
     tx.changed.ready |= !rows.is_empty();
     let next = sqlx::query("SELECT MIN(not_before) AS due_at FROM tasks WHERE state = 'delayed'")
-        .fetch_one(&mut tx.conn)
+        .fetch_one(&mut *tx.conn)
         .await?;
     moment_if_any(&next, "due_at")
 }
 
 pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Timestamp) -> sqlx::Result<Applied> {
+    dialect::lock_jobs_of(&mut *tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'finished', percent = 100, started_at = $2, ended_at = $2 \
          WHERE id = $1 AND state = 'uploading' RETURNING ",
@@ -146,12 +154,12 @@ pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Tim
     ))
     .bind(id.0)
     .bind(now.0)
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     if let Some(row) = &row {
-        insert_files(&mut tx.conn, id, std::slice::from_ref(file)).await?;
+        insert_files(&mut *tx.conn, id, std::slice::from_ref(file)).await?;
         if let Some(job) = row.try_get("job_id")? {
-            start_job(tx, job, now).await?;
+            start_jobs(tx, &BTreeSet::from([job]), now).await?;
         }
     }
     applied(tx, row, now).await
@@ -160,18 +168,20 @@ pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Tim
 pub(crate) async fn expire_uploads(tx: &mut Tx, now: Timestamp) -> sqlx::Result<Option<Timestamp>> {
     let rows = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, ended_at = $1 \
-         WHERE state = 'uploading' AND upload_expires_at <= $1 RETURNING ",
+         WHERE state = 'uploading' AND id ",
+        among!("SELECT id FROM tasks WHERE state = 'uploading' AND upload_expires_at <= $1"),
+        " RETURNING ",
         ended_columns!()
     ))
     .bind(now.0)
     .bind(Code::Timeout.wire())
     .bind(UPLOAD_EXPIRED_MESSAGE)
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     let ended = rows.iter().map(Ended::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     settle(tx, ended, now).await?;
     let next = sqlx::query("SELECT MIN(upload_expires_at) AS due_at FROM tasks WHERE state = 'uploading'")
-        .fetch_one(&mut tx.conn)
+        .fetch_one(&mut *tx.conn)
         .await?;
     moment_if_any(&next, "due_at")
 }
@@ -180,11 +190,12 @@ pub(crate) async fn cancel(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp
     let row = sqlx::query("SELECT 1 FROM tasks WHERE id = $1 AND user_id = $2")
         .bind(id.0)
         .bind(i64::from(user.0))
-        .fetch_optional(&mut tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
     if row.is_none() {
         return Ok(Cancellation::NotFound);
     }
+    dialect::lock_jobs_of(&mut *tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, ended_at = $4, \
                           lease = NULL, session_id = NULL, not_before = NULL \
@@ -195,7 +206,7 @@ pub(crate) async fn cancel(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp
     .bind(Code::Cancelled.wire())
     .bind(CANCELLED_MESSAGE)
     .bind(now.0)
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     Ok(match applied(tx, row, now).await? {
         Applied::Done => Cancellation::Done,
@@ -205,6 +216,7 @@ pub(crate) async fn cancel(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp
 
 /// Cancels what is open of a job.
 pub(super) async fn cancel_job(tx: &mut Tx, job: JobId, now: Timestamp) -> sqlx::Result<()> {
+    dialect::lock_job(&mut *tx.conn, job.0).await?;
     let rows = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, ended_at = $4, \
                           lease = NULL, session_id = NULL, not_before = NULL \
@@ -215,7 +227,7 @@ pub(super) async fn cancel_job(tx: &mut Tx, job: JobId, now: Timestamp) -> sqlx:
     .bind(Code::Cancelled.wire())
     .bind(CANCELLED_MESSAGE)
     .bind(now.0)
-    .fetch_all(&mut tx.conn)
+    .fetch_all(&mut *tx.conn)
     .await?;
     let ended = rows.iter().map(Ended::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     settle(tx, ended, now).await

@@ -2,6 +2,7 @@
 
 use sqlx::Row as _;
 
+use super::dialect::for_update;
 use super::rows::{moment, nonsense, number, user_id};
 use super::{Conn, Row, Tx};
 use crate::clock::Timestamp;
@@ -27,6 +28,11 @@ pub(crate) async fn create(
     webhooks_max: u32,
     now: Timestamp,
 ) -> sqlx::Result<Option<Webhook>> {
+    // One after the other, so that the limit is exact.
+    sqlx::query(concat!("SELECT 1 FROM users WHERE id = $1", for_update!()))
+        .bind(i64::from(new.user_id.0))
+        .execute(&mut *tx.conn)
+        .await?;
     let events: Vec<&str> = new.events.iter().map(|event| event.wire()).collect();
     let row = sqlx::query(concat!(
         "INSERT INTO webhooks (user_id, url, events, secret, disabled, failing, created_at, updated_at) \
@@ -40,7 +46,7 @@ pub(crate) async fn create(
     .bind(&new.secret)
     .bind(now.0)
     .bind(i64::from(webhooks_max))
-    .fetch_optional(&mut tx.conn)
+    .fetch_optional(&mut *tx.conn)
     .await?;
     row.as_ref().map(webhook).transpose()
 }
@@ -58,7 +64,7 @@ pub(crate) async fn delete(tx: &mut Tx, user: UserId, id: WebhookId) -> sqlx::Re
     let deleted = sqlx::query("DELETE FROM webhooks WHERE id = $1 AND user_id = $2")
         .bind(i64::from(id.0))
         .bind(i64::from(user.0))
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     Ok(deleted.rows_affected() > 0)
 }
@@ -71,11 +77,11 @@ pub(crate) async fn secret(tx: &mut Tx, user: UserId, sealed: &[u8], now: Timest
     .bind(i64::from(user.0))
     .bind(sealed)
     .bind(now.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     sqlx::query("SELECT secret FROM webhook_secrets WHERE user_id = $1")
         .bind(i64::from(user.0))
-        .fetch_one(&mut tx.conn)
+        .fetch_one(&mut *tx.conn)
         .await?
         .try_get("secret")
 }
@@ -88,7 +94,7 @@ pub(crate) async fn rotate_secret(tx: &mut Tx, user: UserId, sealed: &[u8], now:
     .bind(i64::from(user.0))
     .bind(sealed)
     .bind(now.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok(())
 }
@@ -106,7 +112,7 @@ pub(super) async fn note(tx: &mut Tx, user: UserId, job: JobId, event: EventKind
     .bind(event.wire())
     .bind(now.0)
     .bind(event.is_end())
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     tx.changed.outbox |= written.rows_affected() > 0;
     Ok(())
@@ -115,7 +121,7 @@ pub(super) async fn note(tx: &mut Tx, user: UserId, job: JobId, event: EventKind
 /// Whether the outbox has still to tell of a job.
 pub(super) async fn is_untold(tx: &mut Tx, job: JobId) -> sqlx::Result<bool> {
     let row =
-        sqlx::query("SELECT 1 FROM outbox WHERE job_id = $1 LIMIT 1").bind(job.0).fetch_optional(&mut tx.conn).await?;
+        sqlx::query("SELECT 1 FROM outbox WHERE job_id = $1 LIMIT 1").bind(job.0).fetch_optional(&mut *tx.conn).await?;
     Ok(row.is_some())
 }
 
@@ -137,7 +143,7 @@ pub(crate) async fn outbox_of(conn: &mut Conn, job: JobId) -> sqlx::Result<Vec<O
 }
 
 pub(crate) async fn tell(tx: &mut Tx, line: OutboxLine, new: &[NewDelivery], now: Timestamp) -> sqlx::Result<bool> {
-    let taken = sqlx::query("DELETE FROM outbox WHERE id = $1").bind(line.id.0).execute(&mut tx.conn).await?;
+    let taken = sqlx::query("DELETE FROM outbox WHERE id = $1").bind(line.id.0).execute(&mut *tx.conn).await?;
     if taken.rows_affected() == 0 {
         return Ok(false);
     }
@@ -157,7 +163,7 @@ pub(crate) async fn tell(tx: &mut Tx, line: OutboxLine, new: &[NewDelivery], now
                 .bind(&delivery.body)
                 .bind(now.0)
                 .bind(i64::from(webhook.0))
-                .execute(&mut tx.conn)
+                .execute(&mut *tx.conn)
                 .await?;
             }
             Recipient::Job { url, host } => {
@@ -174,7 +180,7 @@ pub(crate) async fn tell(tx: &mut Tx, line: OutboxLine, new: &[NewDelivery], now
                 .bind(host)
                 .bind(&delivery.body)
                 .bind(now.0)
-                .execute(&mut tx.conn)
+                .execute(&mut *tx.conn)
                 .await?;
             }
         }
@@ -218,7 +224,7 @@ pub(super) async fn note_health(tx: &mut Tx, id: i64, is_failing: bool, now: Tim
         .bind(id)
         .bind(is_failing)
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     Ok(())
 }
@@ -228,7 +234,7 @@ pub(super) async fn disable(tx: &mut Tx, id: i64, now: Timestamp) -> sqlx::Resul
     sqlx::query("UPDATE webhooks SET disabled = TRUE, failing = TRUE, updated_at = $2 WHERE id = $1")
         .bind(id)
         .bind(now.0)
-        .execute(&mut tx.conn)
+        .execute(&mut *tx.conn)
         .await?;
     sqlx::query(
         "UPDATE deliveries SET state = 'failed', sending = FALSE, ended_at = $2 \
@@ -236,7 +242,7 @@ pub(super) async fn disable(tx: &mut Tx, id: i64, now: Timestamp) -> sqlx::Resul
     )
     .bind(id)
     .bind(now.0)
-    .execute(&mut tx.conn)
+    .execute(&mut *tx.conn)
     .await?;
     Ok(())
 }

@@ -17,20 +17,27 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
 use tokio::time::{Instant, sleep};
 
+use super::dialect::sqlite as dialect;
 use super::{Counts, Error, Hints, Result, Store};
 use crate::clock::Timestamp;
 use writer::Writer;
 
 #[cfg(test)]
 mod plan_tests;
+#[macro_use]
+mod run;
+#[path = "../methods/mod.rs"]
+mod methods;
 #[path = "../queries/mod.rs"]
 mod queries;
-mod traits;
-mod webhooks;
 mod writer;
 
+/// The store that the shared methods are compiled for.
+type Database = SqliteStore;
 /// The database that the shared statements are compiled for.
 type Db = sqlx::Sqlite;
+/// The connection that a transaction is written on.
+type Link = Box<SqliteConnection>;
 
 /// A failure that several callers hear of.
 type Failure = Arc<sqlx::Error>;
@@ -152,6 +159,10 @@ impl SqliteStore {
         start(path, conn, Some(lock)).await
     }
 
+    fn failed(error: sqlx::Error) -> Error {
+        store_error(Arc::new(error))
+    }
+
     /// A connection that reads, inside a transaction, so that several statements see the same commit.
     async fn read(&self) -> Result<sqlx::Transaction<'static, Db>> {
         self.readers.begin().await.map_err(|error| store_error(Arc::new(error)))
@@ -167,12 +178,20 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn ping(&self) -> Result<()> {
-        self.writer.write(|tx| Box::pin(queries::sweep::ping(tx))).await
+        command!(self, [] sweep::ping())
     }
 
     async fn counts(&self, now: Timestamp) -> Result<Counts> {
-        let mut read = self.read().await?;
-        queries::sweep::counts(&mut read, now).await.map_err(|error| store_error(Arc::new(error)))
+        read!(self, sweep::counts(now))
+    }
+
+    async fn agree_on(&self, name: &str, value: i64) -> Result<i64> {
+        let name = name.to_owned();
+        command!(self, [name] sweep::agree_on(&name, value))
+    }
+
+    fn describe(&self) -> String {
+        format!("SQLite at {}", self.path.display())
     }
 
     fn hints(&self) -> &Arc<Hints> {

@@ -50,7 +50,7 @@ async fn filled(folder: &TempDir, ended: u32, queued: u32) -> (Tx, SessionId) {
         }
     }
     conn.execute("COMMIT").await.unwrap();
-    (Tx { conn, changed: Changed::default() }, session)
+    (Tx { conn: Box::new(conn), changed: Changed::default() }, session)
 }
 
 /// Steps of SQLite's machine that each part took: it calls back once in so many steps.
@@ -110,7 +110,7 @@ async fn the_claim_uses_its_indexes() {
         [(claim::WINDOW_SQL, "tasks_open"), (claim::USER_SQL, "tasks_queued"), (claim::OWNERS_SQL, "tasks_queued")]
     {
         let text = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-        let rows = sqlx::query(text).fetch_all(&mut tx.conn).await.unwrap();
+        let rows = sqlx::query(text).fetch_all(&mut *tx.conn).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
         let plan = plan.join("; ");
         assert!(plan.contains(&format!("INDEX {index}")), "{plan}");
@@ -143,7 +143,7 @@ async fn with_deliveries(folder: &TempDir, backlog: u32) -> Tx {
         }
     }
     conn.execute("COMMIT").await.unwrap();
-    Tx { conn, changed: Changed::default() }
+    Tx { conn: Box::new(conn), changed: Changed::default() }
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_claim_of_deliveries_hops_over_a_backlog() {
             (deliveries::CLAIM_SQL, "deliveries_receiver"),
         ] {
             let text = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-            let rows = sqlx::query(text).fetch_all(&mut tx.conn).await.unwrap();
+            let rows = sqlx::query(text).fetch_all(&mut *tx.conn).await.unwrap();
             let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
             let plan = plan.join("; ");
             assert!(plan.contains(&format!("INDEX {index}")), "{sql}: {plan}");

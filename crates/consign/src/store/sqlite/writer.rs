@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::queries::{Changed, Conn, Tx};
+use super::queries::{Changed, Tx};
 use super::{Failure, store_error};
 use crate::store::{Error, Hints, Result};
 
@@ -54,9 +54,9 @@ impl Writer {
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub(super) fn start(conn: Conn, hints: Arc<Hints>) -> std::io::Result<Self> {
+    pub(super) fn start(conn: SqliteConnection, hints: Arc<Hints>) -> std::io::Result<Self> {
         let (messages, received) = mpsc::channel(QUEUE_MAX);
-        let tx = Tx { conn, changed: Changed::default() };
+        let tx = Tx { conn: Box::new(conn), changed: Changed::default() };
         let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -113,7 +113,7 @@ async fn run(mut tx: Tx, mut messages: mpsc::Receiver<Message>, hints: Arc<Hints
         }
     }
     messages.close();
-    if let Err(error) = tx.conn.close().await {
+    if let Err(error) = (*tx.conn).close().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "the database did not close cleanly");
     }
     if let Some(sender) = closing {
@@ -153,7 +153,7 @@ async fn group(
     }
     let changed = std::mem::take(&mut tx.changed);
     if outcome.is_ok() {
-        announce(hints, changed);
+        changed.announce(hints);
     } else {
         // SQLite may have rolled back by itself; then this says that there is nothing to roll back.
         drop(statement(tx, "ROLLBACK").await);
@@ -180,21 +180,5 @@ async fn one(tx: &mut Tx, command: Command, answers: &mut Vec<Answer>) -> Outcom
 }
 
 async fn statement(tx: &mut Tx, sql: &'static str) -> Outcome {
-    sqlx::query(sql).execute(&mut tx.conn).await.map(drop).map_err(Arc::new)
-}
-
-fn announce(hints: &Hints, changed: Changed) {
-    hints.announce(changed.ids);
-    if changed.ready {
-        hints.announce_ready();
-    }
-    if changed.outbox {
-        hints.announce_outbox();
-    }
-    if changed.deliveries {
-        hints.announce_deliveries();
-    }
-    if changed.sweep {
-        hints.announce_sweep();
-    }
+    sqlx::query(sql).execute(&mut *tx.conn).await.map(drop).map_err(Arc::new)
 }

@@ -1,11 +1,8 @@
-//! The store's methods about webhooks on SQLite.
-
-use std::sync::Arc;
+//! The store's methods about webhooks.
 
 use async_trait::async_trait;
 
-use super::traits::{command, read};
-use super::{SqliteStore, queries, store_error};
+use super::super::{Database, queries};
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, JobId, UserId, WebhookId};
 use crate::model::{Delivery, DeliveryAttempt, Page, Webhook};
@@ -15,9 +12,9 @@ use crate::store::{
 };
 
 #[async_trait]
-impl Webhooks for SqliteStore {
+impl Webhooks for Database {
     async fn create_webhook(&self, new: NewWebhook, webhooks_max: u32, now: Timestamp) -> Result<Option<Webhook>> {
-        command!(self, webhooks::create(&new, webhooks_max, now))
+        command!(self, [new] webhooks::create(&new, webhooks_max, now))
     }
 
     async fn webhooks(&self, user: UserId) -> Result<Vec<Webhook>> {
@@ -25,17 +22,17 @@ impl Webhooks for SqliteStore {
     }
 
     async fn delete_webhook(&self, user: UserId, id: WebhookId) -> Result<bool> {
-        command!(self, webhooks::delete(user, id))
+        command!(self, [] webhooks::delete(user, id))
     }
 
     async fn webhook_secret(&self, user: UserId, sealed: &[u8], now: Timestamp) -> Result<Vec<u8>> {
         let sealed = sealed.to_vec();
-        command!(self, webhooks::secret(user, &sealed, now))
+        command!(self, [sealed] webhooks::secret(user, &sealed, now))
     }
 
     async fn rotate_webhook_secret(&self, user: UserId, sealed: &[u8], now: Timestamp) -> Result<()> {
         let sealed = sealed.to_vec();
-        command!(self, webhooks::rotate_secret(user, &sealed, now))
+        command!(self, [sealed] webhooks::rotate_secret(user, &sealed, now))
     }
 
     async fn outbox(&self, limit: u32) -> Result<Vec<OutboxLine>> {
@@ -47,7 +44,7 @@ impl Webhooks for SqliteStore {
     }
 
     async fn tell(&self, line: OutboxLine, deliveries: Vec<NewDelivery>, now: Timestamp) -> Result<bool> {
-        command!(self, webhooks::tell(line, &deliveries, now))
+        command!(self, [deliveries] webhooks::tell(line, &deliveries, now))
     }
 
     async fn next_delivery(&self) -> Result<Option<Timestamp>> {
@@ -55,11 +52,11 @@ impl Webhooks for SqliteStore {
     }
 
     async fn claim_deliveries(&self, claim: DeliveryClaim) -> Result<Vec<Parcel>> {
-        command!(self, deliveries::claim(&claim))
+        command!(self, [claim] deliveries::claim(&claim))
     }
 
     async fn release_deliveries(&self, now: Timestamp) -> Result<()> {
-        command!(self, deliveries::release(now))
+        command!(self, [] deliveries::release(now))
     }
 
     async fn end_attempt(
@@ -69,7 +66,7 @@ impl Webhooks for SqliteStore {
         end: AttemptEnd,
         now: Timestamp,
     ) -> Result<bool> {
-        command!(self, deliveries::end_attempt(id, &attempt, end, now))
+        command!(self, [attempt] deliveries::end_attempt(id, &attempt, end, now))
     }
 
     async fn deliveries(
@@ -82,10 +79,10 @@ impl Webhooks for SqliteStore {
     }
 
     async fn redeliver(&self, user: UserId, id: DeliveryId, now: Timestamp) -> Result<Redelivery> {
-        command!(self, deliveries::redeliver(user, id, now))
+        command!(self, [] deliveries::redeliver(user, id, now))
     }
 
     async fn expire_deliveries(&self, ended_before: Timestamp, limit: u32) -> Result<u64> {
-        command!(self, deliveries::expire(ended_before, limit))
+        command!(self, [] deliveries::expire(ended_before, limit))
     }
 }

@@ -1,11 +1,10 @@
-//! The store's methods on SQLite: each takes a connection or the writer and calls the statement.
-
-use std::sync::Arc;
+//! The store's methods, written once: each database includes this folder, and says with its own `read!`, `command!` and
+//! `relaxed!` how a statement is run.
 
 use async_trait::async_trait;
 use connectors::{OpenUpload, Part};
 
-use super::{SqliteStore, queries, store_error};
+use super::{Database, queries};
 use crate::clock::Timestamp;
 use crate::id::{JobId, SessionId, SignedUrlId, TaskId, Token, UserId};
 use crate::model::{ApiKey, BlobKey, File, Job, LedgerEntry, Page, SignedUrl, State, Task, User};
@@ -14,32 +13,13 @@ use crate::store::{
     NewJob, NewKey, NewTask, Result, SignedUrls, TaskFilter, TaskProgress, Transitions,
 };
 
-/// Runs a statement inside a read transaction.
-macro_rules! read {
-    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {{
-        let mut read = $store.read().await?;
-        queries::$query::$name(&mut read, $($argument),*).await.map_err(|error| store_error(Arc::new(error)))
-    }};
-}
-
-pub(super) use read;
-
-/// Hands a statement to the writer.
-macro_rules! command {
-    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        $store.writer
-            .write(move |tx| Box::pin(async move { queries::$query::$name(tx, $($argument),*).await }))
-            .await
-    };
-}
-
-pub(super) use command;
+mod webhooks;
 
 #[async_trait]
-impl Accounts for SqliteStore {
+impl Accounts for Database {
     async fn ensure_user(&self, name: &str, now: Timestamp) -> Result<User> {
         let name = name.to_owned();
-        command!(self, accounts::ensure_user(&name, now))
+        command!(self, [name] accounts::ensure_user(&name, now))
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>> {
@@ -47,7 +27,7 @@ impl Accounts for SqliteStore {
     }
 
     async fn create_key(&self, key: NewKey, now: Timestamp) -> Result<Option<ApiKey>> {
-        command!(self, accounts::create_key(&key, now))
+        command!(self, [key] accounts::create_key(&key, now))
     }
 
     async fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<(ApiKey, User)>> {
@@ -60,18 +40,18 @@ impl Accounts for SqliteStore {
 
     async fn revoke_key(&self, name: &str, now: Timestamp) -> Result<bool> {
         let name = name.to_owned();
-        command!(self, accounts::revoke_key(&name, now))
+        command!(self, [name] accounts::revoke_key(&name, now))
     }
 }
 
 #[async_trait]
-impl Jobs for SqliteStore {
+impl Jobs for Database {
     async fn create_job(&self, new: NewJob) -> Result<Creation> {
-        command!(self, jobs::create_job(&new))
+        command!(self, [new] jobs::create_job(&new))
     }
 
     async fn create_task(&self, new: NewTask) -> Result<Creation> {
-        command!(self, jobs::create_task(&new))
+        command!(self, [new] jobs::create_task(&new))
     }
 
     async fn replay(
@@ -126,7 +106,7 @@ impl Jobs for SqliteStore {
 
     async fn trash_emptied(&self, ids: &[TaskId]) -> Result<()> {
         let ids = ids.to_vec();
-        command!(self, sweep::trash_emptied(&ids))
+        command!(self, [ids] sweep::trash_emptied(&ids))
     }
 
     async fn blobs(&self, ids: &[TaskId]) -> Result<Vec<(TaskId, State, Vec<BlobKey>)>> {
@@ -135,28 +115,28 @@ impl Jobs for SqliteStore {
 }
 
 #[async_trait]
-impl Transitions for SqliteStore {
+impl Transitions for Database {
     async fn open_session(&self, id: SessionId, host_name: &str, exclusive: bool, now: Timestamp) -> Result<()> {
         let host_name = host_name.to_owned();
-        command!(self, sessions::open(id, &host_name, exclusive, now))
+        command!(self, [host_name] sessions::open(id, &host_name, exclusive, now))
     }
 
     async fn heartbeat(&self, id: SessionId, progress: &[TaskProgress], now: Timestamp) -> Result<Heartbeat> {
         let progress = progress.to_vec();
-        command!(self, sessions::heartbeat(id, &progress, now))
+        relaxed!(self, [progress] sessions::heartbeat(id, &progress, now))
     }
 
     async fn close_session(&self, id: SessionId, now: Timestamp) -> Result<()> {
-        command!(self, sessions::close(id, now))
+        command!(self, [] sessions::close(id, now))
     }
 
     async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<u64> {
-        command!(self, sessions::expire(seen_before, attempts_max, now))
+        command!(self, [] sessions::expire(seen_before, attempts_max, now))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
         let request = *request;
-        command!(self, claim::claim(&request))
+        relaxed!(self, [] claim::claim(&request))
     }
 
     async fn holds(&self, id: TaskId, token: Token) -> Result<bool> {
@@ -165,67 +145,67 @@ impl Transitions for SqliteStore {
 
     async fn finish(&self, id: TaskId, token: Token, files: &[File], now: Timestamp) -> Result<Applied> {
         let files = files.to_vec();
-        command!(self, transitions::finish(id, token, &files, now))
+        command!(self, [files] transitions::finish(id, token, &files, now))
     }
 
     async fn fail(&self, id: TaskId, token: Token, code: &str, message: &str, now: Timestamp) -> Result<Applied> {
         let (code, message) = (code.to_owned(), message.to_owned());
-        command!(self, transitions::fail(id, token, &code, &message, now))
+        command!(self, [code, message] transitions::fail(id, token, &code, &message, now))
     }
 
     async fn delay(&self, id: TaskId, token: Token, until: Timestamp, _now: Timestamp) -> Result<Applied> {
-        command!(self, transitions::delay(id, token, until))
+        command!(self, [] transitions::delay(id, token, until))
     }
 
     async fn give_back(&self, id: TaskId, token: Token, now: Timestamp) -> Result<Applied> {
-        command!(self, transitions::give_back(id, token, now))
+        command!(self, [] transitions::give_back(id, token, now))
     }
 
     async fn release_due(&self, now: Timestamp) -> Result<Option<Timestamp>> {
-        command!(self, transitions::release_due(now))
+        command!(self, [] transitions::release_due(now))
     }
 
     async fn finish_upload(&self, id: TaskId, file: &File, now: Timestamp) -> Result<Applied> {
         let file = file.clone();
-        command!(self, transitions::finish_upload(id, &file, now))
+        command!(self, [file] transitions::finish_upload(id, &file, now))
     }
 
     async fn expire_uploads(&self, now: Timestamp) -> Result<Option<Timestamp>> {
-        command!(self, transitions::expire_uploads(now))
+        command!(self, [] transitions::expire_uploads(now))
     }
 
     async fn cancel(&self, user: UserId, id: TaskId, now: Timestamp) -> Result<Cancellation> {
-        command!(self, transitions::cancel(user, id, now))
+        command!(self, [] transitions::cancel(user, id, now))
     }
 
     async fn delete_task(&self, user: UserId, id: TaskId, now: Timestamp) -> Result<bool> {
-        command!(self, sweep::delete_task(user, id, now))
+        command!(self, [] sweep::delete_task(user, id, now))
     }
 
     async fn delete_job(&self, user: UserId, id: JobId, now: Timestamp) -> Result<Deletion> {
-        command!(self, sweep::delete_job(user, id, now))
+        command!(self, [] sweep::delete_job(user, id, now))
     }
 
     async fn expire(&self, ended_before: Timestamp, limit: u32, now: Timestamp) -> Result<u64> {
-        command!(self, sweep::expire(ended_before, limit, now))
+        command!(self, [] sweep::expire(ended_before, limit, now))
     }
 }
 
 #[async_trait]
-impl Ledger for SqliteStore {
+impl Ledger for Database {
     async fn ledger_open(&self, id: TaskId, token: Token, open: &OpenUpload, now: Timestamp) -> Result<bool> {
         let open = open.clone();
-        command!(self, ledger::open(id, token, &open, now))
+        command!(self, [open] ledger::open(id, token, &open, now))
     }
 
     async fn ledger_part(&self, id: TaskId, token: Token, target: &str, number: u32, part: &Part) -> Result<bool> {
         let (target, part) = (target.to_owned(), part.clone());
-        command!(self, ledger::write_part(id, token, &target, number, &part))
+        command!(self, [target, part] ledger::write_part(id, token, &target, number, &part))
     }
 
     async fn ledger_close(&self, id: TaskId, target: &str) -> Result<()> {
         let target = target.to_owned();
-        command!(self, ledger::close(id, &target))
+        command!(self, [target] ledger::close(id, &target))
     }
 
     async fn ledger_orphans(&self, now: Timestamp, limit: u32) -> Result<Vec<LedgerEntry>> {
@@ -234,14 +214,14 @@ impl Ledger for SqliteStore {
 
     async fn ledger_abort_failed(&self, id: TaskId, target: &str, again_at: Timestamp) -> Result<()> {
         let target = target.to_owned();
-        command!(self, ledger::abort_failed(id, &target, again_at))
+        command!(self, [target] ledger::abort_failed(id, &target, again_at))
     }
 }
 
 #[async_trait]
-impl SignedUrls for SqliteStore {
+impl SignedUrls for Database {
     async fn create_signed_url(&self, new: SignedUrl) -> Result<bool> {
-        command!(self, signed_urls::create(&new))
+        command!(self, [new] signed_urls::create(&new))
     }
 
     async fn signed_url(&self, id: SignedUrlId) -> Result<Option<SignedUrl>> {
@@ -254,7 +234,7 @@ impl SignedUrls for SqliteStore {
 
     async fn revoke_signed_url(&self, name: &str, now: Timestamp) -> Result<bool> {
         let name = name.to_owned();
-        command!(self, signed_urls::revoke(&name, now))
+        command!(self, [name] signed_urls::revoke(&name, now))
     }
 
     async fn signed_result(&self, id: SignedUrlId, cache_key: &str, now: Timestamp) -> Result<Option<JobId>> {
@@ -263,6 +243,6 @@ impl SignedUrls for SqliteStore {
 
     async fn create_signed_job(&self, new: NewJob, id: SignedUrlId, cache_key: &str) -> Result<Option<JobId>> {
         let cache_key = cache_key.to_owned();
-        command!(self, signed_urls::create_signed_job(&new, id, &cache_key))
+        command!(self, [new, cache_key] signed_urls::create_signed_job(&new, id, &cache_key))
     }
 }

@@ -1,0 +1,139 @@
+//! What the databases say differently, side by side.
+//!
+//! SQLite has one writer at a time, so no transaction ever meets another. PostgreSQL runs them side by side, each statement on
+//! what was committed when it began: what a transaction has read and relies on it must lock. The order is the same everywhere,
+//! so that two rarely wait for each other: the claim, then jobs, then tasks. Where they do, PostgreSQL ends one
+//! of them and it is run again.
+
+pub(super) mod sqlite {
+    //! SQLite: its one writer is the lock.
+
+    use sqlx::SqliteConnection as Conn;
+    use uuid::Uuid;
+
+    macro_rules! for_update {
+        () => {
+            ""
+        };
+    }
+    macro_rules! for_share {
+        () => {
+            ""
+        };
+    }
+    macro_rules! for_share_of_t {
+        () => {
+            ""
+        };
+    }
+    macro_rules! skip_locked {
+        () => {
+            ""
+        };
+    }
+    macro_rules! among {
+        ($select:expr) => {
+            concat!("IN (", $select, ")")
+        };
+    }
+    macro_rules! due_of_receiver {
+        () => {
+            "user_id = $1 AND receiver = $2 AND due_at <= $3 ORDER BY due_at"
+        };
+    }
+    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, skip_locked};
+
+    #[expect(clippy::unused_async, reason = "the other database waits here")]
+    pub(crate) async fn lock_claims(_: &mut Conn) -> sqlx::Result<()> {
+        Ok(())
+    }
+
+    #[expect(clippy::unused_async, reason = "the other database waits here")]
+    pub(crate) async fn lock_job(_: &mut Conn, _: Uuid) -> sqlx::Result<()> {
+        Ok(())
+    }
+
+    #[expect(clippy::unused_async, reason = "the other database waits here")]
+    pub(crate) async fn lock_jobs_of(_: &mut Conn, _: &[Uuid]) -> sqlx::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<()> {
+        sqlx::query("UPDATE meta SET value = value WHERE name = 'virtual_time'").execute(conn).await.map(drop)
+    }
+}
+
+pub(super) mod postgres {
+    //! PostgreSQL: rows are locked.
+
+    use sqlx::PgConnection as Conn;
+    use uuid::Uuid;
+
+    /// Behind a `SELECT` of rows that this transaction is about to change, or that stand for something to be locked.
+    macro_rules! for_update {
+        () => {
+            " FOR NO KEY UPDATE"
+        };
+    }
+    /// Behind a `SELECT` of rows that must stay as they are until this transaction ends.
+    macro_rules! for_share {
+        () => {
+            " FOR SHARE"
+        };
+    }
+    /// The same for the rows of table `t` only.
+    macro_rules! for_share_of_t {
+        () => {
+            " FOR SHARE OF t"
+        };
+    }
+    /// Behind a `SELECT` that picks rows to change, and leaves those alone that another transaction is changing.
+    macro_rules! skip_locked {
+        () => {
+            " FOR UPDATE SKIP LOCKED"
+        };
+    }
+    /// Behind a column: it is one of those that a `SELECT` picks, as above. An array is made once; a `SELECT` in an `IN` may be
+    /// run again for each row, and with `SKIP LOCKED` picks others each time.
+    macro_rules! among {
+        ($select:expr) => {
+            concat!("= ANY(ARRAY(", $select, " FOR UPDATE SKIP LOCKED))")
+        };
+    }
+    /// What is due of user `$1` and receiver `$2` at `$3`, in this order. As a range of the one index that has just that; given
+    /// the columns one by one, the server would rather go through all that is due of anybody.
+    macro_rules! due_of_receiver {
+        () => {
+            "(user_id, receiver, due_at) >= ($1, $2, 0) AND (user_id, receiver, due_at) <= ($1, $2, $3) \
+             ORDER BY user_id, receiver, due_at"
+        };
+    }
+    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, skip_locked};
+
+    /// One claim at a time: so limits are exact, and turns are given away in their order.
+    pub(crate) async fn lock_claims(conn: &mut Conn) -> sqlx::Result<()> {
+        sqlx::query("SELECT 1 FROM meta WHERE name = 'virtual_time' FOR NO KEY UPDATE").execute(conn).await.map(drop)
+    }
+
+    /// One transition at a time of the tasks of a job.
+    pub(crate) async fn lock_job(conn: &mut Conn, job: Uuid) -> sqlx::Result<()> {
+        sqlx::query("SELECT 1 FROM jobs WHERE id = $1 FOR NO KEY UPDATE").bind(job).execute(conn).await.map(drop)
+    }
+
+    /// The same for the jobs that these tasks belong to.
+    pub(crate) async fn lock_jobs_of(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<()> {
+        sqlx::query(
+            "SELECT 1 FROM jobs WHERE id IN (SELECT job_id FROM tasks WHERE id = ANY($1)) \
+             ORDER BY id FOR NO KEY UPDATE",
+        )
+        .bind(tasks)
+        .execute(conn)
+        .await
+        .map(drop)
+    }
+
+    /// Fails on a server that cannot be written to: a transaction number is a write.
+    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<()> {
+        sqlx::query("SELECT pg_current_xact_id()").execute(conn).await.map(drop)
+    }
+}

@@ -1,0 +1,254 @@
+//! The store on PostgreSQL: any number of processes share it.
+//!
+//! An answer means that the change is on stable storage as the server is set up to have it, at least its own
+//! (`synchronous_commit`). Transactions run side by side at `READ COMMITTED` and lock what they rely on (see `dialect`); reads see
+//! one snapshot. Lost connections and restarts of the server are waited out for a while.
+
+use std::fmt;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use connectors::Secret;
+use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
+
+use super::dialect::postgres as dialect;
+use super::{Counts, Error, Hints, Result, Store};
+use crate::clock::Timestamp;
+use news::News;
+use run::{Link, store_error};
+
+#[macro_use]
+mod run;
+#[path = "../methods/mod.rs"]
+mod methods;
+mod news;
+#[cfg(test)]
+mod plan_tests;
+#[path = "../queries/mod.rs"]
+mod queries;
+
+/// The store that the shared methods are compiled for.
+type Database = PostgresStore;
+/// The database that the shared statements are compiled for.
+type Db = sqlx::Postgres;
+
+/// The oldest server that is supported, as it tells its version.
+const VERSION_MIN: i32 = 150_000;
+
+/// How long to wait for a free connection, or for a server that is not there.
+const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection may be unused before it is closed.
+const IDLE_MAX: Duration = Duration::from_mins(5);
+
+/// Prepared statements kept by each connection.
+const STATEMENTS_KEPT: usize = 256;
+
+/// What each connection begins with. No transaction of ours may hold locks, or the server's oldest snapshot, for long:
+/// not when this process is stopped, and not when its network is gone. `transaction_timeout` came with PostgreSQL 17. A weaker
+/// `synchronous_commit` than the server's own disk is made stronger, never the other way round.
+const SESSION_SQL: &str = "\
+     SET statement_timeout = '15s'; \
+     SET lock_timeout = '8s'; \
+     SET idle_in_transaction_session_timeout = '15s'; \
+     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+     SELECT set_config('transaction_timeout', '30s', FALSE) WHERE current_setting('server_version_num')::int >= 170000; \
+     SELECT set_config('synchronous_commit', 'on', FALSE) \
+         WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+/// All migrations, oldest first: version, name, text. Never changed once released.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "start", include_str!("../../../../../migrations/postgres/0001_start.sql"))];
+
+/// How to use the database.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Connections of this process for transactions, at the most. Telling and hearing of changes takes two more.
+    pub connections_max: u32,
+    /// Hear of changes by `LISTEN`; without it this process asks every second.
+    pub listen: bool,
+}
+
+/// Why a database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address makes no sense.
+    #[error("database_url is no valid address; it must look like `postgres://user:password@host:5432/database`")]
+    Address,
+    /// The server cannot be reached, or refuses.
+    #[error("cannot use PostgreSQL at {place}: {source}; check database_url and that the server runs")]
+    Connect {
+        /// Host, port and database.
+        place: String,
+        /// What the server, or the system, says.
+        source: sqlx::Error,
+    },
+    /// The server is too old.
+    #[error("PostgreSQL {0} is too old, at least 15 is needed")]
+    OldServer(i32),
+    /// The database was written by a later version that this one does not understand.
+    #[error(
+        "the database has schema {found} and needs programs that know schema {floor}, this one knows schemas up to {known}; \
+         use a later version"
+    )]
+    NewerSchema {
+        /// Schema of the database.
+        found: i64,
+        /// What a program must know.
+        floor: i64,
+        /// Newest schema that this program knows.
+        known: i64,
+    },
+    /// The database was made by something else.
+    #[error("the database's schema {0} is not the one this program makes; it was changed by hand or is not ours")]
+    OtherSchema(i64),
+    /// The database itself failed.
+    #[error("the database cannot be prepared: {0}")]
+    Failed(#[source] Error),
+}
+
+/// The store on PostgreSQL. Made by [`Self::open`]; its methods are those of [`Store`].
+pub struct PostgresStore {
+    place: String,
+    pool: PgPool,
+    news: News,
+    hints: Arc<Hints>,
+}
+
+impl PostgresStore {
+    /// Opens the database and brings its schema up to date; any number of processes may do so at the same time.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(url: &Secret, use_as: Options) -> std::result::Result<Self, OpenError> {
+        let connect = PgConnectOptions::from_str(url.expose())
+            .map_err(|_| OpenError::Address)?
+            .statement_cache_capacity(STATEMENTS_KEPT)
+            .disable_statement_logging();
+        let connect =
+            if connect.get_application_name().is_some() { connect } else { connect.application_name("consign") };
+        let place = place(&connect);
+        let unreachable = |source| OpenError::Connect { place: place.clone(), source };
+        let mut conn = connect.connect().await.map_err(unreachable)?;
+        check_version(&mut conn).await?;
+        migrate(&mut conn).await?;
+        drop(conn);
+        let pool = pool(use_as.connections_max).connect_with(connect.clone()).await.map_err(unreachable)?;
+        let hints = Arc::new(Hints::default());
+        let news = News::start(&connect, Arc::clone(&hints), use_as.listen);
+        Ok(Self { place, pool, news, hints })
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn ping(&self) -> Result<()> {
+        relaxed!(self, [] sweep::ping())
+    }
+
+    async fn counts(&self, now: Timestamp) -> Result<Counts> {
+        read!(self, sweep::counts(now))
+    }
+
+    async fn agree_on(&self, name: &str, value: i64) -> Result<i64> {
+        let name = name.to_owned();
+        command!(self, [name] sweep::agree_on(&name, value))
+    }
+
+    fn describe(&self) -> String {
+        format!("PostgreSQL at {}", self.place)
+    }
+
+    fn hints(&self) -> &Arc<Hints> {
+        &self.hints
+    }
+
+    async fn close(&self) {
+        self.news.stop().await;
+        self.pool.close().await;
+    }
+}
+
+/// Host, port and database, for people.
+fn place(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or_else(|| options.get_username());
+    options.get_socket().map_or_else(
+        || format!("{}:{}/{database}", options.get_host(), options.get_port()),
+        |socket| format!("{}/{database}", socket.display()),
+    )
+}
+
+fn pool(connections_max: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections_max.max(1))
+        .acquire_timeout(ACQUIRE_PATIENCE)
+        .idle_timeout(IDLE_MAX)
+        // A dead connection shows when it is used, and then another one is tried: asking before each use would cost more.
+        .test_before_acquire(false)
+        .after_connect(|conn, _| Box::pin(async move { conn.execute(SESSION_SQL).await.map(drop) }))
+}
+
+async fn check_version(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
+    let row = sqlx::query("SELECT current_setting('server_version_num')::int AS version")
+        .fetch_one(conn)
+        .await
+        .map_err(failed)?;
+    let version: i32 = row.try_get("version").map_err(failed)?;
+    if version < VERSION_MIN { Err(OpenError::OldServer(version / 10_000)) } else { Ok(()) }
+}
+
+fn newest_schema() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+}
+
+/// Brings the schema up to date, one process at a time. A database that is ahead of this program is left as it is, if its
+/// schema says that this program may use it: so a fleet is upgraded one process after the other.
+async fn migrate(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
+    const TABLE: &str = "_sqlx_migrations";
+    conn.lock().await.map_err(migration_failed)?;
+    conn.ensure_migrations_table(TABLE).await.map_err(migration_failed)?;
+    let row = sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations").fetch_one(&mut *conn).await;
+    let found: Option<i64> = row.and_then(|row| row.try_get("version")).map_err(failed)?;
+    if let Some(found) = found.filter(|found| *found > newest_schema()) {
+        let row = sqlx::query("SELECT value FROM meta WHERE name = 'schema_floor'").fetch_one(&mut *conn).await;
+        let floor: i64 = row.and_then(|row| row.try_get("value")).map_err(failed)?;
+        let known = newest_schema();
+        if floor > known {
+            return Err(OpenError::NewerSchema { found, floor, known });
+        }
+    }
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|&(version, name, text)| {
+            Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+        })
+        .collect();
+    let mut migrator = Migrator::with_migrations(migrations);
+    migrator.set_ignore_missing(true).set_locking(false);
+    migrator.run(&mut *conn).await.map_err(migration_failed)?;
+    conn.unlock().await.map_err(migration_failed)
+}
+
+fn migration_failed(error: MigrateError) -> OpenError {
+    if let MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) = error {
+        return OpenError::OtherSchema(version);
+    }
+    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
+        return failed(error);
+    }
+    OpenError::Failed(Error::Broken(Box::new(error)))
+}
+
+fn failed(error: sqlx::Error) -> OpenError {
+    OpenError::Failed(store_error(error))
+}

@@ -1,0 +1,297 @@
+//! How the shared methods of the store reach PostgreSQL: each is a transaction on a connection of the pool.
+//!
+//! What loses against another transaction is run again, and so is what met a dead connection or a server that restarts. A commit
+//! whose answer was lost is not guessed at: the server is asked what became of that transaction.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::pool::PoolConnection;
+use sqlx::{Executor as _, PgConnection, PgPool, Row as _, Transaction};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
+
+use super::queries::{Changed, Tx};
+use super::{Db, PostgresStore};
+use crate::store::{Error, Result};
+
+/// How long lost connections and a server that restarts are waited out.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// Tries of a transaction that loses against others.
+const RACES_MAX: u32 = 12;
+/// First pause before something is tried again; it doubles with each try.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+/// How long a try may take: longer than the server gives a statement, for when nothing comes back at all.
+const TRY_MAX: Duration = Duration::from_secs(20);
+
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const BEGIN: &str = "BEGIN; SELECT pg_current_xact_id()::text AS xid";
+const BEGIN_RELAXED: &str = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text AS xid";
+
+/// Runs a statement inside a read transaction.
+macro_rules! read {
+    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {{
+        let mut patience = Database::patience();
+        loop {
+            let looked = async {
+                let mut read = $store.snapshot().await?;
+                queries::$query::$name(&mut read, $($argument),*).await
+            };
+            match Database::in_time(looked).await {
+                Ok(found) => break Ok(found),
+                Err(failure) => patience.after(failure).await?,
+            }
+        }
+    }};
+}
+
+/// Runs a statement inside a transaction; values that it borrows are named, since it may run more than once.
+macro_rules! command {
+    ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        run_command!($store, true, [$($owned),*] $query::$name($($argument),*))
+    };
+}
+
+/// As `command!`, for what may be lost when the server crashes: the answer does not wait for the disk.
+macro_rules! relaxed {
+    ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        run_command!($store, false, [$($owned),*] $query::$name($($argument),*))
+    };
+}
+
+macro_rules! run_command {
+    ($store:expr, $durable:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        $store
+            .write($durable, move |mut tx| {
+                $(let $owned = $owned.clone();)*
+                Box::pin(async move {
+                    let done = queries::$query::$name(&mut tx, $($argument),*).await;
+                    (tx, done)
+                })
+            })
+            .await
+    };
+}
+
+/// A connection with a transaction on it. Dropped before the end of the transaction it is closed, which rolls back.
+pub(super) struct Link {
+    conn: Option<PoolConnection<Db>>,
+}
+
+const THERE: &str = "the connection is only taken away at the end";
+
+impl Deref for Link {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.conn.as_ref().expect(THERE)
+    }
+}
+
+impl DerefMut for Link {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.conn.as_mut().expect(THERE)
+    }
+}
+
+impl Link {
+    /// The transaction is over: the connection can be used again.
+    fn end(mut self) {
+        drop(self.conn.take());
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            drop(conn.detach());
+        }
+    }
+}
+
+impl PostgresStore {
+    /// A connection that reads one snapshot.
+    pub(super) async fn snapshot(&self) -> sqlx::Result<Transaction<'static, Db>> {
+        self.pool.begin_with(BEGIN_READ).await
+    }
+
+    /// How long a read is tried.
+    pub(super) fn patience() -> Patience {
+        Patience::new()
+    }
+
+    /// Gives up on a server from which nothing comes.
+    pub(super) async fn in_time<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        timeout(TRY_MAX + PATIENCE, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Runs a command until it is committed, or cannot be. It happens even if the caller stops waiting.
+    pub(super) async fn write<T, F>(&self, durable: bool, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync + 'static,
+    {
+        let (pool, news) = (self.pool.clone(), self.news.clone());
+        let running = async move {
+            let begin = if durable { BEGIN } else { BEGIN_RELAXED };
+            let mut patience = Patience::new();
+            loop {
+                match Self::in_time(run(&pool, begin, &work)).await {
+                    Ok((value, changed)) => {
+                        news.announce(changed);
+                        return Ok(value);
+                    }
+                    Err(failure) => patience.after(failure).await?,
+                }
+            }
+        };
+        let stopped = |error| Error::Broken(Box::new(error));
+        tokio::spawn(running.in_current_span()).await.map_err(stopped)?
+    }
+}
+
+/// Runs a command once.
+async fn run<T>(
+    pool: &PgPool,
+    begin: &'static str,
+    work: impl Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)>,
+) -> sqlx::Result<(T, Changed)> {
+    let mut conn = Link { conn: Some(pool.acquire().await?) };
+    let rows = sqlx::raw_sql(begin).fetch_all(&mut *conn).await?;
+    let xid: String = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get("xid")?;
+    let (mut tx, done) = work(Tx { conn, changed: Changed::default() }).await;
+    match done {
+        Ok(value) => {
+            match tx.conn.execute("COMMIT").await {
+                Ok(_) => tx.conn.end(),
+                Err(failure) => {
+                    drop(tx.conn);
+                    if !was_committed(pool, &xid).await? {
+                        return Err(failure);
+                    }
+                }
+            }
+            Ok((value, tx.changed))
+        }
+        Err(failure) => {
+            if tx.conn.execute("ROLLBACK").await.is_ok() {
+                tx.conn.end();
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// What became of a transaction whose commit was not answered.
+async fn was_committed(pool: &PgPool, xid: &str) -> sqlx::Result<bool> {
+    /// A transaction number that the server has never given: it was lost in a crash.
+    const IN_THE_FUTURE: &str = "22023";
+
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let asked = async {
+            let mut conn = pool.acquire().await?;
+            let row = sqlx::query("SELECT pg_xact_status(CAST($1 AS xid8)) AS status")
+                .bind(xid)
+                .fetch_one(&mut *conn)
+                .await?;
+            row.try_get::<Option<String>, _>("status")
+        };
+        match asked.await {
+            Ok(Some(status)) if status == "committed" => return Ok(true),
+            Ok(Some(status)) if status == "in progress" && Instant::now() < give_up => {}
+            Ok(_) => return Ok(false),
+            Err(failure) if code(&failure).as_deref() == Some(IN_THE_FUTURE) => return Ok(false),
+            Err(failure) if kind(&failure) == Kind::Lost && Instant::now() < give_up => {}
+            Err(failure) => return Err(failure),
+        }
+        sleep(PAUSE_MAX / 4).await;
+    }
+}
+
+/// What a failure means for the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Another transaction was preferred.
+    Race,
+    /// The connection, or the server, is gone.
+    Lost,
+    /// It would fail again.
+    Final,
+}
+
+fn code(failure: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+    failure.as_database_error().and_then(sqlx::error::DatabaseError::code)
+}
+
+fn kind(failure: &sqlx::Error) -> Kind {
+    match (code(failure).as_deref(), failure) {
+        // serialization_failure, deadlock_detected
+        (Some("40001" | "40P01"), _) => Kind::Race,
+        // admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped while it is replaced, idle sessions ended by us,
+        // too_many_connections, connection failures; read-only after a failover: the pool will find the new primary.
+        (Some("57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "25006" | "53300"), _) => Kind::Lost,
+        (Some(code), _) if code.starts_with("08") => Kind::Lost,
+        (None, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed) => {
+            Kind::Lost
+        }
+        (Some(_) | None, _) => Kind::Final,
+    }
+}
+
+/// How long something is tried again.
+pub(super) struct Patience {
+    since: Instant,
+    races: u32,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { since: Instant::now(), races: 0, pause: PAUSE_MIN }
+    }
+
+    /// Waits until it makes sense to try again.
+    ///
+    /// # Errors
+    /// The failure, when it does not.
+    pub(super) async fn after(&mut self, failure: sqlx::Error) -> Result<()> {
+        let goes_on = match kind(&failure) {
+            Kind::Race => {
+                self.races += 1;
+                self.races < RACES_MAX
+            }
+            Kind::Lost => self.since.elapsed() < PATIENCE,
+            Kind::Final => false,
+        };
+        if !goes_on {
+            return Err(store_error(failure));
+        }
+        tracing::debug!(error = &failure as &dyn std::error::Error, "a transaction is tried again");
+        sleep(self.pause.mul_f64(rand::random_range(0.5..1.5))).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// Sorts failures by PostgreSQL's error code.
+pub(super) fn store_error(failure: sqlx::Error) -> Error {
+    let full = match code(&failure).as_deref() {
+        // disk_full
+        Some("53100") => true,
+        Some(_) | None => false,
+    };
+    let passes = match code(&failure).as_deref() {
+        // insufficient resources, operator intervention, lock_not_available
+        Some(code) => code.starts_with("53") || code.starts_with("57") || code == "55P03",
+        None => matches!(failure, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed),
+    };
+    match kind(&failure) {
+        _ if full => Error::DiskFull(Box::new(failure)),
+        Kind::Final if !passes => Error::Broken(Box::new(failure)),
+        Kind::Race | Kind::Lost | Kind::Final => Error::Unavailable(Box::new(failure)),
+    }
+}

@@ -1,0 +1,25 @@
+//! How the shared methods of the store reach SQLite: through a reader, or through the writer.
+
+/// Runs a statement inside a read transaction.
+macro_rules! read {
+    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {{
+        let mut read = $store.read().await?;
+        queries::$query::$name(&mut read, $($argument),*).await.map_err(Database::failed)
+    }};
+}
+
+/// Hands a statement to the writer, with the values that it borrows.
+macro_rules! command {
+    ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        $store.writer
+            .write(move |tx| Box::pin(async move { queries::$query::$name(tx, $($argument),*).await }))
+            .await
+    };
+}
+
+/// Hands over a statement that need not survive a power cut. Here it is written with the others all the same.
+macro_rules! relaxed {
+    ($($command:tt)*) => {
+        command!($($command)*)
+    };
+}

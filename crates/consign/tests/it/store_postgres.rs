@@ -1,0 +1,217 @@
+//! The store on PostgreSQL keeps the contract; what only PostgreSQL has: many processes, lost connections, restarts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use connectors::Secret;
+use consign::id::SessionId;
+use consign::store::contract::{Made, Scene};
+use consign::store::postgres::{OpenError, Options};
+use consign::store::{Creation, Jobs as _, PostgresStore, Store, contract};
+use futures_util::future::join_all;
+use sqlx::Connection as _;
+use testkit::Postgres;
+use tokio::time::{Instant, sleep, timeout};
+
+const OPTIONS: Options = Options { connections_max: 8, listen: true };
+
+macro_rules! contract_parts {
+    ($($part:ident),+ $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $part() {
+            let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+            let make = async || {
+                let store: Arc<dyn Store> = Arc::new(fresh(&server).await);
+                store
+            };
+            contract::$part::all(&make).await;
+        }
+    )+};
+}
+
+contract_parts!(accounts, making, lists, ending, leases, ledger, removal, fairness, races, signed_urls, walk, webhooks);
+
+async fn fresh(server: &Postgres) -> PostgresStore {
+    open(&server.database().await.unwrap()).await
+}
+
+async fn open(url: &str) -> PostgresStore {
+    PostgresStore::open(&Secret::new(url), OPTIONS).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_address_that_leads_nowhere_is_told_without_its_password() {
+    let told = |error: OpenError| {
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("hunter2"), "{text}");
+        text
+    };
+    let closed = PostgresStore::open(&Secret::new("postgres://ada:hunter2@127.0.0.1:1/x"), OPTIONS).await;
+    assert!(told(closed.unwrap_err()).contains("127.0.0.1:1/x"));
+    let nonsense = PostgresStore::open(&Secret::new("postgres://ada:hunter2@[/x"), OPTIONS).await;
+    assert!(matches!(nonsense, Err(OpenError::Address)));
+    told(nonsense.unwrap_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_processes_start_at_once_on_an_empty_database() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let stores = join_all((0..6).map(|_| open(&url))).await;
+    for store in &stores {
+        store.ping().await.unwrap();
+    }
+    let agreed = join_all(stores.iter().zip(1..).map(|(store, own)| store.agree_on("x", own))).await;
+    let first = agreed[0].as_ref().unwrap();
+    assert!(agreed.iter().all(|number| number.as_ref().unwrap() == first), "{agreed:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_ahead_is_used_only_if_it_says_so() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    open(&url).await.close().await;
+    let later = "INSERT INTO _sqlx_migrations VALUES (9999, 'later', now(), TRUE, '', 0)";
+    server.psql(name, later).await.unwrap();
+    open(&url).await.ping().await.unwrap();
+    server.psql(name, "UPDATE meta SET value = 9999 WHERE name = 'schema_floor'").await.unwrap();
+    let refused = PostgresStore::open(&Secret::new(url.as_str()), OPTIONS).await.expect_err("it is newer");
+    assert!(matches!(refused, OpenError::NewerSchema { found: 9999, floor: 9999, .. }), "{refused}");
+    server
+        .psql(
+            name,
+            "UPDATE _sqlx_migrations SET checksum = 'x' WHERE version = 1; DELETE FROM _sqlx_migrations \
+                       WHERE version = 9999",
+        )
+        .await
+        .unwrap();
+    let refused = PostgresStore::open(&Secret::new(url.as_str()), OPTIONS).await.expect_err("it is another");
+    assert!(matches!(refused, OpenError::OtherSchema(1)), "{refused}");
+}
+
+/// Makes jobs, claims and finishes them, until told to stop; every call must succeed. Returns the jobs.
+async fn work(store: Arc<PostgresStore>, stop: Arc<AtomicBool>) -> (Scene, Vec<Made>) {
+    let scene = Scene::new(store).await;
+    let mut made = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        made.push(scene.job("a; b: a").await);
+        for _ in 0..2 {
+            for claim in scene.claim(4).await {
+                // A claim may be lost in a crash, and so may what was known of it be: then the task is claimed again.
+                let _ = scene.try_finish(&claim).await;
+            }
+        }
+    }
+    (scene, made)
+}
+
+/// Nothing acknowledged is missing, and all of it can be brought to its end.
+async fn check(scene: &mut Scene, made: &[Made]) {
+    // Claims whose answer came before a crash are held by a session that does not know of them.
+    scene.wait(60);
+    scene.store.expire_sessions(scene.now(), 100, scene.now()).await.unwrap();
+    scene.session = SessionId::new(scene.now());
+    scene.store.open_session(scene.session, "host-a", false, scene.now()).await.unwrap();
+    scene.run_all(&[]).await;
+    assert!(made.len() > 5, "only {} jobs", made.len());
+    for job in made {
+        assert_eq!(scene.states(job).await, "finished: a finished, b finished");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_of_the_server_are_waited_out() {
+    let Some(mut server) = testkit::or_skip(testkit::own_postgres().await) else { return };
+    let url = server.server().database().await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let working = tokio::spawn(work(Arc::new(open(&url).await), Arc::clone(&stop)));
+    for _ in 0..3 {
+        sleep(Duration::from_millis(400)).await;
+        server.restart().await.unwrap();
+    }
+    sleep(Duration::from_millis(400)).await;
+    stop.store(true, Ordering::Relaxed);
+    let (mut scene, made) = working.await.unwrap();
+    check(&mut scene, &made).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loss_of_every_connection_costs_nothing() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let working = tokio::spawn(work(Arc::new(open(&url).await), Arc::clone(&stop)));
+    let kill = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'");
+    for _ in 0..40 {
+        sleep(Duration::from_millis(50)).await;
+        server.psql("postgres", &kill).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (mut scene, made) = working.await.unwrap();
+    check(&mut scene, &made).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_callers_than_connections_take_turns() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let few = Options { connections_max: 2, listen: true };
+    let store = Arc::new(PostgresStore::open(&Secret::new(url.as_str()), few).await.unwrap());
+    let scene = Scene::new(Arc::clone(&store) as Arc<dyn Store>).await;
+    let creating = (0..200).map(|_| store.create_job(scene.new_job(scene.user, "a; b: a")));
+    assert!(join_all(creating).await.into_iter().all(|made| made.unwrap() == Creation::Created));
+    assert_eq!(store.counts(scene.now()).await.unwrap().queued, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_does_another_hears_of_at_once() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    let scene = Scene::new(Arc::new(open(&url).await)).await;
+    let polling = Options { listen: false, ..OPTIONS };
+    let polling = PostgresStore::open(&Secret::new(url.as_str()), polling).await.unwrap();
+    let listening = open(&url).await;
+    let kill = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE 'LISTEN%'"
+    );
+    // Listening begins a moment after opening, and says so by announcing everything.
+    sleep(Duration::from_millis(500)).await;
+    for round in 0..3 {
+        let made = scene.job("a").await;
+        for store in [&listening, &polling] {
+            let mut watcher = store.hints().watch(made.id.0);
+            let mut commits = store.hints().commits();
+            let began = Instant::now();
+            scene.store.cancel(scene.user, made.task("a"), scene.now()).await.unwrap();
+            timeout(Duration::from_secs(4), watcher.changed()).await.expect("a hint");
+            timeout(Duration::from_secs(4), commits.recv()).await.expect("a commit").unwrap();
+            assert!(began.elapsed() < Duration::from_secs(4), "round {round}");
+        }
+        let told = timeout(Duration::from_secs(4), listening.hints().ready());
+        scene.job("b").await;
+        told.await.expect("there is work");
+        // Whoever listens is cut off, and hears again a moment later.
+        server.psql("postgres", &kill).await.unwrap();
+        sleep(Duration::from_millis(1500)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_somebody_holds_stops_nobody() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let mut scene = Scene::new(Arc::new(open(&url).await)).await;
+    let mut other = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM tasks").execute(&mut other).await.unwrap();
+    let mut made = Vec::new();
+    for _ in 0..20 {
+        made.push(scene.job("a; b: a").await);
+        scene.run_all(&[]).await;
+    }
+    check(&mut scene, &made).await;
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+}
