@@ -4,7 +4,7 @@
 use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -23,12 +23,17 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest time without a byte: longer than a process stands still.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// Between two probes.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: connectors::http::Client,
     processes: Arc<Vec<SocketAddr>>,
     turn: Arc<AtomicUsize>,
+    /// Whether each process said at the last probe that it is ready.
+    ready: Arc<Vec<AtomicBool>>,
     key: Arc<str>,
     history: Arc<History>,
 }
@@ -67,7 +72,9 @@ impl Client {
         let guard = Guard::new(anywhere.map_err(|error| anyhow!("{error}"))?);
         let limits = Limits { idle_timeout: SILENCE_MAX, ..Limits::default() };
         let http = connectors::http::Client::new(guard, tls_config(&[])?, &limits);
-        Ok(Self { http, processes: Arc::new(processes), turn: Arc::default(), key: key.into(), history })
+        let ready = processes.iter().map(|_| AtomicBool::new(true)).collect();
+        let (processes, ready) = (Arc::new(processes), Arc::new(ready));
+        Ok(Self { http, processes, turn: Arc::default(), ready, key: key.into(), history })
     }
 
     /// Sends a request to the process whose turn it is, and to the next ones when nobody listens there.
@@ -78,8 +85,10 @@ impl Client {
         let began_ms = self.history.now_ms();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut last = None;
-        for offset in 0..self.processes.len() {
-            let process = self.processes[(first + offset) % self.processes.len()];
+        let turns = (0..self.processes.len()).map(|offset| (first + offset) % self.processes.len());
+        let (ready, others): (Vec<usize>, Vec<usize>) = turns.partition(|&at| self.ready[at].load(Ordering::Relaxed));
+        for at in ready.into_iter().chain(others) {
+            let process = self.processes[at];
             match self.http.send(self.request(ask, process)?, ask.action).await {
                 Ok(answer) => {
                     self.called(ask, began_ms, Some(answer.status()), None);
@@ -129,6 +138,16 @@ impl Client {
         let Ok(request) = self.request(&Ask::new("readyz", Method::GET, "/readyz"), process) else { return false };
         let answer = tokio::time::timeout(Duration::from_secs(3), self.http.send(request, "readyz")).await;
         answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == StatusCode::OK))
+    }
+
+    /// Probes all processes for ever, as a balancer does: those that are not ready get no requests while others are.
+    pub(crate) async fn probe(self) {
+        loop {
+            for (process, ready) in self.processes.iter().zip(self.ready.iter()) {
+                ready.store(self.is_ready(*process).await, Ordering::Relaxed);
+            }
+            tokio::time::sleep(PROBE_EVERY).await;
+        }
     }
 
     fn request(&self, ask: &Ask<'_>, process: SocketAddr) -> Result<Request<Body>> {

@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use testkit::Ceph;
 use testkit::proxy::Proxy;
+use testkit::{Ceph, OwnPostgres};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::client::Client;
 use crate::history::{Event, History};
-use crate::postgres::Postgres;
 use crate::process::Process;
 use crate::schedule::{Fault, Kind, Targets};
 use crate::{Options, destinations::Destinations};
@@ -27,12 +27,18 @@ pub(crate) const TASKS_PER_USER: u64 = 12;
 /// After a process of the API said that it is ready, before the next one is restarted.
 const ROLLING_PAUSE: Duration = Duration::from_millis(500);
 
+/// The database of a fleet.
+const DATABASE: &str = "app";
+/// Ends about half of all its sessions.
+const END_BACKENDS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+     WHERE datname = 'app' AND pid <> pg_backend_pid() AND random() < 0.5";
+
 /// All processes; they end when dropped.
 pub(crate) struct Fleet {
     pub(crate) processes: Vec<Arc<Process>>,
     pub(crate) destinations: Arc<Destinations>,
     history: Arc<History>,
-    postgres: Option<Postgres>,
+    postgres: Option<Mutex<OwnPostgres>>,
     /// The paths of each runner to the database and to the file store.
     database_paths: BTreeMap<String, Proxy>,
     files_paths: BTreeMap<String, Proxy>,
@@ -48,12 +54,12 @@ impl Fleet {
         destinations: Arc<Destinations>,
         history: Arc<History>,
     ) -> Result<Self> {
-        let postgres = if options.fleet { Some(Postgres::start(folder).await?) } else { None };
+        let postgres = if options.fleet { Some(database().await?) } else { None };
         let mut fleet = Self {
             processes: Vec::new(),
             destinations,
             history,
-            postgres,
+            postgres: postgres.map(Mutex::new),
             database_paths: BTreeMap::new(),
             files_paths: BTreeMap::new(),
             no_disk: None,
@@ -65,8 +71,8 @@ impl Fleet {
         };
         for (name, role) in names {
             let mut settings = common(options, folder);
-            if let Some(postgres) = fleet.postgres.as_ref().map(Postgres::address) {
-                settings.extend(fleet.shared(name, postgres, bucket, options.shared_files).await?);
+            if options.fleet {
+                settings.extend(fleet.shared(name, bucket, options.shared_files).await?);
             }
             let mut process = Process::new(name, role, &options.program, folder, &settings)?;
             if process.is_runner() && let Err(why) = process.mount().await {
@@ -81,12 +87,13 @@ impl Fleet {
     async fn shared(
         &mut self,
         name: &str,
-        postgres: SocketAddr,
         bucket: &str,
         is_store: bool,
     ) -> Result<Vec<(String, String)>> {
-        let database = Proxy::start(postgres).await?;
-        let mut settings = vec![setting("DATABASE_URL", Postgres::url_at(database.addr()))];
+        let server = self.postgres.as_ref().context("no database")?.lock().await.server().clone();
+        let database = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await?;
+        let url = server.url(DATABASE).replace(&format!(":{}/", server.port), &format!(":{}/", database.addr().port()));
+        let mut settings = vec![setting("DATABASE_URL", url)];
         self.database_paths.insert(name.to_owned(), database);
         if is_store {
             let Ceph { region, account, .. } = self.destinations.ceph();
@@ -197,9 +204,14 @@ impl Fleet {
                 }
             }
             Kind::DatabaseCrash | Kind::BackendsEnded => {
-                let postgres = self.postgres.as_ref().context("no database")?;
+                let mut postgres = self.postgres.as_ref().context("no database")?.lock().await;
                 begin();
-                if fault.kind == Kind::DatabaseCrash { postgres.crash().await? } else { postgres.end_backends().await? }
+                if fault.kind == Kind::DatabaseCrash {
+                    postgres.restart().await?;
+                } else {
+                    postgres.server().psql("postgres", END_BACKENDS).await?;
+                }
+                drop(postgres);
                 for process in self.processes.iter().filter(|process| process.is_api()) {
                     self.is_ready(number, process, client).await;
                 }
@@ -242,6 +254,13 @@ impl Fleet {
         }
         self.history.note(Event::Ready { number });
     }
+}
+
+/// A PostgreSQL server that keeps what it has acknowledged, with an empty database.
+async fn database() -> Result<OwnPostgres> {
+    let postgres = testkit::own_postgres().await?;
+    postgres.server().psql("postgres", &format!("CREATE DATABASE {DATABASE}")).await?;
+    Ok(postgres)
 }
 
 fn setting(name: &str, value: impl Into<String>) -> (String, String) {

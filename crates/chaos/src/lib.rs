@@ -17,7 +17,6 @@ mod fleet;
 mod history;
 mod jobs;
 mod outside;
-mod postgres;
 mod process;
 mod schedule;
 mod summary;
@@ -130,6 +129,7 @@ async fn storm(options: &Options, fleet: &Arc<Fleet>, clients: &Arc<Clients>) ->
     beside.spawn(process::supervise(fleet.processes.clone(), move |process, how| {
         died.note(Event::Died { process: process.to_owned(), how });
     }));
+    beside.spawn(clients.client.clone().probe());
     beside.spawn(sample(Arc::clone(clients)));
     let (faults, jobs) = tokio::join!(strike(options, fleet, clients), make_jobs(options, clients));
     faults?;
