@@ -1,7 +1,6 @@
 //! A client of all API processes: it takes them in turn, goes to the next when one refuses the connection, and writes
 //! down what became of each request.
 
-use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -167,13 +166,5 @@ impl Client {
 
 /// Whether nobody listened: then the request was not sent.
 fn is_refused(error: &connectors::Error) -> bool {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    error.kind == Failure::Unreachable && error.to_string().contains("refused the connection")
 }
