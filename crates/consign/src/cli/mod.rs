@@ -25,6 +25,7 @@ mod progress;
 mod run;
 mod serve;
 mod signed_url;
+mod state;
 mod webhook_secret;
 
 /// Exit code of a command that did what it should, but the outcome is bad: the job failed, a check did not pass.
@@ -58,6 +59,8 @@ enum Command {
     WebhookSecret(webhook_secret::WebhookSecret),
     #[command(subcommand)]
     SignedUrl(signed_url::SignedUrlCommand),
+    ExportState(state::ExportState),
+    ImportState(state::ImportState),
     Doctor(doctor::Doctor),
     Hosts(hosts::Hosts),
     #[cfg(feature = "practice")]
@@ -117,6 +120,8 @@ pub fn main() -> ExitCode {
             Command::Key(command) => command.run().await,
             Command::WebhookSecret(command) => command.run().await,
             Command::SignedUrl(command) => command.run().await,
+            Command::ExportState(command) => command.run().await,
+            Command::ImportState(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
             Command::Hosts(command) => command.run(),
             #[cfg(feature = "practice")]

@@ -58,6 +58,18 @@ pub(super) mod sqlite {
         Ok(())
     }
 
+    /// Ids go on behind the highest one by themselves.
+    #[expect(clippy::unused_async, reason = "the other database waits here")]
+    pub(crate) async fn number_on(_: &mut Conn) -> sqlx::Result<()> {
+        Ok(())
+    }
+
+    /// A server locks the file.
+    #[expect(clippy::unused_async, reason = "the other database waits here")]
+    pub(crate) async fn others(_: &mut Conn) -> sqlx::Result<u64> {
+        Ok(0)
+    }
+
     pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<()> {
         sqlx::query("UPDATE meta SET value = value WHERE name = 'virtual_time'").execute(conn).await.map(drop)
     }
@@ -66,7 +78,7 @@ pub(super) mod sqlite {
 pub(super) mod postgres {
     //! PostgreSQL: rows are locked.
 
-    use sqlx::PgConnection as Conn;
+    use sqlx::{PgConnection as Conn, Row as _};
     use uuid::Uuid;
 
     /// Behind a `SELECT` of rows that this transaction is about to change, or that stand for something to be locked.
@@ -130,6 +142,28 @@ pub(super) mod postgres {
         .execute(conn)
         .await
         .map(drop)
+    }
+
+    /// Lets ids go on behind the highest one, after rows were stored with ids of their own.
+    pub(crate) async fn number_on(conn: &mut Conn) -> sqlx::Result<()> {
+        sqlx::query(
+            "SELECT setval(pg_get_serial_sequence('users', 'id'), (SELECT COALESCE(MAX(id), 0) + 1 FROM users), FALSE), \
+                    setval(pg_get_serial_sequence('webhooks', 'id'), (SELECT COALESCE(MAX(id), 0) + 1 FROM webhooks), FALSE)",
+        )
+        .execute(conn)
+        .await
+        .map(drop)
+    }
+
+    /// Connections that other processes have to this database, by the name that they give.
+    pub(crate) async fn others(conn: &mut Conn) -> sqlx::Result<u64> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) AS others FROM pg_stat_activity WHERE datname = current_database() \
+             AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()",
+        )
+        .fetch_one(conn)
+        .await?;
+        Ok(row.try_get::<i64, _>("others")?.unsigned_abs())
     }
 
     /// Fails on a server that cannot be written to: a transaction number is a write.

@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod postgres;
 pub mod signed_urls;
 pub mod sqlite;
+pub mod state;
 pub mod transitions;
 pub mod webhooks;
 
@@ -31,6 +32,7 @@ pub use ledger::Ledger;
 pub use postgres::PostgresStore;
 pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;
+pub use state::State;
 pub use transitions::{
     Applied, Cancellation, Claim, ClaimRequest, Deletion, Heartbeat, Input, TaskProgress, Transitions,
 };
@@ -61,7 +63,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything that a database must be able to do.
 #[async_trait]
-pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + Debug + Send + Sync {
+pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + State + Debug + Send + Sync {
     /// Whether the database answers and can be written to.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod clients;
 mod http;
 mod program;
 mod security;
+mod state;
 mod store_postgres;
 mod store_sqlite;
 mod tidy;

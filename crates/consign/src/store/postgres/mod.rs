@@ -13,11 +13,13 @@ use async_trait::async_trait;
 use connectors::Secret;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
+use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
+use super::state::{Imported, Line, State};
 use super::{Counts, Error, Hints, Result, Store};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use news::News;
 use run::{Link, store_error};
 
@@ -45,6 +47,9 @@ const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be unused before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(5);
 
+/// How far the clocks of this machine and of the database may be apart: less than half of what a lease is good for.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
+
 /// Prepared statements kept by each connection.
 const STATEMENTS_KEPT: usize = 256;
 
@@ -52,6 +57,7 @@ const STATEMENTS_KEPT: usize = 256;
 /// not when this process is stopped, and not when its network is gone. `transaction_timeout` came with PostgreSQL 17. A weaker
 /// `synchronous_commit` than the server's own disk is made stronger, never the other way round.
 const SESSION_SQL: &str = "\
+     SET client_min_messages = warning; \
      SET statement_timeout = '15s'; \
      SET lock_timeout = '8s'; \
      SET idle_in_transaction_session_timeout = '15s'; \
@@ -90,6 +96,12 @@ pub enum OpenError {
     /// The server is too old.
     #[error("PostgreSQL {0} is too old, at least 15 is needed")]
     OldServer(i32),
+    /// The clocks differ.
+    #[error(
+        "the clocks of this machine and of the database are {0} s apart, so that processes would take each other for dead; \
+         synchronise them (NTP)"
+    )]
+    Clock(u64),
     /// The database was written by a later version that this one does not understand.
     #[error(
         "the database has schema {found} and needs programs that know schema {floor}, this one knows schemas up to {known}; \
@@ -135,8 +147,10 @@ impl PostgresStore {
         let unreachable = |source| OpenError::Connect { place: place.clone(), source };
         let mut conn = connect.connect().await.map_err(unreachable)?;
         check_version(&mut conn).await?;
+        check_clock(&mut conn).await?;
         migrate(&mut conn).await?;
-        drop(conn);
+        // Whoever counts connections must not find this one.
+        conn.close().await.map_err(failed)?;
         let pool = pool(use_as.connections_max).connect_with(connect.clone()).await.map_err(unreachable)?;
         let hints = Arc::new(Hints::default());
         let news = News::start(&connect, Arc::clone(&hints), use_as.listen);
@@ -179,6 +193,26 @@ impl Store for PostgresStore {
     }
 }
 
+#[async_trait]
+impl State for PostgresStore {
+    async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
+        // Not again after a failure: some lines were sent.
+        let mut read = self.snapshot().await.map_err(store_error)?;
+        queries::state::export(&mut read, &lines).await.map_err(store_error)
+    }
+
+    async fn import_state(&self, mut lines: mpsc::Receiver<Option<Line>>) -> Result<Imported> {
+        let mut tx = self.pool.begin().await.map_err(store_error)?;
+        let imported = queries::state::import(&mut tx, &mut lines).await.map_err(store_error)?;
+        tx.commit().await.map_err(store_error)?;
+        Ok(imported)
+    }
+
+    async fn others(&self) -> Result<u64> {
+        read!(self, state::others())
+    }
+}
+
 /// Host, port and database, for people.
 fn place(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
@@ -207,6 +241,18 @@ async fn check_version(conn: &mut PgConnection) -> std::result::Result<(), OpenE
     if version < VERSION_MIN { Err(OpenError::OldServer(version / 10_000)) } else { Ok(()) }
 }
 
+/// Leases are judged by the clocks of different machines.
+async fn check_clock(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
+    let asked = Clock::system().now();
+    let row = sqlx::query("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now")
+        .fetch_one(conn)
+        .await
+        .map_err(failed)?;
+    let told = Timestamp(row.try_get("now").map_err(failed)?);
+    let off = told.since(asked).max(asked.since(told));
+    if off > CLOCKS_APART_MAX { Err(OpenError::Clock(off.as_secs())) } else { Ok(()) }
+}
+
 fn newest_schema() -> i64 {
     MIGRATIONS.last().map_or(0, |(version, ..)| *version)
 }
@@ -215,6 +261,7 @@ fn newest_schema() -> i64 {
 /// schema says that this program may use it: so a fleet is upgraded one process after the other.
 async fn migrate(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
     const TABLE: &str = "_sqlx_migrations";
+    conn.execute("SET client_min_messages = warning").await.map_err(failed)?;
     conn.lock().await.map_err(migration_failed)?;
     conn.ensure_migrations_table(TABLE).await.map_err(migration_failed)?;
     let row = sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations").fetch_one(&mut *conn).await;

@@ -24,6 +24,7 @@ pub(crate) mod rows;
 pub(crate) mod sessions;
 pub(crate) mod settle;
 pub(crate) mod signed_urls;
+pub(crate) mod state;
 pub(crate) mod sweep;
 pub(crate) mod transitions;
 pub(crate) mod webhooks;

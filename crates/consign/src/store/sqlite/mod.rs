@@ -15,9 +15,11 @@ use async_trait::async_trait;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::dialect::sqlite as dialect;
+use super::state::{Imported, Line, State};
 use super::{Counts, Error, Hints, Result, Store};
 use crate::clock::Timestamp;
 use writer::Writer;
@@ -204,6 +206,29 @@ impl Store for SqliteStore {
         self.writer.close().await;
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
+}
+
+#[async_trait]
+impl State for SqliteStore {
+    async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
+        read!(self, state::export(&lines))
+    }
+
+    async fn import_state(&self, mut lines: mpsc::Receiver<Option<Line>>) -> Result<Imported> {
+        self.writer
+            .write(move |tx| Box::pin(async move { queries::state::import(&mut tx.conn, &mut lines).await }))
+            .await
+    }
+
+    async fn others(&self) -> Result<u64> {
+        read!(self, state::others())
+    }
+}
+
+#[cfg(feature = "test-support")]
+pub(super) fn state_columns() -> Vec<String> {
+    let tables = queries::state::TABLES.iter();
+    tables.flat_map(|table| table.columns.iter().map(|(column, _)| format!("{}.{column}", table.name))).collect()
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -109,6 +109,11 @@ impl Program {
         &self.key
     }
 
+    /// Talks with the API key of another server of the same fleet.
+    pub(crate) fn take_key(&mut self, other: &Self) {
+        self.key.clone_from(&other.key);
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }

@@ -9,6 +9,7 @@ mod destinations;
 mod drain;
 mod faults;
 mod fence;
+mod fleet;
 mod harness;
 mod places;
 mod receiver;

@@ -1,0 +1,224 @@
+//! `consign export-state` and `consign import-state`: back the state up, or move it to another database.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter,
+};
+use tokio::sync::mpsc;
+
+use super::{Failure, Settings, print};
+use crate::config::Database;
+use crate::server::Base;
+use crate::store::Store;
+use crate::store::state::{Imported, Line};
+
+/// Version of the format.
+const VERSION: u32 = 1;
+/// Rows on their way between the database and the file.
+const LINES_MAX: usize = 256;
+/// Bytes of a line at the most: arguments of a task are below this.
+const LINE_BYTES_MAX: u64 = 64 << 20;
+/// How often progress is told, in rows.
+const TELL_EVERY: u64 = 50_000;
+
+/// Write jobs, tasks, users, keys, webhooks and open uploads to a file, to back them up or to move them to another database.
+///
+/// Stop the server first (all processes, with PostgreSQL): then the file and the file store belong together. What is secret
+/// in the database is as secret in the file, and can only be read with the same secret key: keep that as well. Files are not
+/// in it: copy the folder (`data_dir/files`) or leave the object store as it is.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example, from SQLite to PostgreSQL:\n  consign export-state state.jsonl\n  export CONSIGN_DATABASE_URL=postgres://consign:…@db/consign\n  consign import-state state.jsonl\n  consign serve"
+)]
+pub(super) struct ExportState {
+    #[command(flatten)]
+    settings: Settings,
+    /// Where to; `-` is standard output
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Do not insist that the server is stopped. The state is that of one moment, but files come and go meanwhile
+    #[arg(long)]
+    live: bool,
+}
+
+/// Read a file of `consign export-state` into an empty database. All of it is stored, or nothing.
+///
+/// The settings must name the new database and the same secret key, and the file store must hold the same files.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  CONSIGN_DATABASE_URL=postgres://consign:…@db/consign consign import-state state.jsonl"
+)]
+pub(super) struct ImportState {
+    #[command(flatten)]
+    settings: Settings,
+    /// Where from; `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// The first line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    consign_state: u32,
+    secret_key: i64,
+}
+
+/// The last line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Foot {
+    rows: u64,
+}
+
+impl ExportState {
+    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let mut config = self.settings.load()?;
+        // One connection, so that all others are those of servers.
+        config.database = Database { connections_max: 1, listen: false };
+        let base = Base::open(config, !self.live).await?;
+        if !self.live {
+            refuse_others(base.store.as_ref()).await?;
+        }
+        let head = Head { consign_state: VERSION, secret_key: base.vault.fingerprint() };
+        let rows = if is_dash(&self.file) {
+            let out =
+                tokio::fs::OpenOptions::new().write(true).open("/dev/stdout").await.context("no standard output")?;
+            write(base.store.as_ref(), &head, out).await?
+        } else {
+            write_file(base.store.as_ref(), &head, &self.file).await?
+        };
+        print::note(format!("{rows} rows of {} are written", base.store.describe()));
+        base.store.close().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl ImportState {
+    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let mut config = self.settings.load()?;
+        // One connection, so that all others are those of servers.
+        config.database = Database { connections_max: 1, listen: false };
+        let base = Base::open(config, true).await?;
+        refuse_others(base.store.as_ref()).await?;
+        let fingerprint = base.vault.fingerprint();
+        let path = if is_dash(&self.file) { Path::new("/dev/stdin") } else { &self.file };
+        let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot read {}", path.display()))?;
+        let rows = read(base.store.as_ref(), fingerprint, BufReader::new(file)).await?;
+        print::note(format!("{rows} rows are stored in {}", base.store.describe()));
+        base.store.close().await;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+async fn refuse_others(store: &dyn Store) -> anyhow::Result<()> {
+    let others = store.others().await?;
+    ensure!(others == 0, "{others} connections of running servers use {}; stop all processes first", store.describe());
+    Ok(())
+}
+
+/// Writes beside the file and renames: an export that breaks off leaves an earlier one as it was.
+async fn write_file(store: &dyn Store, head: &Head, path: &Path) -> anyhow::Result<u64> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    let part = PathBuf::from(name);
+    let cannot = || format!("cannot write {}", part.display());
+    let mut options = tokio::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part).await.with_context(cannot)?;
+    let synced = file.try_clone().await?;
+    let rows = write(store, head, file).await.with_context(cannot)?;
+    synced.sync_all().await.with_context(cannot)?;
+    tokio::fs::rename(&part, path).await.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(rows)
+}
+
+/// Writes head, rows and foot; returns the number of rows.
+async fn write(store: &dyn Store, head: &Head, out: impl AsyncWrite + Unpin + Send) -> anyhow::Result<u64> {
+    let mut out = BufWriter::new(out);
+    let (sender, mut lines) = mpsc::channel::<Line>(LINES_MAX);
+    let writing = async {
+        let mut rows = 0;
+        put(&mut out, head).await?;
+        while let Some(line) = lines.recv().await {
+            put(&mut out, &line).await?;
+            rows += 1;
+            if rows % TELL_EVERY == 0 {
+                print::note(format!("{rows} rows …"));
+            }
+        }
+        anyhow::Ok(rows)
+    };
+    // A failure to write ends the reading: both are dropped.
+    let exporting = async { store.export_state(sender).await.context("the database cannot be read") };
+    let (rows, ()) = tokio::try_join!(writing, exporting)?;
+    put(&mut out, &Foot { rows }).await?;
+    out.flush().await?;
+    Ok(rows)
+}
+
+async fn put(out: &mut (impl AsyncWrite + Unpin), line: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    out.write_all(&text).await?;
+    Ok(())
+}
+
+/// The next line, without its end.
+async fn next_line(text: &mut (impl AsyncBufRead + Unpin)) -> anyhow::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    text.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await.context("the file cannot be read")?;
+    ensure!(line.pop() == Some(b'\n'), "the file is not whole: it ends in the middle");
+    Ok(line)
+}
+
+/// Reads head, rows and foot. The rows are stored once the foot has been read: before, nothing is.
+async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead + Unpin + Send) -> anyhow::Result<u64> {
+    let head: Head = serde_json::from_slice(&next_line(&mut text).await?)
+        .context("this is no file of `consign export-state`: its first line says nothing of the kind")?;
+    ensure!(head.consign_state == VERSION, "the file has format {}, this version reads {VERSION}", head.consign_state);
+    ensure!(
+        head.secret_key == fingerprint,
+        "the file was written with another secret_key; set that one, or nothing in it could be read"
+    );
+    let (sender, lines) = mpsc::channel(LINES_MAX);
+    let reading = async move {
+        let mut rows: u64 = 0;
+        loop {
+            let line = next_line(&mut text).await?;
+            if let Ok(foot) = serde_json::from_slice::<Foot>(&line) {
+                ensure!(foot.rows == rows, "the file is not whole: it has {rows} rows instead of {}", foot.rows);
+                // If nobody takes it, the database has given up, and says why.
+                let _ = sender.send(None).await;
+                return Ok(rows);
+            }
+            let line: Line =
+                serde_json::from_slice(&line).with_context(|| format!("row {} makes no sense", rows + 1))?;
+            if sender.send(Some(line)).await.is_err() {
+                // The database has given up, and says why.
+                return Ok(rows);
+            }
+            rows += 1;
+            if rows % TELL_EVERY == 0 {
+                print::note(format!("{rows} rows …"));
+            }
+        }
+    };
+    let (rows, imported) = tokio::join!(reading, store.import_state(lines));
+    match (rows, imported) {
+        (Err(error), _) => Err(error),
+        (Ok(_), Err(error)) => Err(error).context("nothing is stored"),
+        (Ok(_), Ok(Imported::NotEmpty)) => {
+            bail!("{} has users or jobs of its own; take an empty one", store.describe())
+        }
+        (Ok(_), Ok(Imported::Rows(rows))) => Ok(rows),
+    }
+}

@@ -1,0 +1,361 @@
+//! Statements that write the whole state down, row by row, and read it in again on another database.
+
+use std::str::FromStr as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::TryStreamExt as _;
+use serde_json::Value;
+use sqlx::{QueryBuilder, Row as _};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::rows::nonsense;
+use super::{Conn, Db, Row, dialect};
+use crate::store::state::{Imported, Line};
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Id,
+    Number,
+    Text,
+    Bytes,
+    Flag,
+}
+use Kind::{Bytes, Flag, Id, Number, Text};
+
+/// A table with its columns, and what its rows are sorted by.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
+    pub(crate) columns: &'static [(&'static str, Kind)],
+    order: &'static str,
+}
+
+/// All tables, those first that others refer to. A test compares them with what the migrations make.
+pub(crate) const TABLES: &[Table] = &[
+    Table { name: "meta", columns: &[("name", Text), ("value", Number)], order: "name" },
+    Table {
+        name: "users",
+        columns: &[("id", Number), ("name", Text), ("vt", Number), ("created_at", Number)],
+        order: "id",
+    },
+    Table {
+        name: "keys",
+        columns: &[
+            ("id", Id),
+            ("user_id", Number),
+            ("name", Text),
+            ("hash", Bytes),
+            ("scopes", Text),
+            ("created_at", Number),
+            ("expires_at", Number),
+            ("revoked_at", Number),
+        ],
+        order: "id",
+    },
+    Table {
+        name: "sessions",
+        columns: &[("id", Id), ("host_name", Text), ("started_at", Number), ("last_seen", Number)],
+        order: "id",
+    },
+    Table {
+        name: "jobs",
+        columns: &[
+            ("id", Id),
+            ("user_id", Number),
+            ("key_id", Id),
+            ("tag", Text),
+            ("webhook_url", Text),
+            ("status", Text),
+            ("open_tasks", Number),
+            ("failed_tasks", Number),
+            ("created_at", Number),
+            ("started_at", Number),
+            ("ended_at", Number),
+        ],
+        order: "id",
+    },
+    Table {
+        name: "tasks",
+        columns: &[
+            ("id", Id),
+            ("job_id", Id),
+            ("user_id", Number),
+            ("position", Number),
+            ("name", Text),
+            ("operation", Text),
+            ("state", Text),
+            ("ignore_error", Flag),
+            ("forgiven", Flag),
+            ("priority", Number),
+            ("vt", Number),
+            ("open_inputs", Number),
+            ("usable_inputs", Number),
+            ("attempt", Number),
+            ("lease", Number),
+            ("session_id", Id),
+            ("percent", Number),
+            ("code", Text),
+            ("message", Text),
+            ("warnings", Text),
+            ("host_name", Text),
+            ("retry_of", Id),
+            ("created_at", Number),
+            ("ready_at", Number),
+            ("not_before", Number),
+            ("started_at", Number),
+            ("ended_at", Number),
+            ("upload_expires_at", Number),
+        ],
+        order: "id",
+    },
+    Table { name: "task_docs", columns: &[("task_id", Id), ("payload", Bytes)], order: "task_id" },
+    Table {
+        name: "dependencies",
+        columns: &[("task_id", Id), ("position", Number), ("depends_on", Id)],
+        order: "task_id, position",
+    },
+    Table {
+        name: "files",
+        columns: &[
+            ("task_id", Id),
+            ("position", Number),
+            ("name", Text),
+            ("size", Number),
+            ("md5", Bytes),
+            ("sha256", Bytes),
+            ("crc32c", Number),
+            ("content_type", Text),
+            ("blob", Text),
+            ("download_inline", Flag),
+            ("download_expires_at", Number),
+            ("receipt", Text),
+        ],
+        order: "task_id, position",
+    },
+    Table {
+        name: "ledger",
+        columns: &[
+            ("task_id", Id),
+            ("target", Text),
+            ("handle", Text),
+            ("sha256", Text),
+            ("part_bytes", Number),
+            ("operation", Text),
+            ("payload", Bytes),
+            ("opened_at", Number),
+            ("due_at", Number),
+            ("abort_tries", Number),
+        ],
+        order: "task_id, target",
+    },
+    Table {
+        name: "ledger_parts",
+        columns: &[
+            ("task_id", Id),
+            ("target", Text),
+            ("number", Number),
+            ("size", Number),
+            ("etag", Text),
+            ("checksum", Text),
+        ],
+        order: "task_id, target, number",
+    },
+    Table {
+        name: "outbox",
+        columns: &[("id", Id), ("user_id", Number), ("job_id", Id), ("kind", Text), ("created_at", Number)],
+        order: "id",
+    },
+    Table {
+        name: "idempotency",
+        columns: &[
+            ("user_id", Number),
+            ("key", Text),
+            ("request_hash", Bytes),
+            ("answer", Bytes),
+            ("created_at", Number),
+        ],
+        order: "user_id, key",
+    },
+    Table { name: "trash", columns: &[("task_id", Id), ("created_at", Number)], order: "task_id" },
+    Table {
+        name: "webhooks",
+        columns: &[
+            ("id", Number),
+            ("user_id", Number),
+            ("url", Bytes),
+            ("events", Text),
+            ("secret", Bytes),
+            ("disabled", Flag),
+            ("failing", Flag),
+            ("created_at", Number),
+            ("updated_at", Number),
+        ],
+        order: "id",
+    },
+    Table {
+        name: "webhook_secrets",
+        columns: &[("user_id", Number), ("secret", Bytes), ("created_at", Number)],
+        order: "user_id",
+    },
+    Table {
+        name: "deliveries",
+        columns: &[
+            ("id", Id),
+            ("user_id", Number),
+            ("webhook_id", Number),
+            ("job_id", Id),
+            ("kind", Text),
+            ("url", Bytes),
+            ("receiver", Number),
+            ("body", Bytes),
+            ("state", Text),
+            ("sending", Flag),
+            ("attempts", Number),
+            ("tries", Number),
+            ("due_at", Number),
+            ("created_at", Number),
+            ("ended_at", Number),
+        ],
+        order: "id",
+    },
+    Table {
+        name: "delivery_attempts",
+        columns: &[
+            ("delivery_id", Id),
+            ("number", Number),
+            ("at", Number),
+            ("status", Number),
+            ("error", Text),
+            ("duration_ms", Number),
+        ],
+        order: "delivery_id, number",
+    },
+    Table {
+        name: "signed_urls",
+        columns: &[
+            ("id", Id),
+            ("user_id", Number),
+            ("name", Text),
+            ("secret", Bytes),
+            ("created_at", Number),
+            ("revoked_at", Number),
+        ],
+        order: "id",
+    },
+    Table {
+        name: "signed_results",
+        columns: &[("signed_url_id", Id), ("cache_key", Text), ("job_id", Id), ("created_at", Number)],
+        order: "signed_url_id, cache_key",
+    },
+];
+
+/// Rows of one `INSERT`: a statement has at most 32,766 values on SQLite, and no table here has more than 28 columns.
+const ROWS_PER_INSERT: usize = 100;
+
+/// Names of `meta` that belong to a database and not to the state.
+const OF_THE_DATABASE: &str = "schema_floor";
+
+/// Writes all rows down, as of one moment.
+pub(crate) async fn export(conn: &mut Conn, lines: &mpsc::Sender<Line>) -> sqlx::Result<()> {
+    for table in TABLES {
+        let columns: Vec<&str> = table.columns.iter().map(|(name, _)| *name).collect();
+        let text = format!("SELECT {} FROM {} ORDER BY {}", columns.join(", "), table.name, table.order);
+        let mut query = QueryBuilder::<Db>::new(text);
+        let mut rows = query.build().fetch(&mut *conn);
+        while let Some(row) = rows.try_next().await? {
+            let line = Line { table: table.name.to_owned(), values: values(&row, table)? };
+            if line.values.first().and_then(Value::as_str) == Some(OF_THE_DATABASE) {
+                continue;
+            }
+            if lines.send(line).await.is_err() {
+                // Whoever reads has given up, and says why.
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn values(row: &Row, table: &Table) -> sqlx::Result<Vec<Value>> {
+    let value = |(name, kind): &(&'static str, Kind)| -> sqlx::Result<Value> {
+        Ok(match kind {
+            Id => row.try_get::<Option<Uuid>, _>(*name)?.map(|id| id.to_string()).into(),
+            Number => row.try_get::<Option<i64>, _>(*name)?.into(),
+            Text => row.try_get::<Option<String>, _>(*name)?.into(),
+            Bytes => row.try_get::<Option<Vec<u8>>, _>(*name)?.map(|bytes| STANDARD.encode(bytes)).into(),
+            Flag => row.try_get::<Option<bool>, _>(*name)?.into(),
+        })
+    };
+    table.columns.iter().map(value).collect()
+}
+
+/// Reads all rows in, in the order in which they were written; into an empty database only. All of it happens, or nothing:
+/// what makes no sense is an error.
+pub(crate) async fn import(conn: &mut Conn, lines: &mut mpsc::Receiver<Option<Line>>) -> sqlx::Result<Imported> {
+    let row = sqlx::query("SELECT (SELECT COUNT(*) FROM users) + (SELECT COUNT(*) FROM jobs) AS rows_there")
+        .fetch_one(&mut *conn)
+        .await?;
+    if row.try_get::<i64, _>("rows_there")? > 0 {
+        return Ok(Imported::NotEmpty);
+    }
+    sqlx::query("DELETE FROM meta WHERE name <> $1").bind(OF_THE_DATABASE).execute(&mut *conn).await?;
+    let (mut count, mut chunk): (u64, Vec<Line>) = (0, Vec::new());
+    // A channel that closes without having said so was left by somebody who has failed.
+    while let Some(line) = lines.recv().await.ok_or_else(|| nonsense("end"))? {
+        if chunk.len() == ROWS_PER_INSERT || chunk.first().is_some_and(|first| first.table != line.table) {
+            insert(conn, &chunk).await?;
+            chunk.clear();
+        }
+        chunk.push(line);
+        count += 1;
+    }
+    insert(conn, &chunk).await?;
+    dialect::number_on(conn).await?;
+    Ok(Imported::Rows(count))
+}
+
+async fn insert(conn: &mut Conn, lines: &[Line]) -> sqlx::Result<()> {
+    let Some(first) = lines.first() else { return Ok(()) };
+    let table = TABLES.iter().find(|table| table.name == first.table).ok_or_else(|| nonsense("table"))?;
+    if lines.iter().any(|line| line.values.len() != table.columns.len()) {
+        return Err(nonsense(table.name));
+    }
+    let columns: Vec<&str> = table.columns.iter().map(|(name, _)| *name).collect();
+    let mut query = QueryBuilder::<Db>::new(format!("INSERT INTO {} ({}) ", table.name, columns.join(", ")));
+    let mut bad = false;
+    query.push_values(lines, |mut row, line| {
+        for (&(_, kind), value) in table.columns.iter().zip(&line.values) {
+            let text = value.as_str();
+            bad |= !value.is_null() && !fits(kind, value);
+            match kind {
+                Id => row.push_bind(text.and_then(|id| Uuid::from_str(id).ok())),
+                Number => row.push_bind(value.as_i64()),
+                Text => row.push_bind(text.map(str::to_owned)),
+                Bytes => row.push_bind(text.and_then(|bytes| STANDARD.decode(bytes).ok())),
+                Flag => row.push_bind(value.as_bool()),
+            };
+        }
+    });
+    if bad {
+        return Err(nonsense(table.name));
+    }
+    query.build().execute(conn).await.map(drop)
+}
+
+fn fits(kind: Kind, value: &Value) -> bool {
+    match kind {
+        Id => value.as_str().is_some_and(|id| Uuid::from_str(id).is_ok()),
+        Number => value.is_i64(),
+        Text => value.is_string(),
+        Bytes => value.as_str().is_some_and(|bytes| STANDARD.decode(bytes).is_ok()),
+        Flag => value.is_boolean(),
+    }
+}
+
+/// Connections of other servers to this database.
+pub(crate) async fn others(conn: &mut Conn) -> sqlx::Result<u64> {
+    dialect::others(conn).await
+}

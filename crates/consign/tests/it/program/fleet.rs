@@ -1,0 +1,209 @@
+//! Several processes on one PostgreSQL database and one file store.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use rustix::process::{Pid, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::Postgres;
+use tokio::time::{Instant, timeout};
+
+use super::harness::{MIB, Program, Signal, eventually, id, task};
+
+/// Longer than any hint takes, shorter than the look that whoever waits takes by himself.
+const SOON: Duration = Duration::from_secs(9);
+
+/// What the processes of a fleet share.
+struct Fleet {
+    files: TempDir,
+    database: String,
+}
+
+impl Fleet {
+    async fn new(server: &Postgres) -> Self {
+        Self { files: TempDir::new().unwrap(), database: server.database().await.unwrap() }
+    }
+
+    fn member(&self, settings: &[(&str, &str)]) -> Program {
+        let mut program = Program::new(settings);
+        program.set("DATABASE_URL", &self.database);
+        program.set("FILES_URL", &format!("file://{}", self.files.path().display()));
+        program.set("SECRET_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+        program
+    }
+
+    /// A process that answers the API; the second one and all after it take the key of the first.
+    async fn api(&self, first: Option<&Program>) -> Program {
+        let mut program = self.member(&[]);
+        if let Some(first) = first {
+            program.take_key(first);
+        }
+        program.start_with(0, &["--role", "api"]).await;
+        program
+    }
+
+    fn runner(&self) -> Runner {
+        let program = self.member(&[("LIMITS__TASKS_RUNNING_MAX", "4"), ("PUBLIC_URL", "http://127.0.0.1:1")]);
+        let log = File::create(program.folder().join("log")).unwrap();
+        let mut serve = program.command(&["serve", "--role", "runner"]);
+        let mut process = serve.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let ready = lines.next().map(|line| line.unwrap()).unwrap_or_default();
+        assert_eq!(ready, "Consign's runner is ready", "{}", program.log());
+        Runner { program, process }
+    }
+}
+
+/// A process that runs tasks; killed when dropped.
+struct Runner {
+    program: Program,
+    process: Child,
+}
+
+impl Runner {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+fn job() -> Value {
+    json!({
+        "up": {"operation": "import/upload"},
+        "link": {"operation": "export/url", "input": "up"},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_in_at_one_door_comes_out_at_another() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let one = fleet.api(None).await;
+    let other = fleet.api(Some(&one)).await;
+    let _runner = fleet.runner();
+
+    let made = one.job(job()).await;
+    // Somebody waits at the first door; the file comes through the other.
+    let waiting = async {
+        let (status, ended) = one.call(Method::GET, &format!("/v2/jobs/{}/wait", id(&made)), None).await;
+        assert_eq!((status, ended["data"]["status"].as_str()), (StatusCode::OK, Some("finished")), "{ended}");
+        ended["data"].clone()
+    };
+    let content = vec![7; 3 * MIB];
+    let uploading = other.upload(task(&made, "up"), "a.bin", &content);
+    let began = Instant::now();
+    let (ended, ()) = timeout(SOON * 4, async { tokio::join!(waiting, uploading) }).await.expect("it ends");
+    assert!(began.elapsed() < SOON, "the wait was not told: {:?}", began.elapsed());
+    let url = task(&ended, "link")["result"]["files"][0]["url"].as_str().unwrap();
+    for program in [&one, &other] {
+        let (status, bytes) = program.fetch(url).await;
+        assert_eq!((status, bytes.len()), (StatusCode::OK, 3 * MIB));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_or_frozen_runner_held_another_takes() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let api = fleet.api(None).await;
+    let first = fleet.runner();
+    let source = testkit::proxy::Proxy::start("127.0.0.1:1".parse().unwrap()).await.unwrap();
+    source.stall_after(0);
+    // A source that says nothing keeps the task running.
+    let import = json!({"in": {"operation": "import/url", "url": format!("http://{}/x", source.addr())}});
+    let held = api.job(import).await;
+    let held = id(task(&held, "in"));
+    eventually("the task to be taken", async || {
+        (api.show(&format!("/v2/tasks/{held}")).await["status"] == "processing").then_some(())
+    })
+    .await;
+    let attempts = async || -> String {
+        let sql = format!("SELECT attempt || ' ' || state FROM tasks WHERE id = '{held}'");
+        server.psql(fleet.database.rsplit('/').next().unwrap(), &sql).await.unwrap()
+    };
+    assert_eq!(attempts().await, "1 running");
+    let second = fleet.runner();
+    first.signal(Signal::STOP);
+    eventually("the other to take it", async || (attempts().await == "2 running").then_some(())).await;
+    first.signal(Signal::CONT);
+    let third = fleet.runner();
+    second.signal(Signal::KILL);
+    eventually("yet another to take it", async || (attempts().await == "3 running").then_some(())).await;
+    // What was asleep noticed that it is declared dead, and lives on under a new name.
+    eventually("it to notice", async || first.program.log().contains("declared dead").then_some(())).await;
+    let (status, _) = api.call(Method::POST, &format!("/v2/tasks/{held}/cancel"), None).await;
+    assert_eq!(status, StatusCode::OK);
+    drop((second, third));
+    let last = api.job(json!({"in": {"operation": "import/raw", "file": "a", "filename": "a"}})).await;
+    api.finished(&last).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_with_another_secret_key_is_refused() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let _api = fleet.api(None).await;
+    let mut stranger = fleet.member(&[]);
+    stranger.set("SECRET_KEY", "IAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    let refused = stranger.run(&["serve", "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("secret_key is not the one"), "{said}");
+}
+
+fn succeeds(program: &Program, command: &[&str]) {
+    let done = program.run(command);
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_moves_from_sqlite_to_postgresql_and_back() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let mut program = Program::started(&[]).await;
+    let made = program.job(job()).await;
+    let busy = program.run(&["export-state", "state.jsonl"]);
+    assert!(!busy.status.success(), "the server runs");
+    program.upload(task(&made, "up"), "a.txt", b"hello").await;
+    program.finished(&made).await;
+    let open = program.job(job()).await;
+    program.kill();
+
+    let database = server.database().await.unwrap();
+    succeeds(&program, &["export-state", "state.jsonl"]);
+    program.set("DATABASE_URL", &database);
+    succeeds(&program, &["import-state", "state.jsonl"]);
+    program.start().await;
+    let busy = program.run(&["export-state", "state.jsonl"]);
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("stop all processes first"));
+    let there = program.finished(&made).await;
+    let url = task(&there, "link")["result"]["files"][0]["url"].as_str().unwrap();
+    assert_eq!(program.fetch(url).await, (StatusCode::OK, "hello".into()));
+    program.upload(task(&open, "up"), "b.txt", b"later").await;
+    program.finished(&open).await;
+    program.kill();
+
+    // The connections of a process that was killed vanish a moment later.
+    eventually("the way back", async || program.run(&["export-state", "back.jsonl"]).status.success().then_some(()))
+        .await;
+    program.unset("DATABASE_URL");
+    std::fs::rename(program.data_dir().join("consign.db"), program.folder().join("old.db")).unwrap();
+    let _ = std::fs::remove_file(program.data_dir().join("consign.db-wal"));
+    let _ = std::fs::remove_file(program.data_dir().join("consign.db-shm"));
+    let whole = std::fs::read_to_string(program.folder().join("back.jsonl")).unwrap();
+    std::fs::write(program.folder().join("half.jsonl"), &whole[..whole.len() / 2]).unwrap();
+    let refused = String::from_utf8(program.run(&["import-state", "half.jsonl"]).stderr).unwrap();
+    assert!(refused.contains("not whole"), "{refused}");
+    succeeds(&program, &["import-state", "back.jsonl"]);
+    program.start().await;
+    program.finished(&open).await;
+    program.nothing_is_lost().await;
+}
