@@ -8,7 +8,8 @@ The emulator holds buckets and objects. Ours, as Google documents it, because th
   - JSON bodies of errors, `x-guploader-uploadid`, 204 to a deletion
   - resumable sessions: chunks of whole 256 KiB, no `Range` while nothing is kept, part of a broken chunk is kept, 499 to
     a cancellation and after it, the object in answer to the status query of a session that is complete
-  - a Content-Type that agrees with the metadata; `x-goog-hash` on ranges; 416; listings in pages
+  - a Content-Type that agrees with the metadata; `x-goog-hash` on ranges; 416; listings in pages and with folders; copies
+    in several steps
 `/_gate/` is for the tests: accounts, tokens, sessions. Bytes and checksums are the emulator's.
 """
 
@@ -205,6 +206,8 @@ class Gate(BaseHTTPRequestHandler):
             if "upload_id" in self.query:
                 return self.session(body, is_whole)
             return self.insert(email, path, body) if is_whole else None
+        if found := re.fullmatch(r"/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", path):
+            return self.rewrite(email, *map(unquote, found.groups()))
         found = re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)/o(?:/([^/]+))?", path)
         if not found:
             raise Refusal(404, "notFound", "Not Found")
@@ -233,13 +236,32 @@ class Gate(BaseHTTPRequestHandler):
         headers += [pair for pair in upstream if pair[0].lower() in ("content-type", "content-range")]
         self.answer(204 if self.command == "DELETE" and status == 200 else status, body, headers)
 
+    def rewrite(self, email, bucket, name, *_):
+        """Copies in two steps, as the service does with large objects."""
+        with lock:
+            self.need(email, "get")
+            self.need(email, "create")
+            if name not in objects.get(bucket, {}):
+                raise Refusal(404, "notFound", f"No such object: {bucket}/{name}")
+            if self.query.get("rewriteToken") != "second":
+                return self.answer(200, {"kind": "storage#rewriteResponse", "done": False, "rewriteToken": "second"})
+            status, _, answer = self.forward(urlsplit(self.path).path, b"", {})
+        self.answer(status, {"done": True} if status == 200 else answer)
+
     def listing(self, bucket):
         prefix, limit = self.query.get("prefix", ""), min(int(self.query.get("maxResults", PAGE_MAX)), PAGE_MAX)
         after = base64.urlsafe_b64decode(self.query.get("pageToken", "")).decode()
-        names = sorted((n for n in objects.get(bucket, {}) if n.startswith(prefix) and n > after), key=str.encode)
+        start, delimiter = self.query.get("startOffset", ""), self.query.get("delimiter")
+        folded = {}  # what is shown, by name: whether it is a folder
+        for name in objects.get(bucket, {}):
+            if name.startswith(prefix) and name >= start:
+                head, cut, _ = name[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
+                folded[prefix + head + cut if cut else name] = bool(cut)
+        names = sorted((name for name in folded if name > after), key=str.encode)
         page = {"kind": "storage#objects"}
-        if names:
-            page["items"] = [objects[bucket][name] for name in names[:limit]]
+        items = [objects[bucket][name] for name in names[:limit] if not folded[name]]
+        prefixes = [name for name in names[:limit] if folded[name]]
+        page.update({"items": items} if items else {}, **({"prefixes": prefixes} if prefixes else {}))
         if len(names) > limit:
             page["nextPageToken"] = base64.urlsafe_b64encode(names[limit - 1].encode()).decode()
         self.answer(200, page)

@@ -78,6 +78,12 @@ pub fn whole(connector: &Arc<dyn Connector>, described: &Described, limits: &Lim
     bytes.chain(checked).try_filter(|chunk| std::future::ready(!chunk.is_empty())).boxed()
 }
 
+/// Streams a range of one object, in order, of just this version where the protocol can insist on one. It goes on where
+/// it broke, as often as `tries` allows.
+pub fn part(connector: Arc<dyn Connector>, object: Arc<Object>, range: Range<u64>, tries: u32) -> ByteStream {
+    Reader { connector, object, tries }.range(range)
+}
+
 /// The error of an object that is no longer what it was when its transfer began.
 pub(crate) fn changed(name: &str) -> Error {
     let detail = format!("`{name}` was changed while it was read");

@@ -30,6 +30,7 @@ pub mod s3;
 pub mod secret;
 pub mod sftp;
 pub mod source;
+pub mod store;
 pub mod swift;
 pub mod transfer;
 pub mod web;
@@ -40,6 +41,7 @@ pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
 pub use network::{HostSlot, HostSlots, Network};
 pub use secret::Secret;
 pub use source::{ByteStream, Digests, Source};
+pub use store::ObjectStore;
 pub use transfer::{Capability, Journal, Limits, Object, OpenUpload, Part, Progress, Put, Receipt};
 
 /// One foreign storage, reached with one set of credentials.

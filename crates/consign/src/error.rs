@@ -291,6 +291,10 @@ impl From<connectors::Error> for TaskError {
         // Without an answer nobody else has refused it: an argument cannot be used.
         let is_own = error.kind == Kind::InvalidRequest && error.answer.is_none();
         let code = if is_own { Code::InvalidData } else { Code::from(error.kind) };
+        if error.kind == Kind::Local && error.is_transient() {
+            let message = "This server cannot use its file store at the moment; the task is tried again.";
+            return Self { retry: error.retry, ..Self::new(Code::Unavailable, message).because(error) };
+        }
         let message = if error.kind == Kind::Local {
             "The server could not read or write its own files; its log says why.".to_owned()
         } else {

@@ -4,7 +4,8 @@
 //! storage libraries send no checksum, name blocks themselves and normalise names, where an upload that goes on after a
 //! crash needs ids that it can work out again.
 //!
-//! `service` sends one request, `upload` is the way in, `blobs` everything else, `errors` the translation of refusals.
+//! `service` sends one request, `upload` is the way in, `blobs` everything else, `store` what a file store
+//! needs beyond that, `errors` the translation of refusals.
 //!
 //! What is particular about Azure: an upload is not opened. Blocks are sent to the name itself and lie there, seen by
 //! nobody, until a list of them is committed. Nothing removes them but a commit under that name or a week's time, so
@@ -16,6 +17,7 @@ mod blobs;
 mod credentials;
 mod errors;
 mod service;
+mod store;
 mod upload;
 mod xml;
 
@@ -43,6 +45,7 @@ const READ: &str = "reading the blob";
 const LIST: &str = "listing the container";
 const LIST_BLOCKS: &str = "listing the blocks of a blob";
 const DELETE: &str = "deleting the blob";
+const COPY: &str = "copying the blob";
 
 /// A container, the credentials for it, and what the blobs put there carry.
 #[derive(Clone, Debug, Default)]

@@ -102,6 +102,15 @@ impl Service {
         Err(errors::refusal(asked, &reply, &self.secrets))
     }
 
+    /// The address of a blob for the service itself, with the token where that is what gives the right to read.
+    pub(super) fn readable(&self, name: &str) -> String {
+        let url = self.address.url(Some(name));
+        match &self.credentials {
+            Credentials::Key { .. } => url,
+            Credentials::Sas(_) => self.credentials.sign(&Method::GET, url, &[], &mut HeaderMap::new()),
+        }
+    }
+
     fn request(&self, call: &Call<'_>) -> Result<http::Request<Body>> {
         call.name.map_or(Ok(()), check_name)?;
         let mut headers = call.headers.clone();

@@ -22,6 +22,36 @@ pub(super) struct Blobs {
     pub(super) blobs: Vec<Listed>,
 }
 
+/// A page of `List Blobs` with folders.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct EntryPage {
+    pub(super) blobs: Entries,
+    pub(super) next_marker: Option<String>,
+}
+
+/// Blobs and folders of a page, in the order of their names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Entries {
+    #[serde(rename = "$value")]
+    pub(super) entries: Vec<Entry>,
+}
+
+/// A blob or a folder.
+#[derive(Debug, Deserialize)]
+pub(super) enum Entry {
+    Blob(Named),
+    BlobPrefix(Named),
+}
+
+/// Something with a name.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Named {
+    pub(super) name: Name,
+}
+
 /// A blob in a listing.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -121,6 +151,16 @@ mod tests {
         let empty = "<EnumerationResults><Blobs/><NextMarker>m</NextMarker></EnumerationResults>";
         let page: BlobPage = read("listing", empty.as_bytes()).unwrap();
         assert_eq!((page.blobs.blobs.len(), page.next_marker.as_deref()), (0, Some("m")));
+    }
+
+    #[test]
+    fn blobs_and_folders_may_be_mixed() {
+        let text = "<EnumerationResults><Blobs><Blob><Name>a</Name><Properties/></Blob><BlobPrefix><Name>b/</Name>\
+            </BlobPrefix><Blob><Name>c</Name></Blob></Blobs><NextMarker/></EnumerationResults>";
+        let page: EntryPage = read("listing", text.as_bytes()).unwrap();
+        assert!(matches!(page.blobs.entries[..], [Entry::Blob(_), Entry::BlobPrefix(_), Entry::Blob(_)]));
+        let page: EntryPage = read("listing", b"<EnumerationResults><Blobs/></EnumerationResults>").unwrap();
+        assert!(page.blobs.entries.is_empty());
     }
 
     #[test]

@@ -9,13 +9,14 @@
 //! Under the name of the object nothing is visible before its last byte was taken and its checksum found right.
 //!
 //! `tokens` gets the right to do all that, `service` sends one request, `upload` is the way in, `objects` everything
-//! else, `errors` the translation of refusals.
+//! else, `store` what a file store needs beyond that, `errors` the translation of refusals.
 
 mod endpoint;
 mod errors;
 mod keys;
 mod objects;
 mod service;
+mod store;
 mod tokens;
 mod upload;
 
@@ -54,6 +55,7 @@ const STAT: &str = "looking at the object";
 const READ: &str = "reading the object";
 const LIST: &str = "listing the bucket";
 const DELETE: &str = "deleting the object";
+const COPY: &str = "copying the object";
 const ABORT: &str = "cancelling the upload";
 
 /// A bucket, and the service account that may use it.

@@ -5,11 +5,13 @@ use std::fmt;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use percent_encoding::utf8_percent_encode;
 
 use super::endpoint::{Endpoint, Tree};
 use super::errors::{self, Asked};
 use super::tokens::{Account, Tokens};
 use super::{CREATE, Config};
+use crate::address::{self, ESCAPED};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Answer, Body, Client, Reply};
 use crate::retry;
@@ -88,6 +90,23 @@ impl Service {
     ) -> Call<'a> {
         let url = self.endpoint.url(tree, &self.bucket, object, query);
         Call { action, method, url, session: None, headers: HeaderMap::new(), object, body: Vec::new() }
+    }
+
+    /// A call that copies an object within the bucket.
+    pub(super) fn rewrite<'a>(
+        &self,
+        action: &'static str,
+        from: &'a str,
+        to: &str,
+        query: &[(&str, &str)],
+    ) -> Call<'a> {
+        let mut call = self.api(action, Method::POST, Tree::Metadata, Some(from), &[]);
+        call.url.push_str("/rewriteTo/b/");
+        call.url.extend(utf8_percent_encode(&self.bucket, ESCAPED));
+        call.url.push_str("/o/");
+        call.url.extend(utf8_percent_encode(to, ESCAPED));
+        address::push_query(&mut call.url, query.iter().copied());
+        call
     }
 
     /// A call to a session.

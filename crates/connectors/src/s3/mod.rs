@@ -5,8 +5,8 @@
 //! the libraries' writers keep to themselves; keys must arrive byte for byte, which they normalise; and the headers
 //! of encryption must not stand on parts, where at least one of them puts them.
 //!
-//! `service` sends one request, `upload` is the way in, `objects` everything else, `checksum` the proof that bytes
-//! arrived, `errors` the translation of refusals.
+//! `service` sends one request, `upload` is the way in, `objects` everything else, `store` what a file store needs beyond
+//! that, `checksum` the proof that bytes arrived, `errors` the translation of refusals.
 
 mod attributes;
 mod checksum;
@@ -15,6 +15,7 @@ mod errors;
 mod objects;
 mod service;
 mod sign;
+mod store;
 mod upload;
 mod xml;
 
@@ -51,6 +52,8 @@ const STAT: &str = "looking at the object";
 const READ: &str = "reading the object";
 const LIST: &str = "listing the bucket";
 const DELETE: &str = "deleting the object";
+const COPY: &str = "copying the object";
+const LINK: &str = "signing a link";
 const ABORT: &str = "aborting the upload";
 const LIST_PARTS: &str = "listing the parts of an upload";
 const LIST_UPLOADS: &str = "listing the open uploads";

@@ -1,15 +1,18 @@
 //! Everything that is not an upload: looking, reading, listing, deleting, aborting.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, RANGE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, IF_MATCH, RANGE};
 use http::{HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::service::Call;
-use super::xml::{self, Listed, ObjectPage, UploadPage};
+use super::xml::{self, Listed, ListedUpload, ObjectPage, UploadPage};
 use super::{ABORT, DELETE, LIST, LIST_PARTS, LIST_UPLOADS, READ, S3, STAT, checksum, errors};
+use crate::clock;
 use crate::download::{Described, changed};
 use crate::error::{Error, Kind, Result};
 use crate::listing::Pages;
@@ -35,6 +38,8 @@ pub struct OpenAtService {
     pub key: String,
     /// The service's id of it.
     pub upload_id: String,
+    /// How long ago it was opened, by the service's own clock, where it tells.
+    pub age: Option<Duration>,
 }
 
 impl S3 {
@@ -222,6 +227,14 @@ impl S3 {
     /// [`Kind::AccessDenied`] without `s3:ListBucketMultipartUploads`, [`Kind::TooMany`] when there are more than
     /// 10,000, and the transport's.
     pub async fn open_uploads(&self, prefix: &str) -> Result<Vec<OpenAtService>> {
+        match self.some_open_uploads(prefix).await? {
+            (found, true) => Ok(found),
+            (_, false) => Err(Error::new(Kind::TooMany, LIST_UPLOADS, "there are more than 10,000 open uploads")),
+        }
+    }
+
+    /// Lists the first uploads that are open under `prefix`, and tells whether they are all.
+    pub(super) async fn some_open_uploads(&self, prefix: &str) -> Result<(Vec<OpenAtService>, bool)> {
         let mut found = Vec::new();
         let mut pages: Pages<(String, String)> = Pages::new();
         loop {
@@ -233,23 +246,33 @@ impl S3 {
                 call = call.query("key-marker", key).query("upload-id-marker", upload_id);
             }
             let reply = self.service.call(&call).await?;
+            let now = retry::date(&reply.headers, &DATE).unwrap_or_else(clock::now);
             let page: UploadPage = xml::read(LIST_UPLOADS, &reply.body)?;
             let is_encoded = page.encoding_type.as_deref() == Some("url");
             let is_empty = page.uploads.is_empty();
-            for upload in page.uploads {
-                found.push(OpenAtService { key: decoded(upload.key, is_encoded)?, upload_id: upload.upload_id });
+            for ListedUpload { key, upload_id, initiated } in page.uploads {
+                let age = initiated.and_then(|text| age(&text, now));
+                // Ceph encodes the keys, as it was asked to, and does not say so.
+                let key = decoded(key.clone(), is_encoded || !key.starts_with(prefix))?;
+                found.push(OpenAtService { key, upload_id, age });
             }
             if !page.is_truncated {
-                return Ok(found);
+                return Ok((found, true));
             }
             if found.len() >= UPLOADS_MAX {
-                return Err(Error::new(Kind::TooMany, LIST_UPLOADS, "there are more than 10,000 open uploads"));
+                return Ok((found, false));
             }
             let key = decoded(page.next_key_marker.unwrap_or_default(), is_encoded)?;
             let next = (key, page.next_upload_id_marker.unwrap_or_default());
             pages.turn(LIST_UPLOADS, is_empty, Some(next))?;
         }
     }
+}
+
+/// How long ago a moment of a listing was.
+fn age(text: &str, now: SystemTime) -> Option<Duration> {
+    let then = SystemTime::from(OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?);
+    Some(now.duration_since(then).unwrap_or_default())
 }
 
 /// Whether an upload is no longer open, or never was.
@@ -267,7 +290,7 @@ pub(super) fn unquoted(etag: &str) -> String {
 }
 
 /// A key out of a listing. With `encoding-type=url`, a blank is `+` or `%20`, and a plus always `%2B`.
-fn decoded(key: String, is_encoded: bool) -> Result<String> {
+pub(super) fn decoded(key: String, is_encoded: bool) -> Result<String> {
     if !is_encoded {
         return Ok(key);
     }

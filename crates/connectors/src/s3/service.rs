@@ -1,6 +1,7 @@
 //! One request to the service: built, signed, sent, its refusal understood, and what the service insists on learned.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -119,6 +120,11 @@ impl Service {
             }
             tracing::debug!(error = %error, "the request is sent again in another shape");
         }
+    }
+
+    /// The signed address of an object that anybody may read until `life` is over.
+    pub(super) fn link(&self, key: &str, query: &[(&'static str, String)], life: Duration) -> Result<String> {
+        self.signer.link(&self.endpoint.url(Some(key), query), life)
     }
 
     /// The error of an answer, whatever its status.

@@ -1,10 +1,12 @@
 //! Signature Version 4 over the headers of a request; the body is left unsigned unless the service insists.
 
+use std::time::Duration;
+
 use aws_credential_types::Credentials;
 use aws_lc_rs::digest;
 use aws_sigv4::http_request::{
-    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
-    sign,
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation, SigningSettings,
+    UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4::SigningParams;
 use aws_smithy_runtime_api::client::identity::Identity;
@@ -39,14 +41,8 @@ impl Signer {
     /// The body itself is hashed only when `is_payload_signed`: its checksum header protects it as well, at a tenth
     /// of the cost.
     pub(super) fn sign(&self, request: &mut http::Request<()>, body: &Bytes, is_payload_signed: bool) -> Result<()> {
-        let refused = |cause: Box<dyn std::error::Error + Send + Sync>| {
-            Error::new(Kind::InvalidRequest, "signing the request", "the request cannot be signed with these arguments")
-                .because(cause)
-        };
-        let mut settings = SigningSettings::default();
-        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        let mut settings = settings();
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         let params = SigningParams::builder()
             .identity(&self.identity)
             .region(&self.region)
@@ -69,4 +65,38 @@ impl Signer {
         instructions.apply_to_request_http1x(request);
         Ok(())
     }
+
+    /// Signs the address of an object, so that anybody may read it until `life` is over.
+    pub(super) fn link(&self, url: &str, life: Duration) -> Result<String> {
+        let mut settings = settings();
+        settings.signature_location = SignatureLocation::QueryParams;
+        settings.expires_in = Some(life);
+        let params = SigningParams::builder()
+            .identity(&self.identity)
+            .region(&self.region)
+            .name("s3")
+            .time(now())
+            .settings(settings)
+            .build()
+            .map_err(|error| refused(error.into()))?
+            .into();
+        let signable = SignableRequest::new("GET", url, std::iter::empty(), SignableBody::UnsignedPayload)
+            .map_err(|error| refused(error.into()))?;
+        let (instructions, _) = sign(signable, &params).map_err(|error| refused(error.into()))?.into_parts();
+        let mut request = http::Request::get(url).body(()).map_err(|error| refused(error.into()))?;
+        instructions.apply_to_request_http1x(&mut request);
+        Ok(request.uri().to_string())
+    }
+}
+
+fn settings() -> SigningSettings {
+    let mut settings = SigningSettings::default();
+    settings.percent_encoding_mode = PercentEncodingMode::Single;
+    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    settings
+}
+
+fn refused(cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::new(Kind::InvalidRequest, "signing the request", "the request cannot be signed with these arguments")
+        .because(cause)
 }

@@ -50,6 +50,7 @@ pub(super) struct CompletePart {
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct ObjectPage {
     pub(super) contents: Vec<Listed>,
+    pub(super) common_prefixes: Vec<Folder>,
     pub(super) encoding_type: Option<String>,
     pub(super) is_truncated: bool,
     pub(super) next_continuation_token: Option<String>,
@@ -63,6 +64,13 @@ pub(super) struct Listed {
     pub(super) size: u64,
     #[serde(rename = "ETag")]
     pub(super) etag: Option<String>,
+}
+
+/// A folder in a listing.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Folder {
+    pub(super) prefix: String,
 }
 
 /// A page of `ListMultipartUploads`.
@@ -83,6 +91,7 @@ pub(super) struct UploadPage {
 pub(super) struct ListedUpload {
     pub(super) key: String,
     pub(super) upload_id: String,
+    pub(super) initiated: Option<String>,
 }
 
 /// The answer to `ListParts`, as far as it says whether there are any.

@@ -8,7 +8,7 @@ use connectors::egress::Guard;
 
 use super::{EXIT_FAILED, Failure, Settings, destination, print};
 use crate::config::{Config, reference};
-use crate::server::{self, Base};
+use crate::server::{self, Base, file_store};
 
 /// Below this much free space tasks soon fail.
 const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
@@ -146,8 +146,9 @@ async fn check_base(config: &Config, report: &mut Report) {
 }
 
 async fn check_files(config: &Config, report: &mut Report) {
-    let root = match server::files_root(config) {
-        Ok(root) => root,
+    let root = match file_store::place(config) {
+        Ok(file_store::Place::Folder(root)) => root,
+        Ok(file_store::Place::Bucket(address)) => return check_bucket(config, &address.shown(), report).await,
         Err(error) => return report.bad("file store", error.to_string()),
     };
     if let Err(error) = server::make_private_folder(&root) {
@@ -168,6 +169,20 @@ async fn check_files(config: &Config, report: &mut Report) {
         report.bad("file store", format!("{detail}; make room, tasks will fail with STORAGE_FULL"));
     } else {
         report.good("file store", detail);
+    }
+}
+
+/// Tries all rights on the bucket that a file store needs.
+async fn check_bucket(config: &Config, shown: &str, report: &mut Report) {
+    let tried = match file_store::open(config).await {
+        Ok(files) => files.probe().await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match tried {
+        Ok(()) => report.good("file store", format!("{shown} takes files, gives them back, lists and removes them")),
+        Err(error) => {
+            report.bad("file store", format!("{shown}: {error}; check `files_url` and the settings `files.…`"));
+        }
     }
 }
 

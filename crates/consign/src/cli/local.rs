@@ -29,6 +29,7 @@ impl Local {
             data_dir: folder.path().join("data"),
             database_url: None,
             files_url: None,
+            files: crate::config::FileStore::default(),
             secret_key: None,
             secret_key_file: None,
             tls: crate::config::Tls::default(),

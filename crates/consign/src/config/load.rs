@@ -23,7 +23,16 @@ const PERIOD_MIN: Duration = Duration::from_secs(1);
 const NOT_SETTINGS: [&str; 4] = ["test_", "ci_", "bench_", "key"];
 
 /// Settings whose values are never quoted.
-const SECRETS: [&str; 3] = ["secret_key", "database_url", "files_url"];
+const SECRETS: [&str; 8] = [
+    "secret_key",
+    "database_url",
+    "files_url",
+    "files.secret_access_key",
+    "files.session_token",
+    "files.storage_access_key",
+    "files.sas_token",
+    "files.private_key",
+];
 
 /// A setting that cannot be used: one sentence a fault, each with its key and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +93,7 @@ impl Config {
         if self.secret_key.is_some() && self.secret_key_file.is_some() {
             faults.push("secret_key: give either `secret_key` or `secret_key_file`".to_owned());
         }
+        faults.extend(self.files.given_twice().map(|key| format!("files: give either `{key}` or `{key}_file`")));
         for (key, value) in self.limits.counts().into_iter().chain(self.transfer.counts()) {
             if value == 0 {
                 faults.push(format!("{key}: must be at least 1"));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub mod database;
 pub mod duration;
+pub mod files;
 pub mod limits;
 pub mod load;
 pub mod reference;
@@ -17,6 +18,7 @@ pub mod transfer;
 
 pub use database::Database;
 pub use duration::Period;
+pub use files::FileStore;
 pub use limits::Limits;
 pub use load::BadConfig;
 pub use swift::Swift;
@@ -42,7 +44,9 @@ pub struct Config {
     pub database_url: Option<Secret>,
     /// File that holds `database_url`.
     pub database_url_file: Option<PathBuf>,
-    /// Where files are kept. Default: `file://{data_dir}/files`.
+    /// Where files are kept: `file://PATH`, or an object store that any number of processes share:
+    /// `s3://bucket/prefix?region=…&endpoint=…`, `gs://bucket/prefix?endpoint=…&token_uri=…` or
+    /// `az://container/prefix?account=…&endpoint=…`. Default: `file://{data_dir}/files`.
     #[serde(serialize_with = "address", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub files_url: Option<Secret>,
@@ -54,6 +58,8 @@ pub struct Config {
     pub secret_key_file: Option<PathBuf>,
     /// How long jobs, tasks and files are kept after they ended.
     pub retention: Period,
+    /// Credentials of the object store in `files_url`, and how it is used.
+    pub files: FileStore,
     /// Who may be connected to.
     pub egress: Egress,
     /// TLS of the server's own address.
@@ -83,6 +89,7 @@ impl Default for Config {
             secret_key: None,
             secret_key_file: None,
             retention: Period::from_hours(24),
+            files: FileStore::default(),
             egress: Egress::default(),
             tls: Tls::default(),
             limits: Limits::default(),

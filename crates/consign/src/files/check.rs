@@ -5,7 +5,7 @@ use std::io::{self, Error as IoError, ErrorKind, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Error, Files, blocking};
+use super::{Error, blocking};
 
 /// Below so many free bytes the disk counts as full. The database lives on the same disk as a rule, and when it cannot
 /// write, everybody stops: this is room for its log and for what it writes to end the tasks that found the disk full
@@ -44,27 +44,12 @@ impl fmt::Debug for Room {
     }
 }
 
-impl Files {
-    /// Checks that a file can be written and that the disk is not full.
-    ///
-    /// # Errors
-    /// [`Error::Full`], [`Error::Disk`].
-    pub async fn check(&self) -> Result<(), Error> {
-        let (root, room) = (Arc::clone(&self.root), self.room.clone());
-        blocking(move || {
-            room.check(0)?;
-            // A file without a name: nothing to clean up, and nobody sees it.
-            tempfile::tempfile_in(root)?.write_all(&[0])
-        })
-        .await
-    }
-
-    /// Checks that there is room for so many bytes, as far as anybody can tell now.
-    ///
-    /// # Errors
-    /// [`Error::Full`], [`Error::Disk`].
-    pub async fn check_room(&self, bytes: u64) -> Result<(), Error> {
-        let room = self.room.clone();
-        blocking(move || room.check(bytes)).await
-    }
+/// Checks that a file can be written into a folder and that its disk is not full.
+pub(super) async fn writable(root: Arc<Path>, room: Room) -> Result<(), Error> {
+    blocking(move || {
+        room.check(0)?;
+        // A file without a name: nothing to clean up, and nobody sees it.
+        tempfile::tempfile_in(root)?.write_all(&[0])
+    })
+    .await
 }

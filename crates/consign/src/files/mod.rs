@@ -1,39 +1,64 @@
-//! The file store: the bytes of files that tasks produced, below one folder.
+//! The file store: the bytes of files that tasks produced, below one folder or in an object store.
 //!
 //! A file comes in through [`Files::receive`] in one pass that counts, limits and hashes, and is published whole or
 //! not at all. It never changes afterwards, and goes with its task.
 //!
-//! On disk a file is `{root}/{task}/{token}/{number}`; while it is written it has `.part` behind its name and is
-//! locked, so that a second process on the same folder can tell it from what a crash left.
+//! `folder/` and `bucket/` are the two kinds of place; everything above them is the same for both.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use connectors::store::Shown;
 use connectors::{ByteStream, Digests, Kind, Progress, Source, WholeDigest};
 
 use crate::error::{Code, TaskError};
-use crate::id::TaskId;
+use crate::id::{TaskId, Token};
 use crate::model::{BlobKey, File};
 
-pub mod check;
+mod bucket;
+mod check;
+mod folder;
 mod hashing;
-mod local;
 pub mod name;
-mod source;
+mod probe;
+mod scratch;
 mod stream;
-mod sweep;
 
+use bucket::Bucket;
+pub use bucket::Settings as BucketSettings;
 use check::Room;
-pub use local::{Scratch, Writer};
+use folder::Folder;
+use scratch::Home;
+pub use scratch::{Scratch, Writer};
 
 /// The file store of a process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Files {
-    root: Arc<Path>,
+    place: Place,
+    /// Of the disk that files are written to, be it to stay there.
     room: Room,
 }
+
+#[derive(Clone, Debug)]
+enum Place {
+    Folder(Folder),
+    Bucket(Arc<Bucket>),
+}
+
+/// How a file is best read from its first byte to its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steps {
+    /// Bytes that are read at once.
+    pub bytes: u64,
+    /// Readings under way at once.
+    pub ahead: usize,
+}
+
+/// Large enough that the pool of threads is not the bound, small enough for slow clients.
+const STEPS_ON_DISK: Steps = Steps { bytes: 256 * 1024, ahead: 2 };
+/// Four requests under way hide the time that each needs to be answered; a download costs 4 MiB of memory.
+const STEPS_IN_BUCKET: Steps = Steps { bytes: 1024 * 1024, ahead: 4 };
 
 /// What was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +92,9 @@ pub enum Error {
     /// The disk refused something else.
     #[error("the file store cannot be used")]
     Disk(#[source] io::Error),
+    /// The object store that keeps the files cannot be reached, or refuses.
+    #[error("the object store that keeps the files: {0}")]
+    Store(#[source] connectors::Error),
     /// The bytes stopped coming.
     #[error(transparent)]
     Stream(connectors::Error),
@@ -78,17 +106,41 @@ impl Files {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn open(root: &Path) -> Result<Self, Error> {
-        let root: Arc<Path> = Arc::from(root);
-        let folder = Arc::clone(&root);
-        blocking(move || {
-            local::make_root(&folder)?;
-            sweep::clear_parts(&folder)
-        })
-        .await?;
-        Ok(Self { room: Room::on_disk(Arc::clone(&root)), root })
+        let folder = Folder::open(root).await?;
+        Ok(Self { room: Room::on_disk(folder.root()), place: Place::Folder(folder) })
     }
 
-    /// Receives a file: counts, limits and hashes in one pass, syncs it to disk, publishes it under `key`.
+    /// Opens a file store that any number of processes share, and sees that it answers. One that cannot be reached now is
+    /// opened all the same.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when it refuses; [`Error::Disk`] when scratch files cannot be written.
+    pub async fn in_bucket(settings: BucketSettings) -> Result<Self, Error> {
+        let bucket = Arc::new(Bucket::open(settings).await?);
+        Ok(Self { room: Room::on_disk(bucket.scratch_folder()), place: Place::Bucket(bucket) })
+    }
+
+    /// Checks that files can be kept: that the disk can be written and is not full, and that the object store answers.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Disk`], [`Error::Store`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        match &self.place {
+            Place::Folder(folder) => check::writable(folder.root(), self.room.clone()).await,
+            Place::Bucket(bucket) => bucket.ping(self.room.clone()).await,
+        }
+    }
+
+    /// Checks that there is room for so many bytes, as far as anybody can tell now.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Disk`].
+    pub async fn check_room(&self, bytes: u64) -> Result<(), Error> {
+        let room = self.room.clone();
+        blocking(move || room.check(bytes)).await
+    }
+
+    /// Receives a file: counts, limits and hashes in one pass, makes it durable, publishes it under `key`.
     ///
     /// # Errors
     /// Any; then nothing is left behind.
@@ -132,7 +184,7 @@ impl Files {
             let detail = "what arrived is not what the storage says it holds; it was altered on its way, or replaced";
             return Err(Error::Stream(connectors::Error::new(Kind::IntegrityMismatch, "receiving the file", detail)));
         }
-        self.publish(scratch).await?;
+        self.publish(scratch, &received).await?;
         Ok(received)
     }
 
@@ -142,87 +194,152 @@ impl Files {
     /// # Errors
     /// [`Error::Full`] and [`Error::Disk`].
     pub async fn scratch(&self, key: &BlobKey) -> Result<Scratch, Error> {
-        let (root, path, room) = (Arc::clone(&self.root), self.path(key), self.room.clone());
-        blocking(move || {
-            room.check(0)?;
-            Scratch::create(&root, path, room)
-        })
-        .await
+        match &self.place {
+            Place::Folder(folder) => folder.scratch(key, self.room.clone()).await,
+            Place::Bucket(bucket) => bucket.scratch(key, self.room.clone()).await,
+        }
     }
 
-    /// Hashes what a scratch file holds, syncs it to disk and publishes it under its key.
+    /// Hashes what a scratch file holds, makes it durable and publishes it under its key.
     ///
     /// # Errors
-    /// [`Error::Full`] and [`Error::Disk`]; then nothing is left behind.
+    /// [`Error::Full`], [`Error::Disk`] and [`Error::Store`]; then nothing is left behind.
     ///
     /// # Cancel safety
     /// When dropped, nothing is left behind.
     pub async fn publish_scratch(&self, scratch: Scratch) -> Result<Received, Error> {
         let received = hashing::of_file(scratch.file()).await?;
-        self.publish(scratch).await?;
+        self.publish(scratch, &received).await?;
         Ok(received)
     }
 
-    /// The bytes of a kept file, which is held open: they can be read even when it was removed meanwhile.
+    /// The bytes of a kept file. In a folder it is held open: the bytes can be read even when it was removed meanwhile.
     ///
     /// # Errors
-    /// [`Error::Disk`] when they are gone, or are not as many as they were.
+    /// [`Error::Disk`] when they are gone, or are not as many as they were; [`Error::Store`].
     pub async fn source(&self, key: &BlobKey, file: &File) -> Result<Arc<dyn Source>, Error> {
-        let path = self.path(key);
-        let (size, digests) = (file.size, file.digests);
-        blocking(move || source::LocalSource::open(&path, size, digests)).await
+        match &self.place {
+            Place::Folder(folder) => folder.source(key, file).await,
+            Place::Bucket(bucket) => bucket.source(key, file).await,
+        }
     }
 
     /// The bytes of a kept file that may go while they are read: the file is opened for each reading, so that a task
     /// may have thousands of them. Only its length is looked at now.
     ///
     /// # Errors
-    /// [`Error::Disk`] when they are gone, or are not as many as they were.
+    /// [`Error::Disk`] when they are gone, or are not as many as they were; [`Error::Store`].
     pub async fn input(&self, key: &BlobKey, file: &File) -> Result<Arc<dyn Source>, Error> {
-        let path = self.path(key);
-        let (size, digests) = (file.size, file.digests);
-        blocking(move || source::ClosedSource::find(path, size, digests)).await
+        match &self.place {
+            Place::Folder(folder) => folder.input(key, file).await,
+            Place::Bucket(bucket) => bucket.source(key, file).await,
+        }
     }
 
-    /// Gives the bytes of one key a second key, without copying them where the disk can do that.
+    /// How a file is best read from its first byte to its last.
+    pub fn steps(&self) -> Steps {
+        match &self.place {
+            Place::Folder(_) => STEPS_ON_DISK,
+            Place::Bucket(_) => STEPS_IN_BUCKET,
+        }
+    }
+
+    /// An address under which anybody may read a kept file for a while, if downloads are to go to the object store itself
+    /// and it can sign one. Nothing is sent.
     ///
     /// # Errors
-    /// [`Error::Full`] and [`Error::Disk`].
+    /// [`Error::Store`] when a value cannot be part of an address.
+    pub fn signed_link(&self, key: &BlobKey, shown: &Shown) -> Result<Option<String>, Error> {
+        match &self.place {
+            Place::Folder(_) => Ok(None),
+            Place::Bucket(bucket) => bucket.signed_link(key, shown),
+        }
+    }
+
+    /// Gives the bytes of one key a second key, without them coming here where that is possible.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Disk`] and [`Error::Store`].
     pub async fn link(&self, from: &BlobKey, to: &BlobKey) -> Result<(), Error> {
         self.link_all(vec![(from.clone(), to.clone())]).await
     }
 
-    /// As [`Self::link`], for many: what takes time is done once a folder.
+    /// As [`Self::link`], for many: what takes time is done once a folder, or side by side.
     ///
     /// # Errors
-    /// [`Error::Full`] and [`Error::Disk`]; then none of them is left.
+    /// [`Error::Full`], [`Error::Disk`] and [`Error::Store`]; then none of them is left.
     pub async fn link_all(&self, pairs: Vec<(BlobKey, BlobKey)>) -> Result<(), Error> {
-        let (root, room) = (Arc::clone(&self.root), self.room.clone());
-        let pairs = pairs.iter().map(|(from, to)| (self.path(from), self.path(to))).collect();
-        let links = blocking(move || local::link_all(&root, pairs, &room)).await?;
-        links.into_iter().for_each(local::Unpublished::keep);
-        Ok(())
+        match &self.place {
+            Place::Folder(folder) => folder.link_all(pairs, self.room.clone()).await,
+            Place::Bucket(bucket) => bucket.link_all(&pairs, &self.room).await,
+        }
     }
 
     /// Removes all files of a task. What is gone already counts as removed.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Disk`] and [`Error::Store`].
     pub async fn remove_task(&self, task: TaskId) -> Result<(), Error> {
-        let folder = self.root.join(task.to_string());
-        blocking(move || local::remove_folder(&folder)).await
+        match &self.place {
+            Place::Folder(folder) => folder.remove(task.to_string()).await,
+            Place::Bucket(bucket) => bucket.remove(task, None).await,
+        }
     }
 
-    /// Makes a scratch file durable under its final name.
-    async fn publish(&self, scratch: Scratch) -> Result<(), Error> {
-        // The guard comes back through the pool: if this future is dropped meanwhile, nobody takes it, and it
-        // removes what was published.
-        blocking(move || scratch.publish()).await?.keep();
-        Ok(())
+    /// Removes all files of one attempt. What is gone already counts as removed.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] and [`Error::Store`].
+    pub async fn remove_attempt(&self, task: TaskId, token: Token) -> Result<(), Error> {
+        match &self.place {
+            Place::Folder(folder) => folder.remove(format!("{task}/{:016x}", token.0)).await,
+            Place::Bucket(bucket) => bucket.remove(task, Some(token)).await,
+        }
     }
 
-    fn path(&self, key: &BlobKey) -> PathBuf {
-        self.root.join(key.as_str())
+    /// The tasks that have files here, at most `limit` of them: those that sort right after `after`, in order. The file
+    /// store does not know which of them are wanted: the runner compares them with the rows.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] and [`Error::Store`].
+    pub async fn list_tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
+        match &self.place {
+            Place::Folder(folder) => folder.list_tasks(after, limit).await,
+            Place::Bucket(bucket) => bucket.list_tasks(after, limit).await,
+        }
+    }
+
+    /// The attempts of a task that have files here, in no order.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] and [`Error::Store`].
+    pub async fn attempts(&self, task: TaskId) -> Result<Vec<Token>, Error> {
+        match &self.place {
+            Place::Folder(folder) => folder.attempts(task).await,
+            Place::Bucket(bucket) => bucket.attempts(task).await,
+        }
+    }
+
+    /// Aborts uploads to the object store that a crash cut off, and tells how many. Those of living processes stay.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn abort_abandoned(&self) -> Result<usize, Error> {
+        match &self.place {
+            Place::Folder(_) => Ok(0),
+            Place::Bucket(bucket) => bucket.abort_abandoned().await,
+        }
+    }
+
+    /// Makes a scratch file durable under its key.
+    async fn publish(&self, scratch: Scratch, received: &Received) -> Result<(), Error> {
+        match (&self.place, scratch.home) {
+            (Place::Folder(_), Home::Folder { path, part }) => Folder::publish(scratch.file, path, part).await,
+            (Place::Bucket(bucket), Home::Bucket(key)) => bucket.publish(&key, scratch.file, received).await,
+            (Place::Folder(_), Home::Bucket(_)) | (Place::Bucket(_), Home::Folder { .. }) => {
+                Err(Error::Disk(io::Error::other("a scratch file of another file store")))
+            }
+        }
     }
 }
 
@@ -265,14 +382,16 @@ impl From<Error> for TaskError {
                 Self::new(Code::Internal, "The server could not read or write its own files; its log says why.")
                     .because(cause)
             }
+            Error::Store(error) => {
+                let message = "This server cannot use its file store at the moment; the task is tried again.";
+                let retry = if error.is_transient() { error.retry } else { connectors::Retry::Later(None) };
+                let mut told = Self::new(Code::Unavailable, message).because(error);
+                told.retry = retry;
+                told
+            }
             Error::Stream(error) => error.into(),
         }
     }
-}
-
-/// Syncs a folder, so that the names in it survive a power cut.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use futures_util::StreamExt as _;
 use tokio::task::JoinHandle;
 
 use super::hashing::{self, Quick, Slow};
-use super::{Error, Received, Writer};
+use super::scratch::Writer;
+use super::{Error, Received};
 
 /// Bytes of a batch. Large enough that handing it over costs nothing beside hashing it.
 const BATCH_BYTES: usize = 1024 * 1024;

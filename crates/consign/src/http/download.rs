@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use connectors::Source;
+use connectors::store::Shown;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::conditional::{Verdict, Version, decide};
@@ -15,13 +17,12 @@ use super::extract::Query;
 use super::state::AppState;
 use super::{disposition, link, upload};
 use crate::error::{ApiError, ApiResult, Code};
+use crate::files::Steps;
 use crate::id::TaskId;
 use crate::model::{BlobKey, File, State as TaskState};
 
-/// Bytes read at once: large enough that the pool of threads is not the bound, small enough for slow clients.
-const CHUNK_BYTES: u64 = 256 * 1024;
-/// Chunks read ahead of the client.
-const CHUNKS_AHEAD: usize = 2;
+/// How long a link to the object store itself holds: long enough to begin, and to go on for a while where it broke.
+const REDIRECT_LIFE: Duration = Duration::from_mins(15);
 /// Media types that a browser may show in place: none of them runs scripts in our origin.
 const HARMLESS: [&str; 6] = ["image/", "audio/", "video/", "text/plain", "application/pdf", "application/json"];
 /// Keeps a document that a browser shows from running scripts or reaching anything.
@@ -33,6 +34,8 @@ struct Found {
     blob: BlobKey,
     inline: bool,
     version: Version,
+    /// The link dies then, in seconds of Unix time.
+    expires: i64,
 }
 
 /// Answers with the file, a part of it, or why not.
@@ -50,6 +53,9 @@ pub async fn handler(
         let Path((id, name)) = path.map_err(|_| ApiError::not_found())?;
         let id = id.parse().map_err(|_| ApiError::not_found())?;
         let found = find(&state, id, &name, &query).await?;
+        if let Some(place) = elsewhere(&state, &found, &method, &headers)? {
+            return Ok(redirect(&place));
+        }
         send(&state, &found, &headers, method == Method::HEAD).await
     };
     let mut response = sent.await.unwrap_or_else(ApiError::into_response);
@@ -79,7 +85,34 @@ async fn find(state: &AppState, id: TaskId, name: &str, query: &Query) -> ApiRes
     }
     let blob = file.blob.clone().ok_or_else(ApiError::not_found)?;
     let version = Version::new(file.digests.md5, ended_at, file.size);
-    Ok(Found { file, blob, inline: download.inline, version })
+    Ok(Found { file, blob, inline: download.inline, version, expires })
+}
+
+/// Where the object store itself gives the file to this client, if the operator wants that. Not where this server says
+/// more than the object store can: to `HEAD`, to conditions, of documents that a browser must not run.
+fn elsewhere(state: &AppState, found: &Found, method: &Method, headers: &HeaderMap) -> ApiResult<Option<String>> {
+    let is_conditional = headers.keys().any(|name| name.as_str().starts_with("if-"));
+    if *method != Method::GET || is_conditional || (found.inline && !is_harmless(&found.file.content_type)) {
+        return Ok(None);
+    }
+    let left = u64::try_from(found.expires.saturating_sub(state.clock.now().unix_seconds())).unwrap_or_default();
+    let disposition = disposition::header(found.inline, &found.file.name);
+    let shown = Shown {
+        life: REDIRECT_LIFE.min(Duration::from_secs(left.max(1))),
+        content_type: content_type(&found.file.content_type),
+        content_disposition: disposition.to_str().unwrap_or("attachment").to_owned(),
+        cache_control: "private, no-cache".to_owned(),
+    };
+    Ok(state.files.signed_link(&found.blob, &shown)?)
+}
+
+fn redirect(place: &str) -> Response {
+    let mut response = super::body::no_content();
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    insert(response.headers_mut(), header::LOCATION, place.to_owned());
+    // The next one must be signed anew.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 async fn send(state: &AppState, found: &Found, headers: &HeaderMap, head_only: bool) -> ApiResult<Response> {
@@ -151,9 +184,9 @@ fn is_harmless(content_type: &str) -> bool {
 /// The bytes of a range, read as fast as the client takes them and a little ahead. The source is open, so that an
 /// expiry in the meantime does not end it.
 fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
-    let metrics = Arc::clone(&state.metrics);
+    let (metrics, Steps { bytes, ahead }) = (Arc::clone(&state.metrics), state.files.steps());
     let steps = stream::unfold(range.start, move |from| async move {
-        let to = from.saturating_add(CHUNK_BYTES).min(range.end);
+        let to = from.saturating_add(bytes).min(range.end);
         (from < to).then_some((from..to, to))
     });
     let read = steps
@@ -164,7 +197,7 @@ fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
                 source.read_at(step.start, length).await
             }
         })
-        .buffered(CHUNKS_AHEAD)
+        .buffered(ahead)
         .inspect_ok(move |chunk| {
             metrics.download_bytes.inc_by(chunk.len() as u64);
         });

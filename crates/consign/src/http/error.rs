@@ -90,6 +90,10 @@ impl From<files::Error> for ApiError {
             files::Error::Full(_) => {
                 Self::new(Code::StorageFull, "The server's disk is full; its operator must make room.")
             }
+            files::Error::Store(_) => {
+                Self::new(Code::Unavailable, "The server cannot use its file store at the moment; try again.")
+                    .after(std::time::Duration::from_secs(2))
+            }
             files::Error::Disk(_) => {
                 Self::new(Code::Internal, "The server could not use its own files; its log says why.")
             }

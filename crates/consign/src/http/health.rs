@@ -39,7 +39,7 @@ pub async fn ready(State(state): State<AppState>) -> Response {
         }
         Err(_) => reasons.push("The database takes too long to answer.".to_owned()),
     }
-    match tokio::time::timeout(PATIENCE, state.files.check()).await {
+    match tokio::time::timeout(PATIENCE, state.files.ping()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!(error = %error, "the file store is not ready");

@@ -61,6 +61,13 @@ async fn sweep(runner: &Runner) -> Result<()> {
 /// Removes files that no row names: of attempts that lost their lease, of tasks that are gone.
 async fn search(runner: &Runner) {
     let tools = runner.tools();
+    match tools.files.abort_abandoned().await {
+        Ok(0) => {}
+        Ok(aborted) => tracing::info!(aborted, "uploads to the file store that nobody went on with are gone"),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "abandoned uploads to the file store stay");
+        }
+    }
     let mut after = None;
     loop {
         let found = match tools.files.list_tasks(after, BATCH as usize).await {

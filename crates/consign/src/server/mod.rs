@@ -25,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::webhooks::{self, Dispatcher};
 
 pub mod database;
+pub mod file_store;
 mod first_key;
 mod key_file;
 mod listen;
@@ -128,7 +129,7 @@ impl Base {
     /// # Errors
     /// [`Error::Files`], [`Error::Setting`].
     pub async fn files(&self) -> Result<Files, Error> {
-        Ok(Files::open(&files_root(&self.config)?).await?)
+        file_store::open(&self.config).await
     }
 }
 
@@ -143,19 +144,6 @@ pub(crate) fn make_private_folder(path: &std::path::Path) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// Folder of the files that the settings name.
-///
-/// # Errors
-/// [`Error::Setting`] when they name another kind of place.
-pub fn files_root(config: &Config) -> Result<PathBuf, Error> {
-    match config.files_url.as_ref().map(Secret::expose) {
-        None => Ok(config.data_dir.join("files")),
-        Some(url) => url.strip_prefix("file://").map(PathBuf::from).ok_or_else(|| {
-            Error::Setting("files_url: this version keeps files in a folder; use `file://PATH`".to_owned())
-        }),
-    }
 }
 
 /// A running server.

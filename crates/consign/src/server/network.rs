@@ -17,7 +17,31 @@ use crate::config::Config;
 pub fn open(config: &Config) -> Result<Network, Error> {
     let rules: Result<Vec<Rule>, _> = config.egress.allow.iter().map(|entry| entry.parse()).collect();
     let rules = rules.map_err(|error| Error::Setting(format!("egress.allow: {error}")))?;
-    let guard = Guard::new(rules);
+    behind(config, Guard::new(rules))
+}
+
+/// Opens the way to the file store: to public addresses, and to the hosts and ports of the URLs that `files_url` names, not
+/// to what tasks may reach. `bucket` may stand in front of the host.
+///
+/// # Errors
+/// [`Error::Setting`] when a URL or a certificate cannot be read.
+pub(super) fn for_files(config: &Config, named: &[String], bucket: Option<&str>) -> Result<Network, Error> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for text in named {
+        let refused =
+            || Error::Setting("files_url: an address in it is not a host name or an http or https URL".to_owned());
+        let whole = if text.contains("://") { text.clone() } else { format!("https://{text}") };
+        let url = url::Url::parse(&whole).map_err(|_| refused())?;
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return Err(refused()) };
+        rules.push(format!("{host}:{port}").parse().map_err(|_| refused())?);
+        if let Some(bucket) = bucket {
+            rules.extend(format!("{bucket}.{host}:{port}").parse::<Rule>());
+        }
+    }
+    behind(config, Guard::new(rules))
+}
+
+fn behind(config: &Config, guard: Guard) -> Result<Network, Error> {
     let transfer = &config.transfer;
     let limits = Limits {
         part_bytes: transfer.part_bytes.as_u64(),

@@ -18,6 +18,8 @@ mod dialect;
 pub mod hints;
 pub mod jobs;
 pub mod ledger;
+#[cfg(feature = "test-support")]
+pub mod memory;
 pub mod postgres;
 pub mod signed_urls;
 pub mod sqlite;
@@ -29,6 +31,8 @@ pub use accounts::{Accounts, NewKey};
 pub use hints::Hints;
 pub use jobs::{Creation, Idempotency, JobFilter, Jobs, NewJob, NewTask, TaskFilter};
 pub use ledger::Ledger;
+#[cfg(feature = "test-support")]
+pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;

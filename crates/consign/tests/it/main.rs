@@ -10,9 +10,11 @@
 mod chaos;
 mod clients;
 mod http;
+mod model;
 mod program;
 mod security;
 mod state;
+mod store_memory;
 mod store_postgres;
 mod store_sqlite;
 mod tidy;

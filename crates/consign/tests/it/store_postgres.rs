@@ -215,3 +215,29 @@ async fn a_snapshot_that_somebody_holds_stops_nobody() {
     check(&mut scene, &made).await;
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
 }
+
+#[test]
+fn agrees_with_memory() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Some(server) = testkit::or_skip(runtime.block_on(testkit::postgres())) else { return };
+    crate::model::agrees_with_memory(async || {
+        let store: Arc<dyn Store> = Arc::new(fresh(&server).await);
+        store
+    });
+}
+
+/// How often many hands are set on a few rows.
+const ROUNDS: u64 = 6;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_hands() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let seed = crate::model::seed();
+    for round in 0..ROUNDS {
+        let url = server.database().await.unwrap();
+        // Each with a pool of its own, as processes have.
+        let stores: Vec<Arc<dyn Store>> =
+            vec![Arc::new(open(&url).await), Arc::new(open(&url).await), Arc::new(open(&url).await)];
+        crate::model::many_hands(&stores, seed.wrapping_add(round)).await;
+    }
+}

@@ -8,6 +8,9 @@ use consign::store::{Accounts as _, Error, SqliteStore, Store, contract};
 use sqlx::Connection as _;
 use tempfile::TempDir;
 
+/// How often many hands are let loose.
+const ROUNDS: u64 = 5;
+
 macro_rules! contract_parts {
     ($($part:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread")]
@@ -121,4 +124,25 @@ async fn a_full_disk_fails_one_group_and_nothing_else() {
     assert!(matches!(outcomes[first_failed], Err(Error::DiskFull(_))), "{:?}", outcomes[first_failed]);
     assert_eq!(store.counts(now()).await.unwrap().users, 1 + first_failed as u64, "what was answered is there");
     assert!(matches!(store.ensure_user("before", now()).await, Ok(user) if user.name == "before"), "it lives on");
+}
+
+#[test]
+fn agrees_with_memory() {
+    let folders = Mutex::new(Vec::new());
+    crate::model::agrees_with_memory(async || {
+        let folder = crate::model::quick_folder();
+        let store: Arc<dyn Store> = Arc::new(open(&folder).await);
+        folders.lock().unwrap().push(folder);
+        store
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_hands() {
+    let seed = crate::model::seed();
+    for round in 0..ROUNDS {
+        let folder = crate::model::quick_folder();
+        let store: Arc<dyn Store> = Arc::new(open(&folder).await);
+        crate::model::many_hands(&[store], seed.wrapping_add(round)).await;
+    }
 }

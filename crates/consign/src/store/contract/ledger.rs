@@ -12,6 +12,7 @@ use crate::store::Deletion;
 cases!(
     an_open_upload_is_handed_to_the_next_attempt,
     an_upload_of_an_ended_task_is_an_orphan,
+    an_upload_of_a_task_that_was_given_back_is_an_orphan_too,
     lines_outlive_their_task,
     a_lost_lease_opens_nothing,
     a_failed_abort_is_tried_again_later,
@@ -86,6 +87,16 @@ async fn an_upload_of_an_ended_task_is_an_orphan(mut scene: Scene) {
     assert_eq!(ids, all);
     assert_eq!(scene.store.ledger_orphans(scene.now(), 4).await.unwrap().len(), 4);
     scene.session = SessionId::new(scene.now());
+}
+
+async fn an_upload_of_a_task_that_was_given_back_is_an_orphan_too(scene: Scene) {
+    let made = scene.job("a").await;
+    let claim = scene.claim_one().await;
+    assert!(scene.store.ledger_open(claim.task.id, claim.token, &open("t"), scene.now()).await.unwrap());
+    let _ = scene.store.give_back(claim.task.id, claim.token, scene.now()).await.unwrap();
+    assert_eq!(scene.task(made.task("a")).await.attempt, 0, "as if it had never been claimed");
+    scene.store.cancel(scene.user, made.task("a"), scene.now()).await.unwrap();
+    assert_eq!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().len(), 1);
 }
 
 async fn lines_outlive_their_task(scene: Scene) {

@@ -26,7 +26,9 @@ const INPUT_FAILED_MESSAGE: &str = "Input task has failed";
 pub(super) struct Ended {
     id: Uuid,
     job_id: Option<Uuid>,
-    has_started: bool,
+    /// Some process had it once, and may have left uploads open. (The number of attempts does not tell: a lease that is
+    /// given back is not counted.)
+    was_claimed: bool,
     outcome: Outcome,
 }
 
@@ -40,7 +42,7 @@ enum Outcome {
 /// What the statements that end a task return, for [`Ended::from_row`].
 macro_rules! ended_columns {
     () => {
-        "id, job_id, state, forgiven, attempt"
+        "id, job_id, state, forgiven, host_name"
     };
 }
 pub(super) use ended_columns;
@@ -57,7 +59,7 @@ impl Ended {
         Ok(Self {
             id: row.try_get("id")?,
             job_id: row.try_get("job_id")?,
-            has_started: row.try_get::<i64, _>("attempt")? > 0,
+            was_claimed: row.try_get::<Option<&str>, _>("host_name")?.is_some(),
             outcome,
         })
     }
@@ -73,7 +75,7 @@ pub(super) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sq
     let mut left = ended;
     while let Some(task) = left.pop() {
         tx.changed.ids.insert(task.id);
-        if task.has_started {
+        if task.was_claimed {
             orphan_uploads(tx, task.id, now).await?;
         }
         if let Some(job) = task.job_id {

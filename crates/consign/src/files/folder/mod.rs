@@ -1,16 +1,26 @@
 //! The folder: how a file comes into being in it, and how it vanishes when nobody wants it.
+//!
+//! On disk a file is `{root}/{task}/{token}/{number}`; while it is written it has `.part` behind its name and is
+//! locked, so that a second process on the same folder can tell it from what a crash left.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use connectors::Source;
+
 use super::check::Room;
-use super::sync_folder;
+use super::scratch::{Home, Scratch};
+use super::{Error, blocking};
+use crate::model::{self, BlobKey};
+
+pub(super) mod source;
+mod sweep;
 
 /// What a file is called while it is written: this, behind its name.
-pub(super) const PART: &str = ".part";
+const PART: &str = ".part";
 /// Tries to make a file in a folder that another writer of the same task, having given up, removes at that moment.
 const CREATE_TRIES: u32 = 8;
 /// Bytes that are copied between two looks at the room that is left.
@@ -19,53 +29,79 @@ const COPY_BYTES: u64 = 8 * 1024 * 1024;
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 
-/// A file that is being written. Dropping it removes it.
-#[derive(Debug)]
-pub struct Scratch {
-    file: Arc<File>,
-    path: PathBuf,
-    part: Unpublished,
-    room: Room,
-}
-
-/// Writes into a file that is being written, as long as the disk has room.
+/// The folder of a file store. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Writer {
-    file: Arc<File>,
-    room: Room,
+pub(super) struct Folder {
+    root: Arc<Path>,
 }
 
-impl Writer {
-    #[cfg(test)]
-    pub(super) fn new(file: Arc<File>, room: Room) -> Self {
-        Self { file, room }
+impl Folder {
+    /// Opens it, makes it if need be, and clears away what a crash left half-written.
+    pub(super) async fn open(root: &Path) -> Result<Self, Error> {
+        let root: Arc<Path> = Arc::from(root);
+        let folder = Arc::clone(&root);
+        blocking(move || {
+            make_root(&folder)?;
+            sweep::clear_parts(&folder)
+        })
+        .await?;
+        Ok(Self { root })
     }
 
-    /// Checks that the disk has room for so many bytes more.
-    pub(super) fn check_room(&self, bytes: u64) -> io::Result<()> {
-        self.room.check(bytes)
+    pub(super) fn root(&self) -> Arc<Path> {
+        Arc::clone(&self.root)
     }
 
-    /// Writes at an offset, without a look at the room.
-    pub(super) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
-    }
-}
-
-impl Write for Writer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.room.check(bytes.len() as u64)?;
-        (&*self.file).write(bytes)
+    /// Where a file is.
+    pub(super) fn path(&self, key: &BlobKey) -> PathBuf {
+        self.root.join(key.as_str())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Opens an empty file that is to have this key.
+    pub(super) async fn scratch(&self, key: &BlobKey, room: Room) -> Result<Scratch, Error> {
+        let (root, path) = (self.root(), self.path(key));
+        blocking(move || {
+            room.check(0)?;
+            Scratch::create(&root, path, room)
+        })
+        .await
+    }
+
+    /// Makes a scratch file durable under its final name.
+    pub(super) async fn publish(file: Arc<File>, path: PathBuf, part: Unpublished) -> Result<(), Error> {
+        // The guard comes back through the pool: if this future is dropped meanwhile, nobody takes it, and it
+        // removes what was published.
+        blocking(move || publish(&file, path, part)).await?.keep();
         Ok(())
     }
-}
 
-impl Seek for Writer {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        (&*self.file).seek(to)
+    /// A kept file, opened now and for as long as somebody holds it.
+    pub(super) async fn source(&self, key: &BlobKey, file: &model::File) -> Result<Arc<dyn Source>, Error> {
+        let path = self.path(key);
+        let (size, digests) = (file.size, file.digests);
+        blocking(move || source::LocalSource::open(&path, size, digests)).await
+    }
+
+    /// A kept file that is opened for each reading.
+    pub(super) async fn input(&self, key: &BlobKey, file: &model::File) -> Result<Arc<dyn Source>, Error> {
+        let path = self.path(key);
+        let (size, digests) = (file.size, file.digests);
+        blocking(move || source::ClosedSource::find(path, size, digests)).await
+    }
+
+    /// Gives each file a second name, all or none of them.
+    pub(super) async fn link_all(&self, pairs: Vec<(BlobKey, BlobKey)>, room: Room) -> Result<(), Error> {
+        let root = self.root();
+        let pairs = pairs.iter().map(|(from, to)| (self.path(from), self.path(to))).collect();
+        let links = blocking(move || link_all(&root, pairs, &room)).await?;
+        links.into_iter().for_each(Unpublished::keep);
+        Ok(())
+    }
+
+    /// Removes what lies below a relative path.
+    pub(super) async fn remove(&self, path: String) -> Result<(), Error> {
+        let folder = self.root.join(path);
+        blocking(move || remove_folder(&folder)).await
     }
 }
 
@@ -75,7 +111,7 @@ pub(super) struct Unpublished(Option<PathBuf>);
 
 impl Scratch {
     /// Creates `{path}.part` below `root`, with the folders that it needs.
-    pub(super) fn create(root: &Path, path: PathBuf, room: Room) -> io::Result<Self> {
+    fn create(root: &Path, path: PathBuf, room: Room) -> io::Result<Self> {
         let part = part_of(&path);
         let file = in_folder(root, &path, || {
             let open =
@@ -91,28 +127,18 @@ impl Scratch {
         })?;
         let part = Unpublished(Some(part));
         file.try_lock()?;
-        Ok(Self { file: Arc::new(file), path, part, room })
+        Ok(Self { file: Arc::new(file), room, home: Home::Folder { path, part } })
     }
+}
 
-    /// Writes into it. All writers of a file share one position.
-    pub fn writer(&self) -> Writer {
-        Writer { file: Arc::clone(&self.file), room: self.room.clone() }
-    }
-
-    /// The open file.
-    pub(super) fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
-    }
-
-    /// Syncs it and gives it its final name.
-    pub(super) fn publish(self) -> io::Result<Unpublished> {
-        self.file.sync_all()?;
-        fs::rename(part_of(&self.path), &self.path)?;
-        self.part.keep();
-        let published = Unpublished(Some(self.path));
-        published.sync_folder()?;
-        Ok(published)
-    }
+/// Syncs a file and gives it its final name.
+fn publish(file: &File, path: PathBuf, part: Unpublished) -> io::Result<Unpublished> {
+    file.sync_all()?;
+    fs::rename(part_of(&path), &path)?;
+    part.keep();
+    let published = Unpublished(Some(path));
+    published.sync_folder()?;
+    Ok(published)
 }
 
 impl Unpublished {
@@ -144,12 +170,12 @@ impl Drop for Unpublished {
 }
 
 /// Makes the root, only readable by the server.
-pub(super) fn make_root(root: &Path) -> io::Result<()> {
+fn make_root(root: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(root)
 }
 
 /// Gives each file a second name; copies where the disk cannot do that.
-pub(super) fn link_all(root: &Path, pairs: Vec<(PathBuf, PathBuf)>, room: &Room) -> io::Result<Vec<Unpublished>> {
+fn link_all(root: &Path, pairs: Vec<(PathBuf, PathBuf)>, room: &Room) -> io::Result<Vec<Unpublished>> {
     let mut links: Vec<Unpublished> = Vec::with_capacity(pairs.len());
     let mut folders: Vec<PathBuf> = Vec::new();
     for (from, to) in pairs {
@@ -192,12 +218,15 @@ pub(super) fn cannot_link(error: &io::Error) -> bool {
 pub(super) fn copy(root: &Path, from: &Path, to: &Path, room: &Room) -> io::Result<()> {
     let origin = File::open(from)?;
     room.check(origin.metadata()?.len())?;
-    let scratch = Scratch::create(root, to.to_owned(), room.clone())?;
+    let Scratch { file, home: Home::Folder { path, part }, .. } = Scratch::create(root, to.to_owned(), room.clone())?
+    else {
+        return Err(io::Error::other("a folder keeps its scratch files itself"));
+    };
     // Others write meanwhile: the room is looked at again and again.
-    while io::copy(&mut (&origin).take(COPY_BYTES), &mut &*scratch.file)? > 0 {
+    while io::copy(&mut (&origin).take(COPY_BYTES), &mut &*file)? > 0 {
         room.check(0)?;
     }
-    scratch.publish()?.keep();
+    publish(&file, path, part)?.keep();
     Ok(())
 }
 
@@ -231,7 +260,7 @@ fn make_folders(root: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Removes a folder with all it holds; one that is not there counts as removed.
-pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
+fn remove_folder(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -242,4 +271,9 @@ fn part_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(PART);
     PathBuf::from(name)
+}
+
+/// Syncs a folder, so that the names in it survive a power cut.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }

@@ -1,22 +1,18 @@
-//! Finding what should not be there. The file store does not know what is wanted: the runner compares these lists
-//! with the rows.
+//! Finding what should not be there, in a folder.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::Arc;
 
-use super::{Error, Files, blocking, local};
+use super::super::{Error, blocking};
+use super::{Folder, PART};
 use crate::id::{TaskId, Token};
 
-impl Files {
-    /// The tasks that have files here, at most `limit` of them: those that sort right after `after`, in order.
-    ///
-    /// # Errors
-    /// [`Error::Disk`].
-    pub async fn list_tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
-        let root = Arc::clone(&self.root);
+impl Folder {
+    /// The tasks that have files here: those that sort right after `after`, in order.
+    pub(in super::super) async fn list_tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
+        let root = self.root();
         let mut tasks: Vec<TaskId> =
             blocking(move || Ok(names(&root)?.iter().filter_map(|name| TaskId::from_str(name).ok()).collect())).await?;
         tasks.retain(|task| after.is_none_or(|after| *task > after));
@@ -26,22 +22,10 @@ impl Files {
     }
 
     /// The attempts of a task that have files here, in no order.
-    ///
-    /// # Errors
-    /// [`Error::Disk`].
-    pub async fn attempts(&self, task: TaskId) -> Result<Vec<Token>, Error> {
+    pub(in super::super) async fn attempts(&self, task: TaskId) -> Result<Vec<Token>, Error> {
         let folder = self.root.join(task.to_string());
         let read = |name: &String| i64::from_str_radix(name, 16).ok().map(Token);
         blocking(move || Ok(names(&folder)?.iter().filter_map(read).collect())).await
-    }
-
-    /// Removes all files of one attempt. What is gone already counts as removed.
-    ///
-    /// # Errors
-    /// [`Error::Disk`].
-    pub async fn remove_attempt(&self, task: TaskId, token: Token) -> Result<(), Error> {
-        let folder = self.root.join(task.to_string()).join(format!("{:016x}", token.0));
-        blocking(move || local::remove_folder(&folder)).await
     }
 }
 
@@ -50,7 +34,7 @@ pub(super) fn clear_parts(root: &Path) -> io::Result<()> {
     for task in names(root)?.iter().filter(|name| TaskId::from_str(name).is_ok()) {
         let task = root.join(task);
         for attempt in folders(&task)? {
-            for name in names(&attempt)?.iter().filter(|name| name.ends_with(local::PART)) {
+            for name in names(&attempt)?.iter().filter(|name| name.ends_with(PART)) {
                 clear_part(&attempt.join(name))?;
             }
             ignore_full_or_gone(fs::remove_dir(&attempt))?;

@@ -12,13 +12,18 @@ use connectors::{Digests, Error, Kind, Source};
 
 /// A kept file, opened once; it stays readable while somebody holds it, even when its task is removed.
 #[derive(Debug)]
-pub(super) struct LocalSource {
+pub(in super::super) struct LocalSource {
     file: Arc<File>,
     size: u64,
     digests: Digests,
 }
 
 impl LocalSource {
+    /// A file that is open already.
+    pub(in super::super) fn of(file: Arc<File>, size: u64, digests: Digests) -> Self {
+        Self { file, size, digests }
+    }
+
     /// Opens it and checks that it is as long as its row says.
     pub(super) fn open(path: &Path, size: u64, digests: Digests) -> io::Result<Arc<dyn Source>> {
         let file = File::open(path)?;

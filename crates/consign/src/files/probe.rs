@@ -1,0 +1,50 @@
+//! Trying all that a file store must be able to do, with a few bytes.
+
+use bytes::Bytes;
+use connectors::Progress;
+use futures_util::stream;
+
+use super::{Error, Files};
+use crate::clock::Timestamp;
+use crate::id::{TaskId, Token};
+use crate::model::{BlobKey, File};
+
+/// What is written, and read back.
+const PROBE: &[u8] = b"consign tries its file store";
+
+impl Files {
+    /// Keeps a few bytes under a name that no task has, gives them a second name, reads, lists and removes them.
+    ///
+    /// # Errors
+    /// Those of the step that failed; what was kept is removed as far as that can be done.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let task = TaskId::new(Timestamp(0));
+        let tried = self.try_as(task).await;
+        let removed = self.remove_task(task).await;
+        tried.and(removed)
+    }
+
+    async fn try_as(&self, task: TaskId) -> Result<(), Error> {
+        let token = Token::random();
+        let (first, second) = (BlobKey::new(task, token, 1), BlobKey::new(task, token, 2));
+        let bytes = Box::pin(stream::iter([Ok(Bytes::from_static(PROBE))]));
+        let size = PROBE.len() as u64;
+        let received = self.receive(&first, bytes, Some(size), size, &Progress::default()).await?;
+        self.link(&first, &second).await?;
+        let file = File {
+            name: "probe".to_owned(),
+            size,
+            digests: received.digests,
+            content_type: String::new(),
+            blob: None,
+            download: None,
+            receipt: None,
+        };
+        let source = self.source(&second, &file).await?;
+        let read = source.read_at(0, PROBE.len()).await?;
+        if read != PROBE || self.attempts(task).await? != [token] {
+            return Err(Error::Disk(std::io::Error::other("what was kept is not what comes back")));
+        }
+        Ok(())
+    }
+}
