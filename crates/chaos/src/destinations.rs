@@ -2,6 +2,7 @@
 //! back what is there.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
@@ -14,6 +15,9 @@ use crate::jobs::{Place, Spec};
 
 /// One in so many requests fails while destinations do.
 const FAILS_ONE_IN: u64 = 3;
+
+/// Before every 16 KiB to the SSH server: large files are under way for some seconds, and faults meet them.
+const SFTP_PAUSE: Duration = Duration::from_millis(4);
 
 /// All that there are on this machine.
 pub(crate) struct Destinations {
@@ -57,6 +61,7 @@ impl Destinations {
         let sftp = Sftp { folder: sshd.folder("chaos")?, proxy: Proxy::start(sshd.addr()).await?, sshd };
         let mut found =
             Self { container: container.to_owned(), s3, sftp, azure: None, gcs: None, swift: None };
+        found.heal();
         if all {
             found.azure = if_there(azure(container).await)?;
             found.gcs = if_there(gcs(container).await)?;
@@ -148,6 +153,7 @@ impl Destinations {
         self.rule(|_| Action::Pass);
         self.sftp.proxy.cut();
         self.sftp.proxy.heal();
+        self.sftp.proxy.delay(SFTP_PAUSE);
     }
 
     fn rule(&self, action: fn(u64) -> Action) {

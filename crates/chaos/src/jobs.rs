@@ -117,7 +117,7 @@ impl Spec {
         let import = *dice.pick(&[Import::Upload, Import::Upload, Import::Url, Import::Url, Import::Raw, Import::Base64]);
         let size = match import {
             Import::Raw | Import::Base64 => dice.within(1..INLINE_BYTES_MAX),
-            Import::Upload | Import::Url if dice.chance(20) => dice.within(LARGE),
+            Import::Upload | Import::Url if dice.chance(40) => dice.within(LARGE),
             Import::Upload | Import::Url => dice.within(SMALL),
         };
         let mut exports = places.to_vec();
