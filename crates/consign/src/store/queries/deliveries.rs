@@ -271,8 +271,9 @@ pub(crate) async fn redeliver(tx: &mut Tx, user: UserId, id: DeliveryId, now: Ti
     tx.changed.deliveries = true;
     let row = sqlx::query(concat!("SELECT ", delivery_columns!(), " FROM deliveries WHERE id = $1"))
         .bind(id.0)
-        .fetch_one(&mut *tx.conn)
+        .fetch_optional(&mut *tx.conn)
         .await?;
+    let Some(row) = row else { return Ok(Redelivery::NotFound) };
     let mut found = delivery(&row)?;
     add_attempts(&mut *tx.conn, std::slice::from_mut(&mut found)).await?;
     Ok(Redelivery::Due(found))

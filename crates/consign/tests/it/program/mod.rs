@@ -11,6 +11,7 @@ mod faults;
 mod fence;
 mod fleet;
 mod harness;
+mod operation;
 mod places;
 mod receiver;
 mod roles;
