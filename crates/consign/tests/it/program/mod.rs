@@ -4,6 +4,7 @@ mod boot;
 mod cancel;
 mod commands;
 mod crash;
+mod deploy;
 mod destinations;
 mod drain;
 mod fail_points;
