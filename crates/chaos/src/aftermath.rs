@@ -119,7 +119,8 @@ async fn webhooks(clients: &Clients, specs: &BTreeMap<String, Spec>, ends: &BTre
     let wanted: BTreeSet<&str> = specs.values().filter(|spec| spec.has_webhook).map(|spec| spec.tag.as_str()).collect();
     let began = Instant::now();
     while began.elapsed() < WEBHOOKS_WITHIN {
-        let is_told = |tag: &&str| clients.history.any(|event| matches!(event, Event::Heard { tag: of, .. } if of == tag));
+        let is_told =
+            |tag: &&str| clients.history.any(|event| matches!(event, Event::Heard { tag: of, .. } if of == tag));
         if wanted.iter().filter(|tag| ends.contains_key(**tag)).all(is_told) {
             return;
         }

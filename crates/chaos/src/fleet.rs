@@ -65,7 +65,13 @@ impl Fleet {
             no_disk: None,
         };
         let names: &[(&str, &'static str)] = if options.fleet {
-            &[("api-1", "api"), ("api-2", "api"), ("runner-1", "runner"), ("runner-2", "runner"), ("runner-3", "runner")]
+            &[
+                ("api-1", "api"),
+                ("api-2", "api"),
+                ("runner-1", "runner"),
+                ("runner-2", "runner"),
+                ("runner-3", "runner"),
+            ]
         } else {
             &[("all", "all")]
         };
@@ -75,7 +81,9 @@ impl Fleet {
                 settings.extend(fleet.shared(name, bucket, options.shared_files).await?);
             }
             let mut process = Process::new(name, role, &options.program, folder, &settings)?;
-            if process.is_runner() && let Err(why) = process.mount().await {
+            if process.is_runner()
+                && let Err(why) = process.mount().await
+            {
                 fleet.no_disk = Some(format!("{why:#}"));
             }
             fleet.processes.push(Arc::new(process));
@@ -84,12 +92,7 @@ impl Fleet {
     }
 
     /// The settings that make a fleet: the database and the file store, each reached by way of a path of its own.
-    async fn shared(
-        &mut self,
-        name: &str,
-        bucket: &str,
-        is_store: bool,
-    ) -> Result<Vec<(String, String)>> {
+    async fn shared(&mut self, name: &str, bucket: &str, is_store: bool) -> Result<Vec<(String, String)>> {
         let server = self.postgres.as_ref().context("no database")?.lock().await.server().clone();
         let database = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await?;
         let url = server.url(DATABASE).replace(&format!(":{}/", server.port), &format!(":{}/", database.addr().port()));
@@ -129,7 +132,12 @@ impl Fleet {
             (true, false) => "PostgreSQL, files in a shared folder",
             (false, _) => "SQLite, files in a folder",
         };
-        format!("{} s of faults: {} on {store}; delivering to {}", options.length.as_secs(), names.join(", "), places.join(", "))
+        format!(
+            "{} s of faults: {} on {store}; delivering to {}",
+            options.length.as_secs(),
+            names.join(", "),
+            places.join(", ")
+        )
     }
 
     /// How many tasks of one user may run at once.

@@ -44,7 +44,8 @@ fn faults(history: &[Entry], text: &mut String) {
         "fault (median / worst in s, from its begin)", "", "ready again", "next task done", "struck work done"
     );
     for (name, recovery) in recoveries(history) {
-        let [ready, next, struck] = [&recovery.ready, &recovery.next, &recovery.struck].map(|times| median_worst(times));
+        let [ready, next, struck] =
+            [&recovery.ready, &recovery.next, &recovery.struck].map(|times| median_worst(times));
         let _ = writeln!(text, "{name:<36} {:>6}× {ready:>17}  {next:>17}  {struck:>17}", recovery.faults);
     }
     for Entry { event, .. } in history {
@@ -77,7 +78,9 @@ fn recoveries(history: &[Entry]) -> BTreeMap<String, Recovery> {
         recovery.ready.extend(ready.get(&number).map(|at| at - from));
         let of_others = lives.iter().filter(|((tag, _), _)| !deleted.contains(tag));
         let ends: Vec<(u64, u64)> = of_others.filter_map(|(_, life)| Some((life.began?, life.ended?))).collect();
-        recovery.next.extend(ends.iter().map(|(_, ended)| *ended).filter(|ended| *ended >= from).min().map(|at| at - from));
+        recovery
+            .next
+            .extend(ends.iter().map(|(_, ended)| *ended).filter(|ended| *ended >= from).min().map(|at| at - from));
         let struck = ends.iter().filter(|(began, ended)| *began < from && *ended >= from);
         recovery.struck.extend(struck.map(|(_, ended)| ended - from).max());
     }
@@ -160,7 +163,8 @@ fn requests(history: &[Entry], text: &mut String) {
             _ => {}
         }
     }
-    let rolling = windows(history).iter().filter(|(_, kind, target, ..)| *kind == Kind::Restart && *target == "api").count();
+    let rolling =
+        windows(history).iter().filter(|(_, kind, target, ..)| *kind == Kind::Restart && *target == "api").count();
     let _ = writeln!(
         text,
         "requests: {answered} answered, {refused} answered with 5xx, {failed} without an answer; {rolling} rolling restarts"
