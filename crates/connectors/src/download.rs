@@ -174,6 +174,7 @@ impl Pull {
             return Err(broken);
         }
         tracing::debug!(error = %broken, at = self.at, "the read goes on where it broke");
+        retry::note(broken.kind);
         tokio::time::sleep(retry::pause(self.vain + 1, asked)).await;
         Ok(())
     }
@@ -191,7 +192,7 @@ impl Lane {
     fn open(reader: Reader, range: Range<u64>) -> Self {
         let left_bytes = range.end - range.start;
         let (sender, chunks) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
+        let task = tokio::spawn(retry::carried(async move {
             let mut bytes = reader.range(range);
             while let Some(chunk) = bytes.next().await {
                 let is_last = chunk.is_err();
@@ -199,7 +200,7 @@ impl Lane {
                     return;
                 }
             }
-        });
+        }));
         Self { chunks, left_bytes, _task: AbortOnDropHandle::new(task) }
     }
 }

@@ -1,14 +1,16 @@
 //! Trying a request again: how often, after how long.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName};
 use rand::Rng as _;
+use tracing::Instrument as _;
 
 use crate::clock;
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, Kind, Result, Retry};
 use crate::http::header;
 
 /// The first pause. 200 ms: long enough for a dropped connection to be replaced, short enough to go unnoticed.
@@ -17,6 +19,36 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// The longest `Retry-After` that is waited for inside a transfer.
 const PAUSE_ASKED_MAX: Duration = Duration::from_mins(2);
+
+/// Is told why something is tried again.
+pub type Watch = Arc<dyn Fn(Kind) + Send + Sync>;
+
+tokio::task_local! {
+    static WATCH: Watch;
+}
+
+/// Tells `watch` of every repetition inside `work`.
+pub async fn watched<T>(watch: Watch, work: impl Future<Output = T>) -> T {
+    WATCH.scope(watch, work).await
+}
+
+/// Work that goes on in a task of its own, and still belongs to what began it: to its watch and its span.
+pub(crate) fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let watch = WATCH.try_with(Arc::clone).ok();
+    async move {
+        match watch {
+            Some(watch) => WATCH.scope(watch, work).await,
+            None => work.await,
+        }
+    }
+    .in_current_span()
+}
+
+/// Says that something is tried again because of an error of this kind.
+pub(crate) fn note(kind: Kind) {
+    // Nobody has to watch.
+    let _ = WATCH.try_with(|watch| watch(kind));
+}
 
 /// The pause before try number `next` (the first repetition is 2): exponential with full jitter, but never less than
 /// what the provider asked for.
@@ -65,6 +97,7 @@ where
         number += 1;
         let wait = pause(number, asked);
         tracing::debug!(error = %error, wait_ms = wait.as_millis(), "request is tried again");
+        note(error.kind);
         tokio::time::sleep(wait).await;
     }
 }
@@ -72,6 +105,24 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn whoever_watches_is_told_of_each_repetition_and_its_reason() {
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let told = Arc::clone(&seen);
+        let watch: Watch = Arc::new(move |kind| told.lock().unwrap().push(kind));
+        let fails = |kind| async move { Err::<(), _>(Error::new(kind, "trying", "it did not work")) };
+        let inner = async {
+            let _ = request(3, |_| fails(Kind::Throttled)).await;
+            let apart = carried(async move { request(2, |_| fails(Kind::Timeout)).await });
+            let _ = tokio::spawn(apart).await.unwrap();
+            let _ = request(3, |_| fails(Kind::NotFound)).await;
+        };
+        watched(watch, inner).await;
+        assert_eq!(*seen.lock().unwrap(), [Kind::Throttled, Kind::Throttled, Kind::Timeout]);
+        let _ = request(2, |_| fails(Kind::Throttled)).await;
+        assert_eq!(seen.lock().unwrap().len(), 3, "what is not watched is not told");
+    }
 
     fn asked(fields: &[(&'static str, &str)]) -> Option<Duration> {
         after(&fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect())

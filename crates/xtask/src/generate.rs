@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use consign::config::reference;
 use consign::error::Code;
 use consign::operations::manual;
+use consign::telemetry::metrics::table;
 
 /// Writes all documents, or only tells which are stale.
 pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<ExitCode> {
@@ -20,6 +21,7 @@ pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<ExitCode> {
         ("docs/drop-in.md", consign::cli::hosts::guide("/etc/consign/hosts", "127.0.0.1")),
         ("docs/generated/errors.md", errors()),
         ("docs/generated/operations.md", manual::markdown()),
+        ("docs/generated/metrics.md", table::markdown()),
         ("docs/generated/openapi.json", format!("{:#}\n", consign::http::openapi::document("http://127.0.0.1:8080"))),
     ];
     let mut stale = 0;

@@ -1,5 +1,5 @@
 //! The project's own chores: `cargo xtask generate [--check]`, `cargo xtask conformance FILE [--check]`, `cargo xtask clients
-//! FILE [--check]`, `cargo xtask bench`.
+//! FILE [--check]`, `cargo xtask bench`, `cargo xtask chaos`.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod chaos;
 mod clients;
 mod conformance;
 mod generate;
@@ -48,6 +49,8 @@ enum Chore {
     },
     /// Measure Consign beside rclone: S3 and SFTP, both ways, with a release build.
     Bench(bench::Bench),
+    /// Kill, freeze and cut off real processes under load, and check that nothing was lost.
+    Chaos(chaos::Chaos),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Chore::Conformance { record, check } => conformance::run(&root(), &record, check),
         Chore::Clients { record, check } => clients::run(&root(), &record, check),
         Chore::Bench(bench) => bench::run(&root(), &bench),
+        Chore::Chaos(chaos) => chaos::run(&root(), &chaos),
     }
 }
 

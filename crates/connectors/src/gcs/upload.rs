@@ -206,6 +206,7 @@ impl Gcs {
                 return Err(error);
             }
             tracing::debug!(error = %error, "the upload goes on from where the service says");
+            retry::note(error.kind);
             tokio::time::sleep(retry::pause(tries + 1, asked)).await;
             state = self.state_of(session, &put.name, Some(size)).await?;
             if matches!(state, State::Kept(now) if now > kept) {

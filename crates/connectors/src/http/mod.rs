@@ -18,6 +18,8 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::field::Empty;
+use tracing::{Instrument as _, debug_span};
 
 use crate::egress::Guard;
 use crate::error::{Error, Kind, Result};
@@ -75,6 +77,17 @@ impl Client {
     /// The guard's, [`Kind::Unreachable`], [`Kind::TlsRefused`], [`Kind::Timeout`] when no byte moved and no answer
     /// began for the idle timeout.
     pub async fn send(&self, request: http::Request<Body>, action: &'static str) -> Result<http::Response<Answer>> {
+        // The host only: paths and queries may be capabilities.
+        let (method, host) = (request.method(), request.uri().host());
+        let span = debug_span!("call", otel.name = action, otel.kind = "client", %method, host, status = Empty);
+        let answered = self.exchange(request, action).instrument(span.clone()).await;
+        if let Ok(response) = &answered {
+            span.record("status", response.status().as_u16());
+        }
+        answered
+    }
+
+    async fn exchange(&self, request: http::Request<Body>, action: &'static str) -> Result<http::Response<Answer>> {
         let activity = Activity::new();
         let mut request = request.map(|body| body.watched(activity.clone()));
         request.headers_mut().entry(USER_AGENT).or_insert(AGENT);

@@ -96,6 +96,7 @@ impl Transfer {
         while self.resumes < RESUMES_MAX {
             self.resumes += 1;
             let Retry::Later(asked) = broken.retry else { return Ok(false) };
+            retry::note(broken.kind);
             tokio::time::sleep(retry::pause(self.resumes.min(self.web.tries) + 1, asked)).await;
             tracing::debug!(error = %broken, received_bytes = self.received, "download is resumed");
             match self.web.follow(self.target.clone(), Some(&part)).await {

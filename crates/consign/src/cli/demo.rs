@@ -59,7 +59,7 @@ struct Stage {
 
 impl Demo {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        crate::telemetry::logs::start(&Log { level: "error".to_owned(), ..Log::default() })
+        crate::telemetry::logs::start(&Log { level: "error".to_owned(), ..Log::default() }, None)
             .map_err(|error| anyhow!(error))?;
         let mut interrupts = Interrupts::new()?;
         let folder = tempfile::Builder::new().prefix("consign-demo-").tempdir()?;

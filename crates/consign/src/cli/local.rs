@@ -25,6 +25,7 @@ impl Local {
         let config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             sync_listen: None,
+            metrics_listen: None,
             public_url: None,
             data_dir: folder.path().join("data"),
             database_url: None,

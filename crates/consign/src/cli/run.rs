@@ -70,7 +70,7 @@ impl Run {
         let config = self.settings.load()?;
         // Only what went wrong: the job itself is shown by its bars.
         let log = crate::config::Log { level: "error".to_owned(), ..config.log.clone() };
-        crate::telemetry::logs::start(&log).map_err(|error| Failure::usage(anyhow!(error)))?;
+        crate::telemetry::logs::start(&log, None).map_err(|error| Failure::usage(anyhow!(error)))?;
         let local = Local::start(config).await?;
         let outcome = tokio::select! {
             outcome = self.drive(&local.api, &job) => outcome,

@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 
 use super::interrupt::Interrupts;
 use super::{Failure, Settings, doctor, print};
-use crate::server::{Role, Server};
-use crate::telemetry;
+use crate::server::{self, Role, Server, network};
+use crate::telemetry::{self, traces::Traces};
 
 /// Start the server: the API, and the runner that works on tasks.
 ///
@@ -48,7 +48,12 @@ impl Serve {
         let mut config = self.settings.load()?;
         config.listen = self.listen.unwrap_or(config.listen);
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
-        telemetry::logs::start(&config.log).map_err(|error| Failure::usage(anyhow::anyhow!(error)))?;
+        let refused = |error: String| Failure::usage(anyhow::anyhow!(error));
+        let traces = match network::to_collector(&config)? {
+            Some(client) => Traces::start(&config.telemetry, client, &server::host_name()).map_err(refused)?,
+            None => None,
+        };
+        telemetry::logs::start(&config.log, traces.as_ref()).map_err(refused)?;
         let mut interrupts = Interrupts::new()?;
         let role = match self.role {
             Part::All => Role::All,
@@ -60,8 +65,14 @@ impl Serve {
         greet(&server, &data_dir);
         interrupts.next().await;
         print::note("stopping: running tasks get time to end; press Ctrl-C again to stop at once");
+        let stop = async {
+            server.stop().await;
+            if let Some(traces) = traces {
+                traces.stop().await;
+            }
+        };
         tokio::select! {
-            () = server.stop() => Ok(ExitCode::SUCCESS),
+            () = stop => Ok(ExitCode::SUCCESS),
             // What is under way is recovered at the next start, as after a crash.
             code = interrupts.next() => Ok(code),
         }
@@ -80,6 +91,9 @@ fn greet(server: &Server, data_dir: &std::path::Path) {
     }
     if let Some(address) = server.sync_address() {
         print::line(format!("Requests to http://{address} wait until their job or task has ended"));
+    }
+    if let Some(address) = server.metrics_address() {
+        print::line(format!("Health and metrics are at http://{address}"));
     }
     print::line(format!("Data is kept in {}", data_dir.display()));
     if let Some(first) = server.first_key() {

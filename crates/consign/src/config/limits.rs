@@ -38,6 +38,8 @@ pub struct Limits {
     pub upload_lifetime: Period,
     /// How long running tasks may go on after the server was asked to stop.
     pub stop_grace: Period,
+    /// How long a server that was asked to stop goes on serving while `readyz` says 503, so that a balancer has noticed before a connection is refused.
+    pub drain_delay: Period,
 }
 
 impl Default for Limits {
@@ -56,6 +58,7 @@ impl Default for Limits {
             wait_max: Period::from_hours(5),
             upload_lifetime: Period::from_hours(12),
             stop_grace: Period::from_secs(20),
+            drain_delay: Period::from_secs(0),
         }
     }
 }

@@ -23,7 +23,7 @@ const PERIOD_MIN: Duration = Duration::from_secs(1);
 const NOT_SETTINGS: [&str; 4] = ["test_", "ci_", "bench_", "key"];
 
 /// Settings whose values are never quoted.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 9] = [
     "secret_key",
     "database_url",
     "files_url",
@@ -32,6 +32,7 @@ const SECRETS: [&str; 8] = [
     "files.storage_access_key",
     "files.sas_token",
     "files.private_key",
+    "telemetry.otlp",
 ];
 
 /// A setting that cannot be used: one sentence a fault, each with its key and where it stood.
@@ -99,6 +100,7 @@ impl Config {
                 faults.push(format!("{key}: must be at least 1"));
             }
         }
+        faults.extend(self.telemetry.faults());
         if self.swift.segment_bytes.as_u64() == 0 {
             faults.push("swift.segment_bytes: must be at least 1 B".to_owned());
         }

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod load;
 pub mod reference;
 pub mod swift;
+pub mod telemetry;
 pub mod transfer;
 
 pub use database::Database;
@@ -22,6 +23,7 @@ pub use files::FileStore;
 pub use limits::Limits;
 pub use load::BadConfig;
 pub use swift::Swift;
+pub use telemetry::Telemetry;
 pub use transfer::Transfer;
 
 use crate::secret::{HIDDEN, without_credentials};
@@ -34,6 +36,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// A second address, on which every show and create waits until the job or task has ended.
     pub sync_listen: Option<SocketAddr>,
+    /// Another address, in every role, that answers only `/healthz`, `/readyz` and `/metrics`, in plain HTTP. Default: none.
+    pub metrics_listen: Option<SocketAddr>,
     /// How clients reach the server; all links in answers start with it. Default: `http://` (`https://` with TLS) and `listen`.
     pub public_url: Option<String>,
     /// Folder for the database, the files and the secret key.
@@ -74,6 +78,8 @@ pub struct Config {
     pub swift: Swift,
     /// What is logged.
     pub log: Log,
+    /// Traces for an OpenTelemetry collector.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Config {
@@ -81,6 +87,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             sync_listen: None,
+            metrics_listen: None,
             public_url: None,
             data_dir: PathBuf::from("./consign-data"),
             database_url: None,
@@ -97,6 +104,7 @@ impl Default for Config {
             transfer: Transfer::default(),
             swift: Swift::default(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use axum::{Extension, Router};
 
 use super::body::{Data, JobBody, TaskBody};
 use super::extract::authorise;
-use super::health::{self, Readiness};
+use super::health;
 use super::limits::count_creation;
 use super::live::sockets::{self, Sockets};
 use super::page::PageBody;
@@ -26,6 +26,7 @@ use crate::error::{ApiError, ApiResult, Code, Faults};
 use crate::model::Scope;
 use crate::operations::trial::Report;
 use crate::operations::{self, elsewhere};
+use crate::telemetry::health::Readiness;
 
 /// What the manual says of the test of a destination.
 const DESTINATIONS_TEST: &str = "Takes an export to a storage as it stands in a job, writes a small file there under a name of its own \
@@ -196,7 +197,10 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Lives", "200 while the process lives.")
             .answers_with(200, "application/json"),
         Route::get("/readyz", health::ready)
-            .says("Is ready", "200 when database and file store answer; else 503 with the same body.")
+            .says(
+                "Is ready",
+                "200 when this process can work; else 503 with the same body, which says what is wrong and what to do.",
+            )
             .answers::<Readiness>(200),
         Route::get("/metrics", health::metrics)
             .says("Tells its metrics", "In the text format of Prometheus.")

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use axum::extract::FromRef;
 use tokio_util::sync::CancellationToken;
 
 use super::body::View;
@@ -14,6 +15,7 @@ use crate::files::Files;
 use crate::operations::trial::Trials;
 use crate::secret::Vault;
 use crate::store::Store;
+use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
 
 /// What every handler can reach. Cheap to clone.
@@ -33,6 +35,8 @@ pub struct AppState {
     pub public_url: Arc<str>,
     /// Counters of this process.
     pub metrics: Arc<Metrics>,
+    /// Whether this process can work.
+    pub health: Health,
     /// Bounds creations by key.
     pub limiter: Arc<Limiter>,
     /// Tries destinations.
@@ -68,6 +72,9 @@ impl AppState {
         trials: Trials,
     ) -> Self {
         let limiter = Arc::new(Limiter::new(config.limits.creations_per_minute_max));
+        let data_dir = config.data_dir.clone();
+        let health = Health::new(Arc::clone(&store), files.clone(), clock.clone(), Arc::clone(&metrics), data_dir);
+        let live = Live::counted(&metrics);
         let public_url = Arc::from(public_url.trim_end_matches('/'));
         Self {
             store,
@@ -77,9 +84,10 @@ impl AppState {
             config,
             public_url,
             metrics,
+            health,
             limiter,
             trials,
-            live: Live::default(),
+            live,
             stopping: CancellationToken::new(),
             manual: Arc::default(),
         }
@@ -94,5 +102,11 @@ impl AppState {
     /// How answers are written to a client that is not known to need anything special.
     pub fn view(&self) -> View {
         View::new(Arc::clone(&self.public_url), Arc::clone(&self.vault))
+    }
+}
+
+impl FromRef<AppState> for Health {
+    fn from_ref(state: &AppState) -> Self {
+        state.health.clone()
     }
 }

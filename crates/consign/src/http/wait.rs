@@ -12,6 +12,7 @@ use super::state::AppState;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::id::{JobId, TaskId, UserId};
 use crate::model::{Job, Task};
+use crate::telemetry::metrics::Held;
 
 /// Longest time that a request goes on waiting once the server was asked to stop; less than connections are given.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -52,6 +53,7 @@ async fn until<T, F: Future<Output = ApiResult<Option<T>>>>(
     id: Uuid,
     read: impl Fn() -> F,
 ) -> ApiResult<T> {
+    let _held = Held::of(&state.metrics.waits);
     let deadline = Instant::now() + state.config.limits.wait_max.0;
     // Watching begins before the first reading, so that no change falls in between.
     let mut pace = Pace::new(state.store.hints(), id);

@@ -1,9 +1,13 @@
 //! What an operation gets to work with.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{Instrument as _, debug_span};
 
 use connectors::{ByteStream, Journal, Network, OpenUpload, Progress, Source, WholeDigest};
 
@@ -32,12 +36,41 @@ pub struct Context {
     pub journal: Arc<dyn Journal>,
     /// Uploads that earlier attempts left open.
     pub open: Vec<OpenUpload>,
+    /// Is told what is moved.
+    pub meter: Arc<dyn Meter>,
     /// Takes progress from 0 to 99.
     pub report: Arc<dyn Fn(u8) + Send + Sync>,
     /// The time.
     pub clock: Clock,
     /// Bounds.
     pub bounds: Bounds,
+}
+
+/// A file that came in or went out, or did not.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer<'a> {
+    /// The other side; none if the file came with the task.
+    pub host: Option<&'a str>,
+    /// It came in, or else went out.
+    pub is_import: bool,
+    /// Its length in bytes, if all of it was moved.
+    pub size_bytes: Option<u64>,
+    /// How long that took.
+    pub took: Duration,
+}
+
+/// Is told what an attempt moves.
+pub trait Meter: Send + Sync {
+    /// A transfer ended.
+    fn moved(&self, transfer: &Transfer<'_>);
+}
+
+/// Counts nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoMeter;
+
+impl Meter for NoMeter {
+    fn moved(&self, _: &Transfer<'_>) {}
 }
 
 /// Bounds of one task.
@@ -113,6 +146,26 @@ impl Context {
             download: None,
             receipt: None,
         })
+    }
+
+    /// Moves one file from or to a host, and tells the meter how that went.
+    ///
+    /// # Errors
+    /// Those of the transfer.
+    pub(in crate::operations) async fn metered<F>(
+        &self,
+        host: Option<&str>,
+        is_import: bool,
+        transfer: F,
+    ) -> Result<File, TaskError>
+    where
+        F: Future<Output = Result<File, TaskError>> + Send,
+    {
+        let began = Instant::now();
+        let moved = transfer.instrument(debug_span!("transfer", host, is_import)).await;
+        let size_bytes = moved.as_ref().ok().map(|file| file.size);
+        self.meter.moved(&Transfer { host, is_import, size_bytes, took: began.elapsed() });
+        moved
     }
 
     /// Counts towards `total_bytes` and reports percents as they rise; never back, even if bytes are sent again.

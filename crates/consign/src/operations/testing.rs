@@ -18,7 +18,7 @@ use connectors::{
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 
-use super::context::Bounds;
+use super::context::{Bounds, NoMeter};
 use super::{Context, InputFile, Operation, Outcome, prepare};
 use crate::clock::{Clock, Timestamp};
 use crate::error::TaskError;
@@ -100,6 +100,7 @@ impl Bench {
             network: Network::new(Guard::new([]), http::tls_config(&[]).unwrap(), Limits::default(), 4),
             journal: Arc::new(MemoryJournal::default()),
             open: self.open.clone(),
+            meter: Arc::new(NoMeter),
             report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),
             clock: Clock::manual(NOW),
             bounds: self.bounds,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Runner, step};
 use crate::store::ClaimRequest;
@@ -42,13 +42,18 @@ async fn claim(runner: &Runner) -> usize {
         per_user_max: tools.config.limits.tasks_per_user_max,
         now: tools.clock.now(),
     };
+    let began = Instant::now();
     match tools.store.claim(&request).await {
         Ok(claims) => {
-            let taken = claims.len();
+            tools.metrics.stored("claim", began.elapsed());
+            let (taken, now) = (claims.len(), tools.clock.now());
             if taken > 0 {
                 connectors::fail_point!("runner.claimed");
             }
             for claim in claims {
+                if let Some(ready_at) = claim.ready_at {
+                    tools.metrics.claimed(now.since(ready_at));
+                }
                 step::start(runner, claim);
             }
             taken

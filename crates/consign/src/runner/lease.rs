@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::Runner;
 use crate::id::SessionId;
 use crate::store::Heartbeat;
+use crate::telemetry::metrics::LeaseLoss;
 
 /// Time between heartbeats.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
@@ -33,6 +34,7 @@ pub(super) async fn run(runner: Runner) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_beat: Option<Instant> = None;
     let mut told = Vec::new();
+    let mut is_fenced = false;
     loop {
         ticks.tick().await;
         let sent = Instant::now();
@@ -43,16 +45,30 @@ pub(super) async fn run(runner: Runner) {
         }
         last_beat = Some(sent);
         told.clone_from(&progress);
-        let tools = runner.tools();
+        let (tools, metrics) = (runner.tools(), &runner.tools().metrics);
         let beat = tools.store.heartbeat(runner.session(), &progress, tools.clock.now());
         // Not beyond the time to stop, or a store that is silent would put it off by as much as a heartbeat waits.
         match timeout(runner.patience(), beat).await {
-            Ok(Ok(Heartbeat::Alive)) => runner.note_beat(sent),
+            Ok(Ok(Heartbeat::Alive)) => {
+                metrics.stored("heartbeat", sent.elapsed());
+                metrics.heartbeats.inc();
+                runner.note_beat(sent);
+            }
             Ok(Ok(Heartbeat::Expired)) => renew(&runner).await,
-            Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat"),
-            Err(_) => tracing::warn!("the heartbeat was not answered in time"),
+            Ok(Err(error)) => {
+                metrics.heartbeat_missed("error");
+                tracing::warn!(error = &error as &dyn std::error::Error, "no heartbeat");
+            }
+            Err(_) => {
+                metrics.heartbeat_missed("timeout");
+                tracing::warn!("the heartbeat was not answered in time");
+            }
         }
-        if !runner.may_work() {
+        let was_fenced = std::mem::replace(&mut is_fenced, !runner.may_work());
+        if is_fenced {
+            if !was_fenced {
+                metrics.lease_lost(LeaseLoss::Fenced);
+            }
             tracing::error!(tasks = runner.running_count(), "leases may be lost: all work is stopped");
             runner.cancel_all();
         }
@@ -64,6 +80,7 @@ async fn renew(runner: &Runner) {
     tracing::error!(tasks = runner.running_count(), "the session was declared dead: its work is stopped");
     runner.cancel_all();
     let tools = runner.tools();
+    tools.metrics.lease_lost(LeaseLoss::SessionExpired);
     let session = SessionId::new(tools.clock.now());
     let sent = Instant::now();
     match tools.store.open_session(session, &tools.host_name, false, tools.clock.now()).await {

@@ -29,6 +29,7 @@ mod abort;
 mod claim;
 mod journal;
 mod lease;
+mod meter;
 mod recover;
 mod retry;
 mod step;
@@ -92,6 +93,7 @@ impl Runner {
     /// The store's.
     pub async fn start(tools: Tools) -> store::Result<Self> {
         let session = SessionId::new(tools.clock.now());
+        tools.metrics.slots.set(i64::from(tools.config.limits.tasks_running_max));
         let began = Instant::now();
         if tools.exclusive {
             // All older sessions are dead. A task that took each of them down is not to take this one down as well.
@@ -139,6 +141,11 @@ impl Runner {
         if let Err(error) = shared.tools.store.close_session(session, shared.tools.clock.now()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the session was not closed; it will expire");
         }
+    }
+
+    /// Whether this process has stopped its work because it cannot keep its leases.
+    pub fn is_fenced(&self) -> bool {
+        !self.may_work()
     }
 
     /// Tasks that this process works on.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Runner;
 use super::lease::{HEARTBEAT_EVERY, SESSION_DEAD_AFTER};
@@ -29,7 +29,10 @@ async fn look(runner: &Runner) -> Result<Option<Timestamp>> {
     let attempts_max = tools.config.limits.attempts_max;
     // A process that lost touch itself must not judge others.
     if runner.may_work() {
+        let began = Instant::now();
         let recovered = tools.store.expire_sessions(now.minus(SESSION_DEAD_AFTER), attempts_max, now).await?;
+        tools.metrics.stored("recover", began.elapsed());
+        tools.metrics.recovered.inc_by(recovered);
         if recovered > 0 {
             tracing::warn!(tasks = recovered, "took back the tasks of a dead process");
         }

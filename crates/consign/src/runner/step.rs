@@ -10,14 +10,20 @@ use futures_util::FutureExt as _;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Span, error_span};
 
 use super::journal::TaskJournal;
+use super::meter::{self, TaskMeter};
 use super::{Runner, Running, retry, sweep};
 use crate::error::{Code, TaskError};
 use crate::id::{TaskId, Token};
+use crate::model::Task;
 use crate::operations::context::{Bounds, Context, InputFile};
 use crate::operations::{self, Entry, Outcome, RawArgs};
 use crate::store::{Applied, Claim, Result};
+use crate::telemetry::metrics::{Held, LeaseLoss};
+use crate::telemetry::traces;
 
 /// How often a running attempt asks whether its lease still holds, should a hint be lost.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -38,18 +44,30 @@ pub(super) fn start(runner: &Runner, claim: Claim) {
     let id = claim.task.id;
     let running = Running { token: claim.token, percent: Arc::clone(&percent), cancel: cancel.clone() };
     runner.running().insert(id, running);
-    let runner = runner.clone();
-    runner.shared.attempts.clone().spawn(async move {
-        let slot = Slot { runner: &runner, id };
+    let (runner, attempts) = (runner.clone(), runner.shared.attempts.clone());
+    let span = span_of(&claim.task);
+    let work = async move {
+        let slot = Slot { runner: &runner, id, _held: Held::of(&runner.tools().metrics.slots_used) };
         attempt(&runner, claim, percent, cancel).await;
         drop(slot);
-    });
+    };
+    attempts.spawn(work.instrument(span));
+}
+
+/// What every line of the log says that belongs to an attempt, whatever level is logged; and the trace of its job, or of a
+/// task of its own.
+fn span_of(task: &Task) -> Span {
+    let (job, operation) = (task.job_id.map(display), task.operation.as_str());
+    let span = error_span!("attempt", job, task = %task.id, operation, attempt = task.attempt, user = task.user_id.0, outcome = Empty);
+    traces::begin(&span, task.job_id.map_or(task.id.0, |job| job.0), operation);
+    span
 }
 
 /// Frees the slot of a task, however its attempt ends.
 struct Slot<'a> {
     runner: &'a Runner,
     id: TaskId,
+    _held: Held,
 }
 
 impl Drop for Slot<'_> {
@@ -77,7 +95,6 @@ enum Recorded {
     Not,
 }
 
-#[tracing::instrument(level = "debug", skip_all, fields(task = %claim.task.id, operation = %claim.task.operation))]
 async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: CancellationToken) {
     let (id, token, number) = (claim.task.id, claim.token, claim.task.attempt);
     let started_at = claim.task.started_at;
@@ -85,7 +102,9 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     let began = Instant::now();
     let end = {
         // What panics inside an operation is this program's fault, and must cost one task only.
-        let work = AssertUnwindSafe(work(runner, claim, percent, &cancel)).catch_unwind();
+        let watch = meter::watch(&runner.tools().metrics, &operation);
+        let work = connectors::retry::watched(watch, work(runner, claim, percent, &cancel));
+        let work = AssertUnwindSafe(work).catch_unwind();
         tokio::select! {
             biased;
             () = lost(runner, id, token, &cancel) => End::Cancelled,
@@ -100,10 +119,18 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
         End::Done(Err(error)) => error.code.wire(),
         End::Cancelled => Code::Cancelled.wire(),
     };
+    Span::current().record("outcome", outcome);
     runner.tools().metrics.attempted(&operation, outcome, began.elapsed());
     connectors::fail_point!("runner.worked");
     let recorded = match end {
-        End::Done(result) => record(runner, id, token, number, result, &cancel).await,
+        End::Done(result) => {
+            if let Err(error) = &result
+                && next_retry(runner, number, error) != Retry::Never
+            {
+                runner.tools().metrics.task_retried(&operation, error.code);
+            }
+            record(runner, id, token, number, result, &cancel).await
+        }
         End::Cancelled => Recorded::Not,
     };
     if recorded == Recorded::Not {
@@ -256,6 +283,7 @@ async fn context(
             cancel: cancel.clone(),
         }),
         open: claim.open,
+        meter: Arc::new(TaskMeter { metrics: Arc::clone(&tools.metrics), operation: claim.task.operation }),
         report: Arc::new(move |now| percent.store(now.min(PERCENT_MAX), Ordering::Relaxed)),
         clock: tools.clock.clone(),
         bounds: Bounds {
@@ -283,10 +311,16 @@ async fn record(
         tracing::info!(task = %id, code = error.code.wire(), attempt = number, error = cause, "attempt failed");
     }
     loop {
-        match transition(runner, id, token, number, &result).await {
+        let began = Instant::now();
+        let written = transition(runner, id, token, number, &result).await;
+        if written.is_ok() {
+            runner.tools().metrics.stored("end", began.elapsed());
+        }
+        match written {
             Ok(Applied::Done) if result.is_ok() => return Recorded::Kept,
             Ok(Applied::Done) => return Recorded::Dropped,
             Ok(Applied::Stale) => {
+                runner.tools().metrics.lease_lost(LeaseLoss::StaleResult);
                 tracing::info!(task = %id, "the result came too late and is dropped");
                 return Recorded::Dropped;
             }
@@ -316,16 +350,21 @@ async fn transition(
         }
         Err(error) => error,
     };
-    match error.retry {
-        Retry::Later(asked) if number < tools.config.limits.attempts_max => {
+    match next_retry(runner, number, error) {
+        Retry::Later(asked) => {
             let applied = tools.store.delay(id, token, now.plus(retry::pause(number, asked)), now).await;
             connectors::fail_point!("runner.delayed");
             applied
         }
-        Retry::Later(_) | Retry::Never => {
+        Retry::Never => {
             let applied = tools.store.fail(id, token, error.code.wire(), &error.message, now).await;
             connectors::fail_point!("runner.failed");
             applied
         }
     }
+}
+
+/// Whether a task is tried again after this attempt: an error may pass, but attempts are counted.
+fn next_retry(runner: &Runner, number: u32, error: &TaskError) -> Retry {
+    if number < runner.tools().config.limits.attempts_max { error.retry } else { Retry::Never }
 }

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::tls::Certificate;
+use crate::telemetry::metrics::Held;
 
 /// Longest time for a client to send the head of a request, and to finish a TLS handshake. Tests have less patience.
 const HEAD_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(30) };
@@ -63,6 +65,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Certificate>>,
     router: Router,
+    open: Gauge,
     stop: CancellationToken,
 ) {
     let graceful = GracefulShutdown::new();
@@ -79,7 +82,7 @@ pub(super) async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
-                let place = Place(Arc::new(place));
+                let place = Place(Arc::new((place, Held::of(&open))));
                 tokio::spawn(async move {
                     prepare(&stream);
                     if let Some(certificate) = tls {
@@ -106,7 +109,9 @@ pub(super) async fn serve(
 /// The place that a connection takes. Its requests carry it: one that turns into something else, such as a WebSocket,
 /// keeps the head of its request, and so stays counted when this side has let go of it.
 #[derive(Clone)]
-struct Place(#[expect(dead_code, reason = "it is free again when the last copy is dropped")] Arc<OwnedSemaphorePermit>);
+struct Place(
+    #[expect(dead_code, reason = "it is free again when the last copy is dropped")] Arc<(OwnedSemaphorePermit, Held)>,
+);
 
 fn prepare(stream: &TcpStream) {
     let socket = SockRef::from(stream);
@@ -173,7 +178,7 @@ mod tests {
         };
         let router = Router::new().route("/", get(async || "yes")).route("/slow", get(slow));
         let router = router.route("/body", post(async |body: String| body));
-        tokio::spawn(serve(listener, None, router, stop.clone()));
+        tokio::spawn(serve(listener, None, router, Gauge::default(), stop.clone()));
         (address, stop)
     }
 

@@ -21,7 +21,6 @@ use crate::operations::trial::Trials;
 use crate::runner::{Runner, Tools};
 use crate::secret::Vault;
 use crate::store::Store;
-use crate::telemetry::metrics::Metrics;
 use crate::webhooks::{self, Dispatcher};
 
 pub mod database;
@@ -31,9 +30,11 @@ mod key_file;
 mod listen;
 pub mod network;
 pub mod tls;
+mod watch;
 
 use database::Place;
 pub use first_key::FirstKey;
+use watch::Watch;
 
 /// Which parts of the server a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ pub struct Server {
     sync_address: Option<SocketAddr>,
     public_url: String,
     first_key: Option<FirstKey>,
-    metrics: Arc<Metrics>,
+    watch: Watch,
     trials: Trials,
     stop: CancellationToken,
     connections: TaskTracker,
@@ -211,8 +212,8 @@ impl Server {
             Role::Runner => None,
             Role::All | Role::Api => Some(Doors::open(&config).await?),
         };
+        let mut watch = Watch::open(&base, files.clone()).await?;
         let first_key = first_key::make_if_none(&base).await?;
-        let metrics = Arc::new(Metrics::new());
         let trials = Trials::new(network.clone());
         let client = network.http.clone();
         let runner = match role {
@@ -225,13 +226,14 @@ impl Server {
                     vault: Arc::clone(&base.vault),
                     clock: base.clock.clone(),
                     config: Arc::clone(&config),
-                    metrics: Arc::clone(&metrics),
+                    metrics: Arc::clone(&watch.metrics),
                     host_name: host_name(),
                     exclusive: !base.is_shared,
                 })
                 .await?,
             ),
         };
+        watch.begin(runner.clone());
         let mut server = Self {
             base,
             runner,
@@ -240,7 +242,7 @@ impl Server {
             sync_address: None,
             public_url: config.public_url_at(config.listen),
             first_key,
-            metrics,
+            watch,
             trials,
             stop: CancellationToken::new(),
             connections: TaskTracker::new(),
@@ -259,7 +261,7 @@ impl Server {
         let Base { config, clock, store, vault, is_shared } = self.base.clone();
         let view = View::new(self.public_url.as_str().into(), Arc::clone(&vault));
         let teller = Teller { store: Arc::clone(&store), view, vault: Arc::clone(&vault), clock: clock.clone() };
-        let (metrics, retention) = (Arc::clone(&self.metrics), config.retention.0);
+        let (metrics, retention) = (Arc::clone(&self.watch.metrics), config.retention.0);
         let tools = webhooks::Tools { store, client, vault, clock, metrics, teller, retention, exclusive: !is_shared };
         self.dispatcher = Some(Dispatcher::start(tools).await?);
         Ok(())
@@ -279,13 +281,15 @@ impl Server {
             self.base.clock.clone(),
             Arc::clone(&config),
             &self.public_url,
-            Arc::clone(&self.metrics),
+            Arc::clone(&self.watch.metrics),
             self.trials.clone(),
         );
         state.stopping = self.stop.clone();
+        state.health = self.watch.health.clone();
+        let open = self.watch.metrics.connections.clone();
         let serve = |listener, always_waits| {
             let router = crate::http::router(state.clone(), always_waits);
-            self.connections.spawn(listen::serve(listener, doors.tls.clone(), router, self.stop.clone()));
+            self.connections.spawn(listen::serve(listener, doors.tls.clone(), router, open.clone(), self.stop.clone()));
         };
         serve(doors.listener, false);
         if let Some(listener) = doors.sync_listener {
@@ -304,6 +308,11 @@ impl Server {
         self.sync_address
     }
 
+    /// The address of health and metrics alone.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.watch.address
+    }
+
     /// What all links begin with, without a slash at the end.
     pub fn public_url(&self) -> &str {
         &self.public_url
@@ -319,12 +328,15 @@ impl Server {
         &self.base
     }
 
-    /// Stops: no new connection, no new task; answers and tasks under way get the grace time of the settings.
+    /// Stops: not ready any more, after `limits.drain_delay` no new connection, no new task; answers and tasks under way get the grace time of the settings.
     pub async fn stop(self) {
         let grace = self.base.config.limits.stop_grace.0;
-        self.stop.cancel();
+        self.watch.health.drain();
         self.connections.close();
         let requests = async {
+            // Balancers are told first, and noticed by, before the first connection is refused.
+            tokio::time::sleep(self.base.config.limits.drain_delay.0).await;
+            self.stop.cancel();
             // Requests that only wait for a task are told to ask again, see `http::wait`.
             if tokio::time::timeout(grace.min(Duration::from_secs(10)), self.connections.wait()).await.is_err() {
                 tracing::info!("closing connections that are still open");
@@ -341,11 +353,13 @@ impl Server {
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop(grace.min(Duration::from_secs(5))).await;
         }
+        self.watch.gone.cancel();
         self.base.store.close().await;
     }
 }
 
-fn host_name() -> String {
+/// The name of this machine.
+pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

@@ -56,6 +56,25 @@ fn behind(config: &Config, guard: Guard) -> Result<Network, Error> {
     Ok(Network::new(guard, tls, limits, config.limits.transfers_per_host_max as usize))
 }
 
+/// Opens a way out for traces: to the collector of the settings, which is allowed by being named there, and to nobody else.
+///
+/// # Errors
+/// [`Error::Setting`] when the collector's address or a certificate cannot be read.
+pub fn to_collector(config: &Config) -> Result<Option<http::Client>, Error> {
+    let Some(endpoint) = &config.telemetry.otlp_endpoint else { return Ok(None) };
+    let bad = || Error::Setting("telemetry.otlp_endpoint: give a URL such as `http://collector:4318`".to_owned());
+    let url = url::Url::parse(endpoint.expose()).map_err(|_| bad())?;
+    let host = url.host_str().ok_or_else(bad)?;
+    let rule = match url.port_or_known_default() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    let guard = Guard::new([rule.parse::<Rule>().map_err(|_| bad())?]);
+    let tls =
+        http::tls_config(&trusted(config)?).map_err(|error| Error::Setting(format!("egress.ca_file: {error}")))?;
+    Ok(Some(http::Client::new(guard, tls, &Limits::default())))
+}
+
 fn trusted(config: &Config) -> Result<Vec<CertificateDer<'static>>, Error> {
     let Some(path) = &config.egress.ca_file else { return Ok(Vec::new()) };
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
+use crate::id::UserId;
 
 pub mod accounts;
 #[cfg(feature = "test-support")]
@@ -80,6 +81,12 @@ pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks 
     /// [`Error::Unavailable`].
     async fn counts(&self, now: Timestamp) -> Result<Counts>;
 
+    /// Who has the most tasks queued, then running: at most `limit` users, for metrics.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn loads(&self, limit: u32) -> Result<Vec<Load>>;
+
     /// The number that goes by a name; `value`, which is stored, when there is none yet.
     ///
     /// # Errors
@@ -121,4 +128,15 @@ pub struct Counts {
     pub deliveries: u64,
     /// For how many seconds the delivery that is overdue the longest has been so.
     pub oldest_delivery_secs: u64,
+}
+
+/// What a user has queued and running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Whose tasks.
+    pub user: UserId,
+    /// Tasks that can be claimed.
+    pub queued: u64,
+    /// Tasks that are being worked on.
+    pub running: u64,
 }

@@ -34,6 +34,8 @@ pub struct Claim {
     pub payload: Vec<u8>,
     /// The proof of the lease.
     pub token: Token,
+    /// When it was last queued.
+    pub ready_at: Option<Timestamp>,
     /// The tasks it takes files from, in the order of its `input`.
     pub inputs: Vec<Input>,
     /// What earlier attempts left open at its destination.

@@ -1,4 +1,7 @@
-//! What operators see: logs and metrics.
+//! What operators see: logs, metrics, traces, and whether the server can work.
 
+pub mod health;
+mod json;
 pub mod logs;
 pub mod metrics;
+pub mod traces;

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on should stop where it stands, and say why"
 )]
 
+mod chaos;
 mod clients;
 mod http;
 mod model;

@@ -1,7 +1,7 @@
 //! The store on PostgreSQL keeps the contract; what only PostgreSQL has: many processes, lost connections, restarts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use connectors::Secret;
@@ -91,11 +91,14 @@ async fn a_database_that_is_ahead_is_used_only_if_it_says_so() {
     assert!(matches!(refused, OpenError::OtherSchema(1)), "{refused}");
 }
 
-/// Makes jobs, claims and finishes them, until told to stop; every call must succeed. Returns the jobs.
-async fn work(store: Arc<PostgresStore>, stop: Arc<AtomicBool>) -> (Scene, Vec<Made>) {
+/// Jobs that are made while connections and servers come and go.
+const JOBS: usize = 40;
+
+/// Makes jobs, claims and finishes them; every call must succeed. Returns the jobs.
+async fn work(store: Arc<PostgresStore>, count: Arc<AtomicUsize>) -> (Scene, Vec<Made>) {
     let scene = Scene::new(store).await;
     let mut made = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
+    while count.fetch_add(1, Ordering::Relaxed) < JOBS {
         made.push(scene.job("a; b: a").await);
         for _ in 0..2 {
             for claim in scene.claim(4).await {
@@ -115,7 +118,6 @@ async fn check(scene: &mut Scene, made: &[Made]) {
     scene.session = SessionId::new(scene.now());
     scene.store.open_session(scene.session, "host-a", false, scene.now()).await.unwrap();
     scene.run_all(&[]).await;
-    assert!(made.len() > 5, "only {} jobs", made.len());
     for job in made {
         assert_eq!(scene.states(job).await, "finished: a finished, b finished");
     }
@@ -125,14 +127,14 @@ async fn check(scene: &mut Scene, made: &[Made]) {
 async fn restarts_of_the_server_are_waited_out() {
     let Some(mut server) = testkit::or_skip(testkit::own_postgres().await) else { return };
     let url = server.server().database().await.unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let working = tokio::spawn(work(Arc::new(open(&url).await), Arc::clone(&stop)));
-    for _ in 0..3 {
-        sleep(Duration::from_millis(400)).await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let working = tokio::spawn(work(Arc::new(open(&url).await), Arc::clone(&count)));
+    for restart_at in [2, JOBS / 3, JOBS / 2] {
+        while count.load(Ordering::Relaxed) < restart_at {
+            sleep(Duration::from_millis(5)).await;
+        }
         server.restart().await.unwrap();
     }
-    sleep(Duration::from_millis(400)).await;
-    stop.store(true, Ordering::Relaxed);
     let (mut scene, made) = working.await.unwrap();
     check(&mut scene, &made).await;
 }
@@ -142,14 +144,12 @@ async fn the_loss_of_every_connection_costs_nothing() {
     let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
     let url = server.database().await.unwrap();
     let name = url.rsplit('/').next().unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let working = tokio::spawn(work(Arc::new(open(&url).await), Arc::clone(&stop)));
+    let working = tokio::spawn(work(Arc::new(open(&url).await), Arc::default()));
     let kill = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'");
-    for _ in 0..40 {
-        sleep(Duration::from_millis(50)).await;
+    while !working.is_finished() {
+        sleep(Duration::from_millis(100)).await;
         server.psql("postgres", &kill).await.unwrap();
     }
-    stop.store(true, Ordering::Relaxed);
     let (mut scene, made) = working.await.unwrap();
     check(&mut scene, &made).await;
 }

@@ -35,7 +35,7 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
     ("secret", &[]),
     ("server", &["auth", "config", "files", "http", "operations", "runner", "store", "telemetry", "webhooks"]),
     ("store", &[]),
-    ("telemetry", &["config", "store"]),
+    ("telemetry", &["config", "files", "store"]),
     ("webhooks", &["auth", "http", "store", "telemetry"]),
 ];
 const FOR_EVERYBODY: [&str; 5] = ["model", "error", "clock", "id", "secret"];

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::View;
@@ -17,6 +18,7 @@ use super::state::AppState;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::id::{JobId, TaskId, UserId};
 use crate::model::{Job, Task};
+use crate::telemetry::metrics::{Held, Metrics};
 
 mod log;
 mod marks;
@@ -39,10 +41,17 @@ const OVERLAP: Duration = Duration::from_secs(5);
 /// Bounds live connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Live {
-    sockets: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    sockets: Seats,
+    streams: Seats,
     /// How long what may take.
     pub periods: Periods,
+}
+
+/// The seats of one kind of live connection.
+#[derive(Clone, Debug)]
+struct Seats {
+    free: Arc<Semaphore>,
+    taken: Gauge,
 }
 
 /// How long what may take on a live connection; tests have less patience.
@@ -56,19 +65,18 @@ pub struct Periods {
     pub silence_max: Duration,
 }
 
-impl Default for Live {
-    fn default() -> Self {
+impl Live {
+    /// All seats free, and counted.
+    pub(super) fn counted(metrics: &Metrics) -> Self {
         let periods = Periods {
             key_check: Duration::from_mins(1),
             keep_alive: Duration::from_secs(15),
             silence_max: Duration::from_mins(1),
         };
-        let seats = || Arc::new(Semaphore::new(SEATS_MAX));
-        Self { sockets: seats(), streams: seats(), periods }
+        let seats = |kind| Seats { free: Arc::new(Semaphore::new(SEATS_MAX)), taken: metrics.live(kind) };
+        Self { sockets: seats("socket"), streams: seats("stream"), periods }
     }
-}
 
-impl Live {
     /// A seat for a Socket.IO connection; it is free again when the last copy is gone.
     ///
     /// # Errors
@@ -85,24 +93,24 @@ impl Live {
         Self::seat(&self.streams)
     }
 
-    fn seat(seats: &Arc<Semaphore>) -> ApiResult<Seat> {
-        let permit = Arc::clone(seats).try_acquire_owned().map_err(|_| {
+    fn seat(seats: &Seats) -> ApiResult<Seat> {
+        let permit = Arc::clone(&seats.free).try_acquire_owned().map_err(|_| {
             ApiError::new(Code::Unavailable, "Too many live connections are open; try again in a moment.")
                 .after(Duration::from_secs(5))
         })?;
-        Ok(Seat { _permit: Arc::new(permit) })
+        Ok(Seat { _permit: Arc::new((permit, Held::of(&seats.taken))) })
     }
 
     /// How many live connections there are.
     pub fn taken(&self) -> usize {
-        2 * SEATS_MAX - self.sockets.available_permits() - self.streams.available_permits()
+        2 * SEATS_MAX - self.sockets.free.available_permits() - self.streams.free.available_permits()
     }
 }
 
 /// The right to have a live connection.
 #[derive(Clone, Debug)]
 pub(super) struct Seat {
-    _permit: Arc<OwnedSemaphorePermit>,
+    _permit: Arc<(OwnedSemaphorePermit, Held)>,
 }
 
 /// What can be subscribed to.

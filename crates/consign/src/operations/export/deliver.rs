@@ -25,7 +25,8 @@ impl Context {
         let names = naming.names(self.inputs.iter().map(|input| input.file.name.as_str()))?;
         self.check_sizes(&*connector, &names)?;
 
-        let _slot = self.network.hosts.take(&connector.host()).await;
+        let host = connector.host();
+        let _slot = self.network.hosts.take(&host).await;
         let progress = self.progress(self.inputs.iter().map(|input| input.file.size).sum());
         let puts = self.inputs.iter().zip(&names).map(|(input, name)| {
             let put = Put {
@@ -37,10 +38,11 @@ impl Context {
                 progress: progress.clone(),
             };
             let connector = Arc::clone(&connector);
-            async move {
+            let sent = async move {
                 let receipt = connector.put(put).await.map_err(|error| of_file(input, error.into()))?;
                 Ok(delivered(input, name, receipt))
-            }
+            };
+            self.metered(Some(&host), false, sent)
         });
         self.some_at_once(puts.collect()).await
     }

@@ -88,11 +88,12 @@ impl Operation for ExportUpload {
                 progress: progress.clone(),
             };
             let web = web.clone();
-            async move {
+            let sent = async move {
                 let receipt = web.put(&upload).await.map_err(|error| deliver::of_file(input, error.into()))?;
                 connectors::fail_point!("web.sent");
                 Ok(File { blob: None, download: None, receipt: Some(receipt), ..input.file.clone() })
-            }
+            };
+            task.metered(host.as_deref(), false, sent)
         });
         task.some_at_once(sent.collect()).await
     }

@@ -109,7 +109,8 @@ impl Context {
             };
             self.save_part(number, incoming, progress).await
         };
-        received.await.map_err(|mut error| {
+        let host = connector.host();
+        self.metered(Some(&host), true, received).await.map_err(|mut error| {
             error.message = format!("\"{name}\" was not imported. {}", error.message);
             error
         })

@@ -67,11 +67,13 @@ impl Operation for ImportUrl {
         let host = read_url(&args.url).ok().and_then(|url| url.host_str().map(str::to_owned));
         let _slot = hosts.take(host.as_deref().unwrap_or_default()).await;
         let headers = headers::read(&args.headers);
-        let Download { file_name, content_type, size, stream, .. } =
-            Web::new(http, &limits).get(&args.url, &headers).await?;
-        let name = given(args.filename.as_ref()).or(file_name).unwrap_or_else(|| NAMELESS.to_owned());
-        let file = task.save(1, &name, content_type.as_deref(), size, stream).await?;
-        Ok(Outcome { files: vec![file] })
+        let received = async {
+            let Download { file_name, content_type, size, stream, .. } =
+                Web::new(http, &limits).get(&args.url, &headers).await?;
+            let name = given(args.filename.as_ref()).or(file_name).unwrap_or_else(|| NAMELESS.to_owned());
+            task.save(1, &name, content_type.as_deref(), size, stream).await
+        };
+        Ok(Outcome { files: vec![task.metered(host.as_deref(), true, received).await?] })
     }
 }
 

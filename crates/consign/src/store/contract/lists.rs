@@ -3,7 +3,7 @@
 use super::{Scene, cases};
 use crate::id::{JobId, KeyId, TaskId, UserId};
 use crate::model::{Origin, Page, WireStatus};
-use crate::store::{Creation, JobFilter, TaskFilter};
+use crate::store::{Creation, JobFilter, Load, TaskFilter};
 
 cases!(
     pages_are_newest_first,
@@ -141,7 +141,15 @@ async fn counts_count(scene: Scene) {
     let counts = scene.store.counts(scene.now()).await.unwrap();
     assert_eq!((counts.waiting, counts.queued, counts.delayed, counts.running), (2, 1, 0, 1));
     assert_eq!(counts.oldest_queued_secs, 7);
+    assert_eq!(claim.ready_at, Some(scene.now().minus(std::time::Duration::from_secs(7))), "since when it was ready");
+    assert_eq!(scene.store.loads(5).await.unwrap(), [Load { user: scene.user, queued: 1, running: 1 }]);
     let _ = scene.store.delay(claim.task.id, claim.token, scene.now(), scene.now()).await.unwrap();
     let counts = scene.store.counts(scene.now()).await.unwrap();
     assert_eq!((counts.waiting, counts.queued, counts.delayed, counts.running), (2, 1, 1, 0));
+    let busy = scene.store.ensure_user("busy", scene.now()).await.unwrap().id;
+    scene.job_of(busy, "a; b; c: a").await;
+    let theirs = Load { user: busy, queued: 2, running: 0 };
+    let ours = Load { user: scene.user, queued: 1, running: 0 };
+    assert_eq!(scene.store.loads(5).await.unwrap(), [theirs, ours], "who has the most comes first");
+    assert_eq!(scene.store.loads(1).await.unwrap(), [theirs]);
 }

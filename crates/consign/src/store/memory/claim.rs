@@ -87,6 +87,7 @@ impl Rows {
             task: row.task.clone(),
             payload: row.payload.clone(),
             token,
+            ready_at: row.ready_at,
             inputs: row.task.depends_on.iter().map(input).collect(),
             open: open.map(|(_, line)| line.open.clone()).collect(),
         }

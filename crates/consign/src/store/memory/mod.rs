@@ -3,6 +3,7 @@
 //! One lock, no statements, nothing clever: each method says in a few lines what the method of a database means. What a
 //! database keeps as counters is here looked up or kept as the facts themselves.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::state::{Imported, Line as StateLine};
-use super::{Counts, Error, Hints, OutboxLine, Result, Store};
+use super::{Counts, Error, Hints, Load, OutboxLine, Result, Store};
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, JobId, SessionId, SignedUrlId, TaskId, Token, UserId, WebhookId};
 use crate::model::{ApiKey, Delivery, DeliveryState, Job, SignedUrl, State, Task, User, Webhook};
@@ -219,6 +220,23 @@ impl Store for MemoryStore {
             deliveries: pending().count() as u64,
             oldest_delivery_secs: seconds_since(pending().map(|row| row.delivery.due_at).min(), now),
         })
+    }
+
+    async fn loads(&self, limit: u32) -> Result<Vec<Load>> {
+        let mut loads: BTreeMap<UserId, Load> = BTreeMap::new();
+        for row in self.read().tasks.values() {
+            let user = row.task.user_id;
+            let (queued, running) = (row.task.state == State::Queued, row.task.state == State::Running);
+            if queued || running {
+                let load = loads.entry(user).or_insert(Load { user, queued: 0, running: 0 });
+                load.queued += u64::from(queued);
+                load.running += u64::from(running);
+            }
+        }
+        let mut loads: Vec<Load> = loads.into_values().collect();
+        loads.sort_by_key(|load| (Reverse(load.queued), Reverse(load.running), load.user));
+        loads.truncate(limit as usize);
+        Ok(loads)
     }
 
     async fn agree_on(&self, name: &str, value: i64) -> Result<i64> {

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
 use super::state::{Imported, Line, State};
-use super::{Counts, Error, Hints, Result, Store};
+use super::{Counts, Error, Hints, Load, Result, Store};
 use crate::clock::{Clock, Timestamp};
 use news::News;
 use run::{Link, store_error};
@@ -172,6 +172,10 @@ impl Store for PostgresStore {
 
     async fn counts(&self, now: Timestamp) -> Result<Counts> {
         read!(self, sweep::counts(now))
+    }
+
+    async fn loads(&self, limit: u32) -> Result<Vec<Load>> {
+        read!(self, sweep::loads(limit))
     }
 
     async fn agree_on(&self, name: &str, value: i64) -> Result<i64> {

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::rows::{chosen, file, file_columns, nonsense, open_uploads, task, task_columns};
+use super::rows::{chosen, file, file_columns, moment_if_any, nonsense, open_uploads, task, task_columns};
 use super::settle::start_jobs;
 use super::{Conn, Db, ROWS_PER_STATEMENT, Row, Tx, dialect, sessions};
+use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
 use crate::model::{File, Task};
 use crate::store::{Claim, ClaimRequest, Input};
@@ -52,7 +53,7 @@ pub(crate) async fn claim(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<V
     let token = Token::random();
     let tasks = lease(tx, &ids, request, token, &host_name).await?;
     note_turns(tx, &picked).await?;
-    let jobs: BTreeSet<Uuid> = tasks.iter().filter_map(|task| task.job_id).map(|job| job.0).collect();
+    let jobs: BTreeSet<Uuid> = tasks.iter().filter_map(|(task, _)| task.job_id).map(|job| job.0).collect();
     start_jobs(tx, &jobs, request.now).await?;
     complete(&mut tx.conn, tasks, token).await
 }
@@ -154,14 +155,14 @@ async fn heads(tx: &mut Tx, running: &BTreeMap<i64, u32>, request: &ClaimRequest
     Ok(ready)
 }
 
-/// Leases those of the tasks that are still queued; in their order.
+/// Leases those of the tasks that are still queued, and says since when each was; in their order.
 async fn lease(
     tx: &mut Tx,
     ids: &[Uuid],
     request: &ClaimRequest,
     token: Token,
     host_name: &str,
-) -> sqlx::Result<Vec<Task>> {
+) -> sqlx::Result<Vec<(Task, Option<Timestamp>)>> {
     let places: BTreeMap<Uuid, usize> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
     let mut tasks = Vec::with_capacity(ids.len());
     for chunk in ids.chunks(ROWS_PER_STATEMENT) {
@@ -174,29 +175,30 @@ async fn lease(
         for id in chunk {
             list.push_bind(*id);
         }
-        query.push(concat!(") RETURNING ", task_columns!()));
+        query.push(concat!(") RETURNING ", task_columns!(), ", ready_at"));
         for row in query.build().fetch_all(&mut *tx.conn).await? {
-            tasks.push(task(&row)?);
+            tasks.push((task(&row)?, moment_if_any(&row, "ready_at")?));
         }
     }
-    tasks.sort_unstable_by_key(|task| places.get(&task.id.0).copied());
-    tx.changed.ids.extend(tasks.iter().map(|task| task.id.0));
+    tasks.sort_unstable_by_key(|(task, _)| places.get(&task.id.0).copied());
+    tx.changed.ids.extend(tasks.iter().map(|(task, _)| task.id.0));
     Ok(tasks)
 }
 
 /// Adds all that a runner needs to work on the tasks.
-async fn complete(conn: &mut Conn, tasks: Vec<Task>, token: Token) -> sqlx::Result<Vec<Claim>> {
-    let ids: Vec<Uuid> = tasks.iter().map(|task| task.id.0).collect();
+async fn complete(conn: &mut Conn, tasks: Vec<(Task, Option<Timestamp>)>, token: Token) -> sqlx::Result<Vec<Claim>> {
+    let ids: Vec<Uuid> = tasks.iter().map(|(task, _)| task.id.0).collect();
     let mut payloads = payloads(conn, &ids).await?;
     let mut inputs = inputs(conn, &ids).await?;
     let mut open = open_uploads(conn, &ids).await?;
     let mut claims = Vec::with_capacity(tasks.len());
-    for mut task in tasks {
+    for (mut task, ready_at) in tasks {
         let id = task.id.0;
         let payload = payloads.remove(&id).ok_or_else(|| nonsense("payload"))?;
         let inputs = inputs.remove(&id).unwrap_or_default();
         task.depends_on = inputs.iter().map(|input| input.task_id).collect();
-        claims.push(Claim { task, payload, token, inputs, open: open.remove(&id).unwrap_or_default() });
+        let open = open.remove(&id).unwrap_or_default();
+        claims.push(Claim { task, payload, token, ready_at, inputs, open });
     }
     Ok(claims)
 }

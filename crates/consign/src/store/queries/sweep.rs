@@ -4,13 +4,13 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::dialect::{self, for_update, skip_locked};
-use super::rows::{bigint, moment_if_any, number};
+use super::rows::{bigint, moment_if_any, number, user_id};
 use super::transitions::{cancel, cancel_job};
 use super::webhooks::{is_untold, lag};
 use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen, signed_urls::RESULTS_KEPT};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
-use crate::store::{Cancellation, Counts, Deletion};
+use crate::store::{Cancellation, Counts, Deletion, Load};
 
 /// Idempotency keys, and results of signed URLs, that one call removes at the most.
 const LINES_PER_SWEEP: i64 = 10_000;
@@ -19,10 +19,7 @@ pub(crate) async fn delete_task(tx: &mut Tx, user: UserId, id: TaskId, now: Time
     if cancel(tx, user, id, now).await? == Cancellation::NotFound {
         return Ok(false);
     }
-    let row = sqlx::query("SELECT job_id FROM tasks WHERE id = $1").bind(id.0).fetch_one(&mut *tx.conn).await?;
-    tx.changed.ids.extend(row.try_get::<Option<Uuid>, _>("job_id")?);
-    remove_task(tx, id.0, now).await?;
-    Ok(true)
+    remove_task(tx, id.0, now).await
 }
 
 pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timestamp) -> sqlx::Result<Deletion> {
@@ -108,17 +105,20 @@ async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Removes an ended task.
-async fn remove_task(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
+/// Removes an ended task; `false` when somebody else has.
+async fn remove_task(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<bool> {
     sqlx::query("INSERT INTO trash (task_id, created_at) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(id)
         .bind(now.0)
         .execute(&mut *tx.conn)
         .await?;
-    sqlx::query("DELETE FROM tasks WHERE id = $1").bind(id).execute(&mut *tx.conn).await?;
+    let row =
+        sqlx::query("DELETE FROM tasks WHERE id = $1 RETURNING job_id").bind(id).fetch_optional(&mut *tx.conn).await?;
     tx.changed.ids.insert(id);
     tx.changed.sweep = true;
-    Ok(())
+    let Some(row) = row else { return Ok(false) };
+    tx.changed.ids.extend(row.try_get::<Option<Uuid>, _>("job_id")?);
+    Ok(true)
 }
 
 pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskId>> {
@@ -132,13 +132,13 @@ pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskI
 pub(crate) async fn trash_emptied(tx: &mut Tx, ids: &[TaskId]) -> sqlx::Result<()> {
     for chunk in ids.chunks(ROWS_PER_STATEMENT) {
         let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
-        chosen(&mut *tx.conn, "DELETE FROM trash WHERE task_id IN (", chunk.iter(), ")").await?;
+        chosen(&mut tx.conn, "DELETE FROM trash WHERE task_id IN (", chunk.iter(), ")").await?;
     }
     Ok(())
 }
 
 pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<()> {
-    dialect::ping(&mut *tx.conn).await
+    dialect::ping(&mut tx.conn).await
 }
 
 pub(crate) async fn agree_on(tx: &mut Tx, name: &str, value: i64) -> sqlx::Result<i64> {
@@ -181,4 +181,18 @@ pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Coun
     counts.oldest_event_secs = lag(conn, now).await?;
     (counts.deliveries, counts.oldest_delivery_secs) = super::deliveries::backlog(conn, now).await?;
     Ok(counts)
+}
+
+pub(crate) async fn loads(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<Load>> {
+    let rows = sqlx::query(
+        "SELECT user_id, COUNT(CASE WHEN state = 'queued' THEN 1 END) AS queued, \
+                COUNT(CASE WHEN state = 'running' THEN 1 END) AS running \
+         FROM tasks WHERE ended_at IS NULL AND state IN ('queued', 'running') \
+         GROUP BY user_id ORDER BY 2 DESC, 3 DESC, 1 LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    let load = |row| Ok(Load { user: user_id(row)?, queued: number(row, "queued")?, running: number(row, "running")? });
+    rows.iter().map(load).collect()
 }

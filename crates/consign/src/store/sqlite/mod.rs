@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use super::dialect::sqlite as dialect;
 use super::state::{Imported, Line, State};
-use super::{Counts, Error, Hints, Result, Store};
+use super::{Counts, Error, Hints, Load, Result, Store};
 use crate::clock::Timestamp;
 use writer::Writer;
 
@@ -194,6 +194,10 @@ impl Store for SqliteStore {
 
     fn describe(&self) -> String {
         format!("SQLite at {}", self.path.display())
+    }
+
+    async fn loads(&self, limit: u32) -> Result<Vec<Load>> {
+        read!(self, sweep::loads(limit))
     }
 
     fn hints(&self) -> &Arc<Hints> {

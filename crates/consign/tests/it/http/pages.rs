@@ -1,8 +1,11 @@
 //! What operators and newcomers look at: health, metrics, the OpenAPI document, the manual, the status page.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::app::App;
 
@@ -11,12 +14,91 @@ async fn health_and_readiness() {
     let app = App::new().await;
     assert_eq!(app.request("GET", "/healthz").anonymous().send().await.status, 200);
     let ready = app.request("GET", "/readyz").anonymous().send().await;
-    assert_eq!(ready.text(), r#"{"ready":true,"reasons":[]}"#);
+    assert_eq!(
+        ready.text(),
+        r#"{"ready":true,"reasons":[],"checks":[{"name":"database","ok":true},{"name":"file_store","ok":true},{"name":"serving","ok":true}]}"#
+    );
     std::fs::remove_dir_all(app.files_folder()).unwrap();
+    // Whoever probes often is given the same answer for half a second.
+    tokio::time::sleep(Duration::from_millis(600)).await;
     let not = app.get("/readyz").await;
     assert_eq!(not.status, 503);
-    assert_eq!(not.json()["reasons"].as_array().unwrap().len(), 1);
+    let failed: Vec<Value> =
+        not.json()["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).cloned().collect();
+    assert_eq!(failed.len(), 1, "{}", not.text());
+    assert_eq!((&failed[0]["name"], &failed[0]["reason"]), (&json!("file_store"), &not.json()["reasons"][0]));
+    assert!(failed[0]["reason"].as_str().unwrap().contains("make room"), "what to do");
     assert!(!not.text().contains(app.files_folder().to_str().unwrap()), "no path of the machine");
+}
+
+#[tokio::test]
+async fn a_server_that_is_about_to_stop_or_has_lost_its_leases_is_not_ready_but_lives() {
+    let app = App::new().await;
+    let fenced = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&fenced);
+    app.state.health.watch_runner(move || asked.load(Ordering::Relaxed));
+    let failing = async || {
+        let body = app.get("/readyz").await.json();
+        let failed: Vec<Value> =
+            body["checks"].as_array().unwrap().iter().filter(|c| c["ok"] == false).cloned().collect();
+        assert_eq!(body["ready"] == true, failed.is_empty(), "{body}");
+        failed.iter().map(|check| check["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(failing().await, [""; 0]);
+    fenced.store(true, Ordering::Relaxed);
+    assert_eq!(failing().await, ["runner"], "at once, though the other checks are remembered");
+    assert!(app.get("/metrics").await.text().contains("consign_ready 0"));
+    fenced.store(false, Ordering::Relaxed);
+    assert_eq!(failing().await, [""; 0]);
+    app.state.health.drain();
+    assert_eq!(failing().await, ["serving"]);
+    assert_eq!(app.get("/healthz").await.status, 200);
+    assert_eq!(app.get("/v2/users/me").await.status, 200, "requests are still served");
+}
+
+#[tokio::test]
+async fn probes_and_scrapes_share_what_was_looked_up() {
+    let app = App::new().await;
+    let queued = async || {
+        let text = app.get("/metrics").await.text();
+        let find = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        (find("consign_tasks_queued "), find("consign_store_seconds_count{call=\"count\"} "))
+    };
+    assert_eq!(queued().await, ("0".to_owned(), "1".to_owned()));
+    app.small_job().await;
+    assert_eq!(queued().await, ("0".to_owned(), "1".to_owned()), "the database is read every 5 s at the most");
+    // However many ask at once, the database is written to once.
+    let pings = || {
+        let text = app.state.metrics.text();
+        let line = text.lines().find_map(|line| line.strip_prefix("consign_store_seconds_count{call=\"ping\"} "));
+        line.unwrap().parse::<u32>().unwrap()
+    };
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let before = pings();
+    let all = futures_util::future::join_all((0..50).map(|_| app.get("/readyz"))).await;
+    assert!(all.iter().all(|reply| reply.status == 200));
+    assert_eq!(pings() - before, 1);
+}
+
+#[tokio::test]
+async fn a_request_has_an_id_that_the_client_may_choose() {
+    let app = App::new().await;
+    let id = async |given: Option<&str>| {
+        let mut request = app.request("GET", "/v2/users/me");
+        if let Some(given) = given {
+            request = request.header("x-request-id", given);
+        }
+        request.send().await.headers["x-request-id"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(id(Some("abc-1.2_3")).await, "abc-1.2_3");
+    let (first, second) = (id(None).await, id(None).await);
+    assert!(first != second && first.len() == 16, "{first}, {second}");
+    let long = "a".repeat(65);
+    for bad in ["", "a b", "a\"b", "{x}", long.as_str()] {
+        assert_ne!(id(Some(bad)).await, bad);
+    }
+    let lost = app.request("GET", "/nowhere").anonymous().send().await;
+    assert!(lost.headers.contains_key("x-request-id"), "errors have one too");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use consign::error::{Code, TaskError};
 use consign::files::Files;
 use consign::id::{TaskId, Token};
 use consign::model::{BlobKey, File};
-use consign::operations::context::Bounds;
+use consign::operations::context::{Bounds, NoMeter};
 use consign::operations::trial::{Name, Status, Subject, Trials};
 use consign::operations::{self, Context, InputFile, Outcome};
 use futures_util::{StreamExt as _, stream};
@@ -135,6 +135,7 @@ impl Bench {
             network: self.network.clone(),
             journal: Arc::new(MemoryJournal::default()),
             open: Vec::new(),
+            meter: Arc::new(NoMeter),
             report: Arc::new(|_| ()),
             clock: Clock::manual(NOW),
             bounds: Bounds {

@@ -11,6 +11,7 @@ use crate::http::{AppState, members, once, plan, wait};
 use crate::id::JobId;
 use crate::model::{Origin, State as TaskState, Task};
 use crate::store::NewJob;
+use crate::telemetry::traces;
 
 /// Answers 201 as soon as the job is on stable storage.
 ///
@@ -36,8 +37,10 @@ pub async fn handler(
         let bytes = data_bytes(&view.job(&planned.job, true));
         let idempotency = once::promise(&state, &entity, &bytes);
         let new = NewJob { job: planned.job, payloads: planned.payloads, idempotency };
+        let id = new.job.id;
         let made = state.store.create_job(new).await?;
         connectors::fail_point!("job.created");
+        traces::made("job", id.0);
         (once::outcome(&state, made, bytes)?, needs_upload, planned.redirect)
     };
     if waits && !needs_upload {

@@ -15,7 +15,7 @@ use crate::error::Code;
 use crate::files::Files;
 use crate::id::{TaskId, Token};
 use crate::model::File;
-use crate::operations::context::Bounds;
+use crate::operations::context::{Bounds, NoMeter};
 use crate::operations::storage::Export;
 use crate::operations::testing::network;
 use crate::operations::{Arguments as _, Context, InputFile, Operation as _};
@@ -87,6 +87,7 @@ async fn task(inputs: Vec<InputFile>, open: Vec<OpenUpload>) -> Task {
         network: network(),
         journal: Arc::new(MemoryJournal::default()),
         open,
+        meter: Arc::new(NoMeter),
         report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),
         clock,
         bounds: Bounds { file_bytes_max: 1, files_max: 10, files_at_once: 4, link_lifetime: Duration::from_secs(1) },

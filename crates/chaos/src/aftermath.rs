@@ -1,0 +1,204 @@
+//! When all is calm: what the API says of each job, what lies at the destinations, what should be gone and is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use http::{Method, StatusCode};
+use serde_json::Value;
+use testkit::bytes;
+use tokio::time::{Instant, sleep};
+
+use crate::Options;
+use crate::client::{Ask, Client};
+use crate::history::{Event, Status};
+use crate::jobs::{Place, Spec};
+use crate::workload::Clients;
+
+/// How long webhooks may take: their lease after a crash is a minute, the pauses between attempts are 5 s and 30 s.
+const WEBHOOKS_WITHIN: Duration = Duration::from_secs(100);
+/// After the end of a job nothing of a transfer may be left for longer; nor anything of a job after its deletion.
+const TIDY_WITHIN: Duration = Duration::from_mins(1);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Jobs of a page of the list.
+const PAGE: usize = 100;
+
+/// Reads everything back into the history.
+pub(crate) async fn look(options: &Options, folder: &Path, files: &str, clients: &Clients) -> Result<()> {
+    let entries = clients.history.entries();
+    let mut jobs: BTreeMap<String, String> = BTreeMap::new();
+    let mut specs: BTreeMap<String, Spec> = BTreeMap::new();
+    for entry in entries {
+        match entry.event {
+            Event::Accepted { tag, job } => drop(jobs.insert(tag, job)),
+            Event::Asked { spec } => drop(specs.insert(spec.tag.clone(), spec)),
+            _ => {}
+        }
+    }
+    let ends = finals(clients, &jobs, &specs).await?;
+    list(clients).await?;
+    webhooks(clients, &specs, &ends).await;
+    leftovers(clients).await?;
+    for (place, name, sha256) in clients.destinations.objects().await? {
+        clients.history.note(Event::Delivered { place: place.name().to_owned(), name, sha256 });
+    }
+    for (tag, job) in &jobs {
+        if ends.contains_key(tag) {
+            let path = format!("/v2/jobs/{job}");
+            let (status, answer) = clients.client.call(&Ask::new("delete", Method::DELETE, &path)).await?;
+            ensure!(status.is_success(), "{tag} cannot be deleted: {status} {answer}");
+        }
+    }
+    file_store(options, folder, files, clients).await
+}
+
+/// What each job and each task of it is in the end, and what the links give. Gives the ends of those that are there.
+async fn finals(
+    clients: &Clients,
+    jobs: &BTreeMap<String, String>,
+    specs: &BTreeMap<String, Spec>,
+) -> Result<BTreeMap<String, Status>> {
+    let mut ends = BTreeMap::new();
+    for (tag, job) in jobs {
+        let (status, answer) = clients.client.show(&format!("/v2/jobs/{job}")).await?;
+        ensure!(matches!(status, StatusCode::OK | StatusCode::NOT_FOUND), "{tag}: {status} {answer}");
+        let job = &answer["data"];
+        for task in job["tasks"].as_array().into_iter().flatten() {
+            clients.history.note(Event::Seen {
+                client: "the last look".to_owned(),
+                tag: tag.clone(),
+                task: task["name"].as_str().map(str::to_owned),
+                status: serde_json::from_value(task["status"].clone())?,
+                code: task["code"].as_str().map(str::to_owned),
+            });
+        }
+        let end: Option<Status> = serde_json::from_value(job["status"].clone()).context("the status of a job")?;
+        ends.extend(end.map(|end| (tag.clone(), end)));
+        clients.history.note(Event::Final { tag: tag.clone(), status: end });
+        if let Some(spec) = specs.get(tag) {
+            link(clients, spec, job).await?;
+        }
+    }
+    Ok(ends)
+}
+
+/// Fetches the file behind a job's link.
+async fn link(clients: &Clients, spec: &Spec, job: &Value) -> Result<()> {
+    let tasks = job["tasks"].as_array().into_iter().flatten();
+    let Some(task) = tasks.clone().find(|task| task["name"] == Spec::task(Place::Url).as_str()) else { return Ok(()) };
+    let Some(url) = task["result"]["files"][0]["url"].as_str() else { return Ok(()) };
+    let path = &url[url.find("/files/").context("the path of a link")?..];
+    let (status, content) = clients.client.fetch(path).await?;
+    if status == StatusCode::OK {
+        let (place, sha256) = (Place::Url.name().to_owned(), bytes::digest(&content).sha256);
+        clients.history.note(Event::Delivered { place, name: spec.object(), sha256 });
+    }
+    Ok(())
+}
+
+/// All jobs that there are, page by page.
+async fn list(clients: &Clients) -> Result<()> {
+    for page in 1.. {
+        let (status, answer) = clients.client.show(&format!("/v2/jobs?per_page={PAGE}&page={page}")).await?;
+        ensure!(status == StatusCode::OK, "the list of jobs: {status} {answer}");
+        let jobs = answer["data"].as_array().context("a list of jobs")?;
+        for job in jobs {
+            let text = |key: &str| job[key].as_str().unwrap_or_default().to_owned();
+            clients.history.note(Event::Listed { tag: text("tag"), job: text("id") });
+        }
+        if jobs.len() < PAGE {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until every end that somebody wants to hear of was told, or for as long as that may take.
+async fn webhooks(clients: &Clients, specs: &BTreeMap<String, Spec>, ends: &BTreeMap<String, Status>) {
+    let wanted: BTreeSet<&str> = specs.values().filter(|spec| spec.has_webhook).map(|spec| spec.tag.as_str()).collect();
+    let began = Instant::now();
+    while began.elapsed() < WEBHOOKS_WITHIN {
+        let is_told =
+            |tag: &&str| clients.history.any(|event| matches!(event, Event::Heard { tag: of, .. } if of == tag));
+        if wanted.iter().filter(|tag| ends.contains_key(**tag)).all(is_told) {
+            return;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Notes what of transfers is still there when it has to be gone.
+async fn leftovers(clients: &Clients) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut left: Vec<(String, String)> = Vec::new();
+        for (place, what) in clients.destinations.left_over().await? {
+            left.push((place.name().to_owned(), what));
+        }
+        let open = metric(&clients.client, "consign_open_uploads").await.context("the metrics")?;
+        if open > 0 {
+            left.push(("ledger".to_owned(), format!("{open} open lines")));
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > TIDY_WITHIN {
+            for (place, what) in left {
+                clients.history.note(Event::LeftOver { place, what });
+            }
+            return Ok(());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// All jobs were deleted: in the file store there must be nothing any more.
+async fn file_store(options: &Options, folder: &Path, bucket: &str, clients: &Clients) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let left = if options.fleet && options.shared_files {
+            let script = format!(
+                "result = [it['Key'] for page in s3.get_paginator('list_objects_v2').paginate(Bucket={bucket:?}) for it in page.get('Contents', [])]
+result += [it['Key'] + ' ' + it['UploadId'] for it in s3.list_multipart_uploads(Bucket={bucket:?}).get('Uploads', [])]"
+            );
+            serde_json::from_value(clients.destinations.ceph().s3api(&script).await?)?
+        } else if options.fleet {
+            files_below(&folder.join("files"))
+        } else {
+            // On a disk of its own it is seen by way of the process that keeps it.
+            clients.local_files.clone().map_or_else(Vec::new, |path| files_below(&path))
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > TIDY_WITHIN {
+            for what in left {
+                clients.history.note(Event::LeftOver { place: "file store".to_owned(), what });
+            }
+            return Ok(());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The names of all files below a folder, at whatever depth.
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() { folders.push(path) } else { found.push(path.display().to_string()) }
+        }
+    }
+    found
+}
+
+/// A number of the metrics; none when no process answers.
+pub(crate) async fn metric(client: &Client, name: &str) -> Option<u64> {
+    let (_, text) = client.fetch("/metrics").await.ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.trim().parse().ok()
+}

@@ -1,0 +1,247 @@
+//! Where files are delivered to: real servers behind paths that break on demand, and clients by other hands that read
+//! back what is there.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::{Value, json};
+use testkit::http_faults::{Action, HttpFaults};
+use testkit::proxy::Proxy;
+use testkit::witness::{System, Witness};
+use testkit::{Azurite, Ceph, Gcs, Key, Missing, OpenStack, Sshd, User};
+
+use crate::jobs::{Place, Spec};
+
+/// One in so many requests fails while destinations do.
+const FAILS_ONE_IN: u64 = 3;
+
+/// Before every 16 KiB to the SSH server: large files are under way for some seconds, and faults meet them.
+const SFTP_PAUSE: Duration = Duration::from_millis(4);
+
+/// All that there are on this machine.
+pub(crate) struct Destinations {
+    container: String,
+    s3: S3,
+    sftp: Sftp,
+    azure: Option<Azure>,
+    gcs: Option<(Gcs, Witness)>,
+    swift: Option<(OpenStack, Witness)>,
+}
+
+struct S3 {
+    ceph: Ceph,
+    faults: HttpFaults,
+    witness: Witness,
+}
+
+struct Sftp {
+    sshd: Sshd,
+    folder: PathBuf,
+    proxy: Proxy,
+}
+
+struct Azure {
+    azurite: Azurite,
+    faults: HttpFaults,
+    witness: Witness,
+}
+
+impl Destinations {
+    /// Starts the servers. Ceph and OpenSSH must be there; of the others, what the machine has, where `all` are wanted.
+    pub(crate) async fn start(container: &str, all: bool) -> Result<Self> {
+        let (ceph, sshd) = (testkit::ceph().await?, testkit::sshd().await?);
+        ceph.create_bucket(container).await?;
+        let settings = json!({
+            "endpoint": ceph.endpoint, "region": ceph.region, "bucket": container,
+            "key": ceph.account.access_key_id, "secret": ceph.account.secret_access_key,
+        });
+        let witness = Witness::start(System::S3, &settings).await?;
+        let s3 = S3 { faults: HttpFaults::start(ceph.addr()).await?, ceph, witness };
+        let sftp = Sftp { folder: sshd.folder("chaos")?, proxy: Proxy::start(sshd.addr()).await?, sshd };
+        let mut found = Self { container: container.to_owned(), s3, sftp, azure: None, gcs: None, swift: None };
+        found.heal();
+        if all {
+            found.azure = if_there(azure(container).await)?;
+            found.gcs = if_there(gcs(container).await)?;
+            found.swift = if_there(swift(container).await)?;
+        }
+        Ok(found)
+    }
+
+    /// The Ceph gateway, which can also hold the file store.
+    pub(crate) fn ceph(&self) -> &Ceph {
+        &self.s3.ceph
+    }
+
+    /// Those that jobs can deliver to.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let is_there = |place: &Place| match place {
+            Place::S3 | Place::Sftp | Place::Url => true,
+            Place::Azure => self.azure.is_some(),
+            Place::Gcs => self.gcs.is_some(),
+            Place::Swift => self.swift.is_some(),
+        };
+        Place::ALL.into_iter().filter(is_there).collect()
+    }
+
+    /// The arguments of a task that delivers a job's file to a place.
+    pub(crate) fn task(&self, place: Place, spec: &Spec) -> Result<Value> {
+        let (name, container) = (spec.object(), &self.container);
+        let missing = || anyhow!("{} is not there", place.name());
+        Ok(match place {
+            Place::S3 => json!({
+                "operation": "export/s3", "bucket": container, "region": self.s3.ceph.region, "key": name,
+                "endpoint": self.s3.faults.endpoint(), "access_key_id": self.s3.ceph.account.access_key_id,
+                "secret_access_key": self.s3.ceph.account.secret_access_key,
+            }),
+            Place::Sftp => json!({
+                "operation": "export/sftp", "host": "127.0.0.1", "port": self.sftp.proxy.addr().port(),
+                "username": self.sftp.sshd.user(), "private_key": self.sftp.sshd.key(Key::Ed25519)?,
+                "file": self.sftp.folder.join(name),
+            }),
+            Place::Azure => {
+                let Azure { azurite, faults, .. } = self.azure.as_ref().with_context(missing)?;
+                json!({
+                    "operation": "export/azure/blob", "endpoint": azurite.endpoint_at(faults.addr()), "blob": name,
+                    "storage_account": azurite.account, "storage_access_key": azurite.key, "container": container,
+                })
+            }
+            Place::Gcs => {
+                let (gcs, _) = self.gcs.as_ref().with_context(missing)?;
+                json!({
+                    "operation": "export/google-cloud-storage", "endpoint": gcs.endpoint, "token_uri": gcs.token_uri,
+                    "project_id": "p", "bucket": container, "client_email": gcs.client_email,
+                    "private_key": gcs.private_key, "file": name,
+                })
+            }
+            Place::Swift => {
+                let (openstack, _) = self.swift.as_ref().with_context(missing)?;
+                json!({
+                    "operation": "export/openstack", "auth_url": openstack.auth_url(), "username": User::Demo.name(),
+                    "password": openstack.password(User::Demo), "region": "RegionOne", "project_name": "demo",
+                    "container": container, "file": name,
+                })
+            }
+            Place::Url => json!({"operation": "export/url"}),
+        })
+    }
+
+    /// From now on some requests are answered with 500 or 503, and not carried out.
+    pub(crate) fn answer_errors(&self) {
+        self.rule(|number| match number % (2 * FAILS_ONE_IN) {
+            0 => Action::Answer { status: 500, retry_after_secs: None },
+            FAILS_ONE_IN => Action::Answer { status: 503, retry_after_secs: Some(1) },
+            _ => Action::Pass,
+        });
+    }
+
+    /// From now on some requests are carried out, and their answers are lost.
+    pub(crate) fn lose_answers(&self) {
+        self.rule(|number| if number % FAILS_ONE_IN == 0 { Action::DropAnswer } else { Action::Pass });
+    }
+
+    /// From now on no byte reaches the SSH server, and half of the requests to the others are cut.
+    pub(crate) fn cut(&self) {
+        self.sftp.proxy.stall_after(256 * 1024);
+        self.rule(|number| if number % 2 == 0 { Action::Drop } else { Action::Pass });
+    }
+
+    /// All works again; what hung is cut.
+    pub(crate) fn heal(&self) {
+        self.rule(|_| Action::Pass);
+        self.sftp.proxy.cut();
+        self.sftp.proxy.heal();
+        self.sftp.proxy.delay(SFTP_PAUSE);
+    }
+
+    fn rule(&self, action: fn(u64) -> Action) {
+        let others = self.azure.as_ref().map(|azure| &azure.faults);
+        for faults in [Some(&self.s3.faults), others].into_iter().flatten() {
+            faults.rule(move |request| action(request.number));
+        }
+    }
+
+    /// All objects: place, name and SHA-256.
+    pub(crate) async fn objects(&self) -> Result<Vec<(Place, String, String)>> {
+        let mut found = Vec::new();
+        for (place, witness) in self.witnesses() {
+            let all = witness.read_all("").await.with_context(|| place.name())?;
+            found.extend(all.into_iter().map(|(name, seen)| (place, name, seen.sha256)));
+        }
+        for name in names(&self.sftp.folder)? {
+            let digests = testkit::bytes::digest_file(&self.sftp.folder.join(&name))?;
+            found.push((Place::Sftp, name, digests.sha256));
+        }
+        Ok(found)
+    }
+
+    /// What is there for the sake of objects that are not: open uploads, temporary names.
+    pub(crate) async fn left_over(&self) -> Result<Vec<(Place, String)>> {
+        let mut found = Vec::new();
+        for (place, witness) in self.witnesses() {
+            // Blocks that nobody commits expire at the service, and cannot be removed.
+            if !matches!(place, Place::Azure | Place::Gcs) {
+                let left = witness.left_over("", &[]).await.with_context(|| place.name())?;
+                found.extend(left.into_iter().map(|what| (place, what)));
+            }
+        }
+        if let Some((gcs, _)) = &self.gcs {
+            let open = gcs.open_sessions(&self.container).await?;
+            found.extend(open.into_iter().map(|what| (Place::Gcs, what)));
+        }
+        let temporary = names(&self.sftp.folder)?.into_iter().filter(|name| name.starts_with('.'));
+        found.extend(temporary.map(|name| (Place::Sftp, name)));
+        Ok(found)
+    }
+
+    fn witnesses(&self) -> Vec<(Place, &Witness)> {
+        let azure = self.azure.as_ref().map(|azure| (Place::Azure, &azure.witness));
+        let gcs = self.gcs.as_ref().map(|(_, witness)| (Place::Gcs, witness));
+        let swift = self.swift.as_ref().map(|(_, witness)| (Place::Swift, witness));
+        [Some((Place::S3, &self.s3.witness)), azure, gcs, swift].into_iter().flatten().collect()
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder)?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// A server that the machine does not have is no fault; a start that failed is.
+fn if_there<T>(server: Result<T>) -> Result<Option<T>> {
+    match server {
+        Ok(server) => Ok(Some(server)),
+        Err(error) if error.is::<Missing>() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn azure(container: &str) -> Result<Azure> {
+    let azurite = testkit::azurite().await?;
+    azurite.empty_container(container).await?;
+    let settings = json!({
+        "endpoint": azurite.endpoint, "account": azurite.account, "key": azurite.key, "container": container,
+    });
+    let witness = Witness::start(System::Azure, &settings).await?;
+    Ok(Azure { faults: HttpFaults::start(azurite.addr()).await?, azurite, witness })
+}
+
+async fn gcs(bucket: &str) -> Result<(Gcs, Witness)> {
+    let gcs = testkit::gcs().await?;
+    gcs.create_bucket(bucket).await?;
+    let settings = json!({"endpoint": gcs.emulator, "bucket": bucket});
+    let witness = Witness::start(System::Gcs, &settings).await?;
+    Ok((gcs, witness))
+}
+
+async fn swift(container: &str) -> Result<(OpenStack, Witness)> {
+    let openstack = testkit::openstack().await?;
+    openstack.empty_container(container).await?;
+    let settings = json!({
+        "auth_url": format!("{}/v3", openstack.auth_url()), "user": "demo", "password": openstack.password(User::Demo),
+        "project": "demo", "region": "RegionOne", "container": container, "segments": format!("{container}_segments"),
+    });
+    let witness = Witness::start(System::Swift, &settings).await?;
+    Ok((openstack, witness))
+}

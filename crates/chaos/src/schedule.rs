@@ -1,0 +1,199 @@
+//! Which fault strikes whom and when, as data: the same seed gives the same schedule.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dice::Dice;
+
+/// A faulty process stands still for so long: past its lease of 10 s.
+const FROZEN: Duration = Duration::from_secs(13);
+/// Before the first fault, so that there is work under way.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// What can be done to a system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// SIGKILL, and a new start.
+    Kill,
+    /// SIGSTOP until the lease is long over, then SIGCONT.
+    Freeze,
+    /// SIGTERM, its end, and a new start; of all API processes one after the other.
+    Restart,
+    /// The database is stopped without warning and started again.
+    DatabaseCrash,
+    /// Sessions at the database are ended by its administrator.
+    BackendsEnded,
+    /// A process reaches its database no more: first silence, then a cut.
+    DatabaseCut,
+    /// A process reaches the file store no more: first silence, then a cut.
+    FilesCut,
+    /// Destinations answer with 500 and 503.
+    DestinationErrors,
+    /// Destinations do what they are asked, and the answer is lost.
+    DestinationAnswersLost,
+    /// A destination is cut off in the middle of transfers.
+    DestinationCut,
+    /// The disk of a process is full.
+    DiskFull,
+}
+
+impl Kind {
+    /// Its name in the summary.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9",
+            Self::Freeze => "SIGSTOP past the lease",
+            Self::Restart => "SIGTERM and restart",
+            Self::DatabaseCrash => "database -m immediate",
+            Self::BackendsEnded => "backends terminated",
+            Self::DatabaseCut => "network cut to database",
+            Self::FilesCut => "network cut to file store",
+            Self::DestinationErrors => "destination answers 500",
+            Self::DestinationAnswersLost => "destination's answers lost",
+            Self::DestinationCut => "destination cut off",
+            Self::DiskFull => "disk full",
+        }
+    }
+}
+
+/// A fault of the schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// When it begins, after the begin of the run.
+    pub(crate) at: Duration,
+    pub(crate) kind: Kind,
+    /// Name of a process; `api` for all API processes, `database`, `destinations`.
+    pub(crate) target: String,
+    /// How long until it is taken back.
+    pub(crate) lasts: Duration,
+}
+
+/// Who can be struck.
+#[derive(Clone, Debug)]
+pub(crate) struct Targets {
+    /// Processes that serve the API.
+    pub(crate) apis: Vec<String>,
+    /// Processes that run tasks.
+    pub(crate) runners: Vec<String>,
+    /// Whether the database is a server of its own.
+    pub(crate) has_database: bool,
+    /// Whether the file store is a server of its own.
+    pub(crate) has_file_store: bool,
+}
+
+impl Targets {
+    fn is_single(&self) -> bool {
+        self.apis == self.runners
+    }
+
+    /// Every fault that there is for them, with its target. A kind that can strike several of a sort picks one.
+    fn bag(&self, dice: &mut Dice) -> Vec<(Kind, String)> {
+        let destinations = || "destinations".to_owned();
+        let mut bag = vec![
+            (Kind::Kill, dice.pick(&self.runners).clone()),
+            (Kind::Freeze, dice.pick(&self.runners).clone()),
+            (Kind::Restart, if self.is_single() { self.apis[0].clone() } else { "api".to_owned() }),
+            (Kind::DestinationErrors, destinations()),
+            (Kind::DestinationAnswersLost, destinations()),
+            (Kind::DestinationCut, destinations()),
+            (Kind::DiskFull, dice.pick(&self.runners).clone()),
+        ];
+        if !self.is_single() {
+            bag.push((Kind::Kill, dice.pick(&self.apis).clone()));
+            bag.push((Kind::Restart, dice.pick(&self.runners).clone()));
+        }
+        if self.has_database {
+            bag.push((Kind::DatabaseCrash, "database".to_owned()));
+            bag.push((Kind::BackendsEnded, "database".to_owned()));
+            bag.push((Kind::DatabaseCut, dice.pick(&self.runners).clone()));
+        }
+        if self.has_file_store {
+            bag.push((Kind::FilesCut, dice.pick(&self.runners).clone()));
+        }
+        dice.shuffle(&mut bag);
+        bag
+    }
+}
+
+/// Plans the faults of `length`: all kinds in a random order, again and again, at random moments. The last ones are taken
+/// back when it is over.
+pub(crate) fn plan(seed: u64, length: Duration, targets: &Targets) -> Vec<Fault> {
+    let mut dice = Dice::new(seed ^ 0xfa17);
+    let (mut faults, mut bag, mut at) = (Vec::new(), Vec::new(), WARM_UP);
+    // Short runs strike closer together, so that each kind has its turn.
+    let gap_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX) / 14;
+    let gap_ms = gap_ms.clamp(2000, 8000);
+    while at + Duration::from_secs(1) < length {
+        if bag.is_empty() {
+            bag = targets.bag(&mut dice);
+            // What takes longest comes first, so that it can end.
+            if faults.is_empty() {
+                bag.sort_by_key(|(kind, _)| *kind == Kind::Freeze);
+            }
+        }
+        let Some((kind, target)) = bag.pop() else { break };
+        let lasts = match kind {
+            Kind::Freeze => FROZEN,
+            Kind::Kill | Kind::Restart | Kind::DatabaseCrash | Kind::BackendsEnded => {
+                Duration::from_millis(dice.within(0..800))
+            }
+            Kind::DatabaseCut | Kind::FilesCut | Kind::DestinationCut => {
+                Duration::from_millis(dice.within(1000..12_000))
+            }
+            Kind::DestinationErrors | Kind::DestinationAnswersLost | Kind::DiskFull => {
+                Duration::from_millis(dice.within(1500..5000))
+            }
+        };
+        faults.push(Fault { at, kind, target, lasts });
+        at += Duration::from_millis(dice.within(gap_ms / 2..gap_ms * 3 / 2));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn fleet() -> Targets {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Targets {
+            apis: names(&["api-1", "api-2"]),
+            runners: names(&["runner-1", "runner-2", "runner-3"]),
+            has_database: true,
+            has_file_store: true,
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_schedule() {
+        let length = Duration::from_secs(60);
+        assert_eq!(plan(1, length, &fleet()), plan(1, length, &fleet()));
+        assert_ne!(plan(1, length, &fleet()), plan(2, length, &fleet()));
+    }
+
+    #[test]
+    fn a_minute_has_every_kind_of_fault_and_all_are_over_in_time() {
+        for seed in 0..50 {
+            let length = Duration::from_secs(60);
+            let faults = plan(seed, length, &fleet());
+            let kinds: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
+            assert!(kinds.len() >= 9, "{seed}: {kinds:?}");
+            assert!(kinds.contains(&Kind::Freeze), "{seed}");
+            assert!(faults.is_sorted_by_key(|fault| fault.at) && faults.last().unwrap().at < length);
+        }
+    }
+
+    #[test]
+    fn one_process_is_not_struck_where_it_has_nothing() {
+        let one = vec!["all".to_owned()];
+        let targets = Targets { apis: one.clone(), runners: one, has_database: false, has_file_store: false };
+        let faults = plan(1, Duration::from_secs(600), &targets);
+        let kinds: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
+        assert!(!kinds.contains(&Kind::DatabaseCrash) && !kinds.contains(&Kind::FilesCut), "{kinds:?}");
+        assert!(faults.iter().all(|fault| ["all", "destinations"].contains(&fault.target.as_str())));
+    }
+}

@@ -1,0 +1,212 @@
+//! Whether this process can work, and what an operator should do if not: what `readyz` and `/metrics` ask.
+//!
+//! Checks are bounded in time, and shared: whoever asks while somebody is being answered gets the same answer, so that
+//! probes cannot become a load.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::{Metrics, USERS_MAX};
+use crate::clock::Clock;
+use crate::files::Files;
+use crate::store::Store;
+
+/// How long a part of the server may take to say that it works.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer holds for whoever probes.
+const PROBE_KEPT: Duration = Duration::from_millis(500);
+/// How long what was read for metrics holds: a scrape must not be a load.
+const SCRAPE_KEPT: Duration = Duration::from_secs(5);
+
+/// One thing that must work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Check {
+    /// `database`, `file_store`, `runner` or `serving`.
+    name: &'static str,
+    /// Whether it works.
+    ok: bool,
+    /// What is wrong and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// Whether the server can work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Readiness {
+    /// Whether it can.
+    pub ready: bool,
+    /// Why not.
+    reasons: Vec<&'static str>,
+    /// What was looked at.
+    checks: Vec<Check>,
+}
+
+/// What is looked at. Cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    shared: Arc<Shared>,
+}
+
+type Fence = Box<dyn Fn() -> bool + Send + Sync>;
+
+struct Shared {
+    store: Arc<dyn Store>,
+    files: Files,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    data_dir: PathBuf,
+    is_fenced: OnceLock<Fence>,
+    draining: CancellationToken,
+    checked: Mutex<Option<(Instant, [Check; 2])>>,
+    counted: Mutex<Option<Instant>>,
+}
+
+impl Health {
+    /// Looks at these.
+    pub fn new(store: Arc<dyn Store>, files: Files, clock: Clock, metrics: Arc<Metrics>, data_dir: PathBuf) -> Self {
+        let shared = Shared {
+            store,
+            files,
+            clock,
+            metrics,
+            data_dir,
+            is_fenced: OnceLock::new(),
+            draining: CancellationToken::new(),
+            checked: Mutex::default(),
+            counted: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Asks this of the runner, too: whether it has stopped its work because it cannot keep its leases.
+    pub fn watch_runner(&self, is_fenced: impl Fn() -> bool + Send + Sync + 'static) {
+        // There is one runner in a process; a second one would be asked nothing.
+        let _ = self.shared.is_fenced.set(Box::new(is_fenced));
+    }
+
+    /// Says from now on that this process is not ready, because it is about to stop.
+    pub fn drain(&self) {
+        self.shared.draining.cancel();
+    }
+
+    /// Whether this process can work.
+    pub async fn readiness(&self) -> Readiness {
+        self.look(PROBE_KEPT).await
+    }
+
+    /// All metrics as text, with what the store counts.
+    pub async fn metrics(&self) -> String {
+        let shared = &self.shared;
+        let readiness = self.look(SCRAPE_KEPT).await;
+        let metrics = &shared.metrics;
+        let is_ok = |name| i64::from(readiness.checks.iter().any(|check| check.name == name && check.ok));
+        metrics.ready.set(i64::from(readiness.ready));
+        metrics.database_up.set(is_ok("database"));
+        metrics.file_store_up.set(is_ok("file_store"));
+        if let Ok(disk) = rustix::fs::statvfs(&shared.data_dir) {
+            let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(disk.f_frsize)).unwrap_or(i64::MAX);
+            metrics.data_free_bytes.set(bytes(disk.f_bavail));
+            metrics.data_bytes.set(bytes(disk.f_blocks));
+        }
+        // Held while the text is made, so that nobody sees half of the users.
+        let mut counted = shared.counted.lock().await;
+        if counted.is_none_or(|at| at.elapsed() >= SCRAPE_KEPT) {
+            self.count().await;
+            *counted = Some(Instant::now());
+        }
+        metrics.text()
+    }
+
+    /// Reads what the store counts; what does not come in time stays as it was.
+    async fn count(&self) {
+        let Shared { store, clock, metrics, .. } = &*self.shared;
+        let began = Instant::now();
+        let counts = async { Ok((store.counts(clock.now()).await?, store.loads(USERS_MAX).await?)) };
+        match timeout(PATIENCE, counts).await {
+            Ok(Ok((counts, loads))) => {
+                metrics.stored("count", began.elapsed());
+                metrics.set_counts(&counts, &loads);
+            }
+            Ok(Err(error)) => {
+                let error: crate::store::Error = error;
+                tracing::warn!(error = &error as &dyn std::error::Error, "the store cannot be counted");
+            }
+            Err(_) => tracing::warn!("the store takes too long to be counted"),
+        }
+    }
+
+    async fn look(&self, kept: Duration) -> Readiness {
+        let mut checks = self.checked(kept).await.to_vec();
+        // These cost nothing and change at once, so that they are never remembered.
+        if let Some(is_fenced) = self.shared.is_fenced.get() {
+            let reason = "The runner cannot renew its lease and has stopped its work: see to the database and the way \
+                          to it; it goes on by itself.";
+            checks.push(check("runner", (!is_fenced()).then_some(()).ok_or(reason)));
+        }
+        let stops = "The server is about to stop; send requests to another one.";
+        checks.push(check("serving", (!self.shared.draining.is_cancelled()).then_some(()).ok_or(stops)));
+        let reasons: Vec<_> = checks.iter().filter_map(|check| check.reason).collect();
+        Readiness { ready: reasons.is_empty(), reasons, checks }
+    }
+
+    /// What the parts said, not longer ago than this. One asks, the others wait for its answer.
+    async fn checked(&self, kept: Duration) -> [Check; 2] {
+        let mut checked = self.shared.checked.lock().await;
+        if let Some((at, checks)) = &*checked
+            && at.elapsed() < kept
+        {
+            return checks.clone();
+        }
+        let (database, files) = tokio::join!(self.database(), self.file_store());
+        let checks = [check("database", database), check("file_store", files)];
+        *checked = Some((Instant::now(), checks.clone()));
+        checks
+    }
+
+    async fn database(&self) -> Result<(), &'static str> {
+        let began = Instant::now();
+        match timeout(PATIENCE, self.shared.store.ping()).await {
+            Ok(Ok(())) => {
+                self.shared.metrics.stored("ping", began.elapsed());
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the database is not ready");
+                Err(
+                    "The database does not answer or cannot be written to: see that it runs, and that its disk has room.",
+                )
+            }
+            Err(_) => Err("The database takes too long to answer: see to its load, its disk and the way to it."),
+        }
+    }
+
+    /// The one place that asks the file store, of whatever kind it is.
+    async fn file_store(&self) -> Result<(), &'static str> {
+        match timeout(PATIENCE, self.shared.files.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the file store is not ready");
+                Err("The file store cannot be written to, or its disk is full: make room, or see to its rights.")
+            }
+            Err(_) => Err("The file store takes too long to answer: see to its load and the way to it."),
+        }
+    }
+}
+
+fn check(name: &'static str, found: Result<(), &'static str>) -> Check {
+    Check { name, ok: found.is_ok(), reason: found.err() }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Health")
+    }
+}
