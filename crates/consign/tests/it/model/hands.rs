@@ -211,7 +211,7 @@ impl Hand {
                 let applied = self.store.fail(id, token, "CODE", "Words.", now).await.unwrap();
                 self.note_end(id, applied == Applied::Done);
             }
-            5 => drop(self.store.delay(id, token, now.plus(Duration::from_secs(3)), now).await.map(drop).unwrap()),
+            5 => self.store.delay(id, token, now.plus(Duration::from_secs(3)), now).await.map(drop).unwrap(),
             6 => {
                 if self.store.give_back(id, token, now).await.unwrap() == Applied::Done {
                     self.seen(|seen| *seen.given_back.entry(id).or_default() += 1);
@@ -263,7 +263,7 @@ impl Hand {
             2 => drop(self.store.expire_uploads(now).await.unwrap()),
             3 => drop(self.store.heartbeat(self.session, &[], now).await.unwrap()),
             4 => self.store.close_session(self.session, now).await.unwrap(),
-            _ => drop(self.store.expire_sessions(now.minus(Duration::from_secs(60)), 3, now).await.unwrap()),
+            _ => drop(self.store.expire_sessions(now.minus(Duration::from_mins(1)), 3, now).await.unwrap()),
         }
         // Whether it was this one's that ended or not, a new one is a process more.
         self.open_session().await;

@@ -1,7 +1,7 @@
 //! Everything that can be read of a store, in an order that does not depend on it, and what must be true of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 
 use consign::clock::Timestamp;
 use consign::id::{JobId, TaskId, Token, UserId};
@@ -114,9 +114,9 @@ pub(super) async fn lists(store: &dyn Store, users: &[UserId]) -> String {
         for status in WireStatus::ALL {
             for page in pages {
                 let filter = JobFilter { user_id, status: Some(status), tag: None, key_id: None, with_tasks: false };
-                text += &format!("{:?}\n", store.list_jobs(&filter, page).await.unwrap());
+                writeln!(text, "{:?}", store.list_jobs(&filter, page).await.unwrap()).unwrap();
                 let filter = TaskFilter { user_id, job_id: None, status: Some(status), operation: None };
-                text += &format!("{:?}\n", store.list_tasks(&filter, page).await.unwrap());
+                writeln!(text, "{:?}", store.list_tasks(&filter, page).await.unwrap()).unwrap();
             }
         }
     }

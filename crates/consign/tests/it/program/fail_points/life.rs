@@ -22,7 +22,7 @@ pub(super) const LARGE: usize = 11 * MIB;
 /// A file that goes in one piece.
 pub(super) const SMALL: usize = 1000;
 /// How long a server may live that is to die.
-const DIES_WITHIN: Duration = Duration::from_secs(60);
+const DIES_WITHIN: Duration = Duration::from_mins(1);
 /// `abort` ends a process like this.
 const ABORTED: i32 = 6;
 
@@ -38,7 +38,9 @@ pub(super) struct Life {
 impl Life {
     pub(super) async fn new(settings: &[(&str, &str)]) -> Self {
         let mut program = Program::new(&SETTINGS);
-        settings.iter().for_each(|(name, value)| program.set(name, value));
+        for (name, value) in settings {
+            program.set(name, value);
+        }
         Self { program, receiver: Receiver::start().await, jobs: Vec::new(), is_running: false }
     }
 
