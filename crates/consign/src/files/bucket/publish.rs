@@ -67,6 +67,8 @@ impl Bucket {
         let mut copies = stream::iter(copies).buffer_unordered(COPIES_AT_ONCE);
         while let Some(copied) = copies.next().await {
             if let Err(error) = copied {
+                // A copy that ended after its deletion would stay.
+                while copies.next().await.is_some() {}
                 drop(copies);
                 stream::iter(guards).for_each_concurrent(COPIES_AT_ONCE, Unpublished::clear).await;
                 return Err(error);
