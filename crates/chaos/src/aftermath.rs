@@ -30,10 +30,10 @@ pub(crate) async fn look(options: &Options, folder: &Path, files: &str, clients:
     let mut jobs: BTreeMap<String, String> = BTreeMap::new();
     let mut specs: BTreeMap<String, Spec> = BTreeMap::new();
     for entry in entries {
-        match entry.event {
-            Event::Accepted { tag, job } => drop(jobs.insert(tag, job)),
-            Event::Asked { spec } => drop(specs.insert(spec.tag.clone(), spec)),
-            _ => {}
+        if let Event::Accepted { tag, job } = entry.event {
+            jobs.insert(tag, job);
+        } else if let Event::Asked { spec } = entry.event {
+            specs.insert(spec.tag.clone(), spec);
         }
     }
     let ends = finals(clients, &jobs, &specs).await?;
@@ -119,7 +119,8 @@ async fn webhooks(clients: &Clients, specs: &BTreeMap<String, Spec>, ends: &BTre
     let wanted: BTreeSet<&str> = specs.values().filter(|spec| spec.has_webhook).map(|spec| spec.tag.as_str()).collect();
     let began = Instant::now();
     while began.elapsed() < WEBHOOKS_WITHIN {
-        let is_told = |tag: &&str| clients.history.any(|event| matches!(event, Event::Heard { tag: of, .. } if of == tag));
+        let is_told =
+            |tag: &&str| clients.history.any(|event| matches!(event, Event::Heard { tag: of, .. } if of == tag));
         if wanted.iter().filter(|tag| ends.contains_key(**tag)).all(is_told) {
             return;
         }

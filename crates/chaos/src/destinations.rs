@@ -59,8 +59,7 @@ impl Destinations {
         let witness = Witness::start(System::S3, &settings).await?;
         let s3 = S3 { faults: HttpFaults::start(ceph.addr()).await?, ceph, witness };
         let sftp = Sftp { folder: sshd.folder("chaos")?, proxy: Proxy::start(sshd.addr()).await?, sshd };
-        let mut found =
-            Self { container: container.to_owned(), s3, sftp, azure: None, gcs: None, swift: None };
+        let mut found = Self { container: container.to_owned(), s3, sftp, azure: None, gcs: None, swift: None };
         found.heal();
         if all {
             found.azure = if_there(azure(container).await)?;

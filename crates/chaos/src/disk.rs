@@ -27,7 +27,8 @@ impl Disk {
         if !is_root {
             keeper.args(["--user", "--map-root-user"]);
         }
-        let script = format!("mount -t tmpfs -o size={SIZE},mode=0700 chaos \"$0\" && echo mounted && exec sleep infinity");
+        let script =
+            format!("mount -t tmpfs -o size={SIZE},mode=0700 chaos \"$0\" && echo mounted && exec sleep infinity");
         keeper.args(["sh", "-c", &script]).arg(path).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut keeper = keeper.spawn().context("unshare")?;
         let mut said = BufReader::new(keeper.stdout.take().context("a pipe")?).lines();

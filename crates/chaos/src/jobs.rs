@@ -114,7 +114,8 @@ pub struct Spec {
 impl Spec {
     /// Draws the next job of a run; `places` are those that there are.
     pub(crate) fn draw(dice: &mut Dice, seed: u64, number: u64, places: &[Place]) -> Self {
-        let import = *dice.pick(&[Import::Upload, Import::Upload, Import::Url, Import::Url, Import::Raw, Import::Base64]);
+        let import =
+            *dice.pick(&[Import::Upload, Import::Upload, Import::Url, Import::Url, Import::Raw, Import::Base64]);
         let size = match import {
             Import::Raw | Import::Base64 => dice.within(1..INLINE_BYTES_MAX),
             Import::Upload | Import::Url if dice.chance(40) => dice.within(LARGE),

@@ -102,12 +102,14 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     outside.expect_secret(&any.run(&["webhook-secret", "--user", "chaos"]).await?);
     fleet.start().await?;
     let client = Client::new(fleet.addresses(), &key, Arc::clone(&history))?;
-    let clients = Arc::new(Clients { client, history: Arc::clone(&history), destinations, outside, local_files: fleet.local_files() });
-    history.note(Event::Began {
-        seed: options.seed,
-        fleet: fleet.describe(options),
-        running_max: fleet.running_max(),
+    let clients = Arc::new(Clients {
+        client,
+        history: Arc::clone(&history),
+        destinations,
+        outside,
+        local_files: fleet.local_files(),
     });
+    history.note(Event::Began { seed: options.seed, fleet: fleet.describe(options), running_max: fleet.running_max() });
     storm(options, &fleet, &clients).await?;
     aftermath::look(options, folder.path(), &files, &clients).await?;
     let entries = history.entries();
@@ -115,7 +117,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let mut summary = summary(&entries, &violations);
     if !violations.is_empty() {
         for process in &fleet.processes {
-            summary.push_str(&format!("\n== the last lines of {}\n{}\n", process.name, process.log_tail(30)));
+            summary.push_str(&format!("\n== the last lines of {}\n{}\n", process.name, process.log_tail(12)));
         }
     }
     Ok(Outcome { summary, violations })

@@ -78,7 +78,12 @@ async fn file(Path((seed, size, _)): Path<(u64, u64, String)>) -> Vec<u8> {
     bytes::pattern(seed, usize::try_from(size).unwrap_or_default())
 }
 
-async fn hear(State(shared): State<Arc<Shared>>, Path(tag): Path<String>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn hear(
+    State(shared): State<Arc<Shared>>,
+    Path(tag): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     let told: Value = serde_json::from_slice(&body).unwrap_or_default();
     let is_genuine = shared.secret.get().is_some_and(|secret| is_genuine(&headers, &body, secret))
         && told["job"]["tag"].as_str() == Some(&tag);

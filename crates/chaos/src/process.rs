@@ -114,7 +114,12 @@ impl Process {
         let ended = held.child.as_mut()?.try_wait().ok()??;
         sleep(RESTART_PAUSE).await;
         let again = held.start().await;
-        Some(again.map_or_else(|error| format!("{ended}, and cannot be started again: {error:#}"), |()| ended.to_string()))
+        Some(
+            again.map_or_else(
+                |error| format!("{ended}, and cannot be started again: {error:#}"),
+                |()| ended.to_string(),
+            ),
+        )
     }
 
     fn log(&self, name: &str) -> PathBuf {

@@ -139,7 +139,9 @@ pub(crate) fn plan(seed: u64, length: Duration, targets: &Targets) -> Vec<Fault>
             Kind::Kill | Kind::Restart | Kind::DatabaseCrash | Kind::BackendsEnded => {
                 Duration::from_millis(dice.within(0..800))
             }
-            Kind::DatabaseCut | Kind::FilesCut | Kind::DestinationCut => Duration::from_millis(dice.within(1000..12_000)),
+            Kind::DatabaseCut | Kind::FilesCut | Kind::DestinationCut => {
+                Duration::from_millis(dice.within(1000..12_000))
+            }
             Kind::DestinationErrors | Kind::DestinationAnswersLost | Kind::DiskFull => {
                 Duration::from_millis(dice.within(1500..5000))
             }

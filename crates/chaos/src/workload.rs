@@ -41,7 +41,8 @@ impl Clients {
     /// Makes a job and follows it to its end.
     pub(crate) async fn perform(&self, spec: &Spec) -> Result<()> {
         self.history.note(Event::Asked { spec: spec.clone() });
-        let job = timeout(PATIENCE, self.create(spec)).await.with_context(|| format!("{} is not taken", spec.tag))??;
+        let job =
+            timeout(PATIENCE, self.create(spec)).await.with_context(|| format!("{} is not taken", spec.tag))??;
         let id = job["id"].as_str().context("a job without an id")?.to_owned();
         let feed = async {
             match spec.import {
@@ -160,7 +161,12 @@ impl Clients {
         let method = if event.is_some() { Method::DELETE } else { Method::POST };
         let action = if event.is_some() { "delete" } else { "cancel" };
         let until_answered = async {
-            while !self.client.call(&Ask::new(action, method.clone(), &ask)).await.is_ok_and(|(it, _)| it.as_u16() < 500) {
+            while !self
+                .client
+                .call(&Ask::new(action, method.clone(), &ask))
+                .await
+                .is_ok_and(|(it, _)| it.as_u16() < 500)
+            {
                 sleep(PAUSE).await;
             }
         };
@@ -224,7 +230,9 @@ impl Watch<'_> {
                 let data = line.strip_prefix(b"data: ").and_then(|data| serde_json::from_slice::<Value>(data).ok());
                 match data {
                     Some(data) if data["job"].is_object() => self.saw(&data["job"]),
-                    Some(data) if data["task"].is_object() => self.saw_one(&data["task"], data["task"]["name"].as_str()),
+                    Some(data) if data["task"].is_object() => {
+                        self.saw_one(&data["task"], data["task"]["name"].as_str())
+                    }
                     Some(_) | None => {}
                 }
             }

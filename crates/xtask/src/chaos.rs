@@ -17,7 +17,8 @@ pub(crate) struct Chaos {
 pub(crate) fn run(root: &Path, chaos: &Chaos) -> Result<ExitCode> {
     let built = cargo(root).args(["build", "--locked", "-p", "consign", "-p", "chaos"]).status()?;
     ensure!(built.success(), "the program cannot be built");
-    let ended = cargo(root).args(["run", "--quiet", "--locked", "-p", "chaos", "--"]).args(&chaos.arguments).status()?;
+    let ended =
+        cargo(root).args(["run", "--quiet", "--locked", "-p", "chaos", "--"]).args(&chaos.arguments).status()?;
     Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
