@@ -20,6 +20,7 @@ pub mod contract;
 pub mod download;
 pub mod egress;
 pub mod error;
+pub mod fail_point;
 pub mod gcs;
 pub mod http;
 mod listing;

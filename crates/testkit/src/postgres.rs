@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::{Missing, place, server, tool};
 
 /// How long the server may take to answer again after a crash.
-const RECOVERY_MAX: Duration = Duration::from_secs(60);
+const RECOVERY_MAX: Duration = Duration::from_mins(1);
 
 /// A server that runs.
 #[derive(Clone, Debug, Deserialize)]

@@ -163,6 +163,7 @@ impl AzureBlob {
         let body = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
         let call = Call { headers, body, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
         let reply = self.service.call(&call.header(BLOB_TYPE, "BlockBlob").header(MD5_HEADER, md5)).await?;
+        crate::fail_point!("azure.stored");
         put.progress.add(put.source.size());
         Ok(self.receipt(put, &reply))
     }
@@ -245,6 +246,7 @@ impl AzureBlob {
         let call = Call { body, ..commit.clone() }.header(MD5_HEADER, md5).header(CONTENT_TYPE, "application/xml");
         match self.service.call(&call).await {
             Ok(reply) => {
+                crate::fail_point!("azure.committed");
                 put.journal.closed(&put.name).await?;
                 counted.keep();
                 Ok(Some(self.receipt(put, &reply)))
@@ -272,6 +274,7 @@ impl AzureBlob {
         let call = Call { body, ..Call::new(SEND_BLOCK, Method::PUT, Some(&put.name)) };
         let call = call.query("comp", "block").query("blockid", part.etag.as_str()).header(MD5_HEADER, md5);
         self.service.call(&call).await?;
+        crate::fail_point!("azure.block");
         put.journal.part(&put.name, number, &part).await?;
         Ok((number, part))
     }

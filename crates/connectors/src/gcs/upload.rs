@@ -111,6 +111,7 @@ impl Gcs {
             self.receipt(put, STORE, &read(STORE, &reply.body)?)
         });
         let receipt = receipt.await?;
+        crate::fail_point!("gcs.stored");
         put.progress.add(put.source.size());
         Ok(receipt)
     }
@@ -163,6 +164,7 @@ impl Gcs {
         let address = reply.header(LOCATION.as_str()).unwrap_or_default();
         self.service.session(address)?;
         address.clone_into(&mut open.handle);
+        crate::fail_point!("gcs.created");
         put.journal.opened(&open).await?;
         Ok(open)
     }
@@ -180,6 +182,7 @@ impl Gcs {
                 State::Gone => return Ok(None),
             };
             if kept > counted.bytes() {
+                crate::fail_point!("gcs.chunk");
                 put.journal.part(&put.name, 1, &Part { size: kept, etag: String::new(), checksum: None }).await?;
             }
             counted.set(kept);
@@ -211,6 +214,7 @@ impl Gcs {
             }
         };
         let receipt = self.receipt(put, SEND, &resource)?;
+        crate::fail_point!("gcs.completed");
         put.journal.closed(&put.name).await?;
         counted.set(size);
         counted.keep();

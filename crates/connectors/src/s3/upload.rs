@@ -109,6 +109,7 @@ impl S3 {
         let call = Call { headers, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
         let (reply, proof) =
             retry::request(self.service.limits.tries, |_| self.send_proved(&call, &cargo, true)).await?;
+        crate::fail_point!("s3.stored");
         put.progress.add(put.source.size());
         Ok(Receipt {
             location: self.location(&put.name),
@@ -170,6 +171,7 @@ impl S3 {
         }
         let Created { upload_id } = xml::read(CREATE, &reply.body)?;
         open.handle = upload_id;
+        crate::fail_point!("s3.created");
         put.journal.opened(&open).await?;
         if is_unheard.into_inner()
             && let Err(error) = self.abort_unheard(&open.target, Some(&open.handle)).await
@@ -209,6 +211,7 @@ impl S3 {
         drop(running);
         let receipt = self.complete(put, &open.handle, &parts).await?;
         if receipt.is_some() {
+            crate::fail_point!("s3.completed");
             put.journal.closed(&put.name).await?;
             counted.keep();
         }
@@ -238,6 +241,7 @@ impl S3 {
             etag: etag.ok_or_else(|| Error::new(Kind::Protocol, SEND_PART, "the answer to a part names no ETag"))?,
             checksum: (proof == Proof::Crc32c).then(|| checksum::crc32c_text(cargo.crc32c)),
         };
+        crate::fail_point!("s3.part");
         put.journal.part(&put.name, number, &part).await?;
         Ok((number, part))
     }

@@ -53,8 +53,10 @@ impl Upload {
         self.count(from);
         self.send(session, &file, from).await?;
         self.seal(file).await?;
+        crate::fail_point!("sftp.written");
         let temporary = self.handle();
         let note = publish::publish(session, &temporary, &self.put.name).await?;
+        crate::fail_point!("sftp.renamed");
         self.put.journal.closed(&self.put.name).await?;
         // It ended well: its bytes stay counted.
         self.counted = 0;
@@ -114,6 +116,7 @@ impl Upload {
             }
             other => other?,
         };
+        crate::fail_point!("sftp.created");
         Ok(file)
     }
 

@@ -65,6 +65,7 @@ impl Swift {
             }
             match self.publish(put, &prefix, &open.parts).await? {
                 Ok(reply) => {
+                    crate::fail_point!("swift.published");
                     let left = match &replaced {
                         Some(manifest) => self.remove_replaced(manifest).await,
                         None => self.remove_replaced_earlier(&open).await,
@@ -199,6 +200,7 @@ impl Swift {
             }
         })?;
         let part = Part { size: cargo.size(), etag: cargo.md5(), checksum: None };
+        crate::fail_point!("swift.segment");
         put.journal.part(&put.name, number, &part).await?;
         cargo.arrived();
         Ok((number, part))

@@ -107,6 +107,7 @@ impl Swift {
             Ok(reply)
         });
         let reply = reply.await?;
+        crate::fail_point!("swift.stored");
         cargo.arrived();
         if let Some(manifest) = &replaced {
             notes.extend(self.remove_replaced(manifest).await);

@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Serve(command) => command.run().await,
             #[cfg(feature = "practice")]
-            Command::Demo(command) => command.run().await,
+            Command::Demo(command) => Box::pin(command.run()).await,
             Command::Run(command) => command.run().await,
             Command::Key(command) => command.run().await,
             Command::WebhookSecret(command) => command.run().await,

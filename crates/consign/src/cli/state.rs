@@ -146,12 +146,12 @@ async fn write(store: &dyn Store, head: &Head, out: impl AsyncWrite + Unpin + Se
     let mut out = BufWriter::new(out);
     let (sender, mut lines) = mpsc::channel::<Line>(LINES_MAX);
     let writing = async {
-        let mut rows = 0;
+        let mut rows: u64 = 0;
         put(&mut out, head).await?;
         while let Some(line) = lines.recv().await {
             put(&mut out, &line).await?;
             rows += 1;
-            if rows % TELL_EVERY == 0 {
+            if rows.is_multiple_of(TELL_EVERY) {
                 print::note(format!("{rows} rows …"));
             }
         }
@@ -165,7 +165,7 @@ async fn write(store: &dyn Store, head: &Head, out: impl AsyncWrite + Unpin + Se
     Ok(rows)
 }
 
-async fn put(out: &mut (impl AsyncWrite + Unpin), line: &impl Serialize) -> anyhow::Result<()> {
+async fn put(out: &mut (impl AsyncWrite + Unpin + Send), line: &(impl Serialize + Sync)) -> anyhow::Result<()> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
     out.write_all(&text).await?;
@@ -173,7 +173,7 @@ async fn put(out: &mut (impl AsyncWrite + Unpin), line: &impl Serialize) -> anyh
 }
 
 /// The next line, without its end.
-async fn next_line(text: &mut (impl AsyncBufRead + Unpin)) -> anyhow::Result<Vec<u8>> {
+async fn next_line(text: &mut (impl AsyncBufRead + Unpin + Send)) -> anyhow::Result<Vec<u8>> {
     let mut line = Vec::new();
     text.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await.context("the file cannot be read")?;
     ensure!(line.pop() == Some(b'\n'), "the file is not whole: it ends in the middle");
@@ -207,7 +207,7 @@ async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead +
                 return Ok(rows);
             }
             rows += 1;
-            if rows % TELL_EVERY == 0 {
+            if rows.is_multiple_of(TELL_EVERY) {
                 print::note(format!("{rows} rows …"));
             }
         }

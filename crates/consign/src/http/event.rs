@@ -59,6 +59,7 @@ impl Teller {
             None => Vec::new(),
         };
         self.store.tell(line, deliveries, self.clock.now()).await?;
+        connectors::fail_point!("webhook.told");
         Ok(())
     }
 

@@ -113,8 +113,9 @@ async fn take(state: &AppState, task: &Task, boundary: &str, body: Body) -> ApiR
     let payload = include::payload(state, task.id).await?.unwrap_or_default();
     let token = Token::random();
     let file = keep(state, task, token, &payload, head, parts).await?;
+    connectors::fail_point!("upload.kept");
     match state.store.finish_upload(task.id, &file, state.clock.now()).await? {
-        Applied::Done => {}
+        Applied::Done => connectors::fail_point!("upload.finished"),
         Applied::Stale => {
             // Somebody else was first, or the task is gone: nobody will ever ask for these bytes.
             state.files.remove_attempt(task.id, token).await?;

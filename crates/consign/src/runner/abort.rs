@@ -83,6 +83,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
     let LedgerEntry { task_id: task, operation, open, .. } = &orphan;
     let tries = orphan.abort_tries + 1;
     let Some((is_of_this_one, error)) = failure else {
+        connectors::fail_point!("abort.aborted");
         written(tools.store.ledger_close(*task, &open.target).await);
         return true;
     };

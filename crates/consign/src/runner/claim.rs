@@ -47,6 +47,9 @@ async fn claim(runner: &Runner) -> usize {
         Ok(claims) => {
             tools.metrics.stored("claim", began.elapsed());
             let (taken, now) = (claims.len(), tools.clock.now());
+            if taken > 0 {
+                connectors::fail_point!("runner.claimed");
+            }
             for claim in claims {
                 if let Some(ready_at) = claim.ready_at {
                     tools.metrics.claimed(now.since(ready_at));

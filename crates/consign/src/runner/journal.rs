@@ -45,15 +45,19 @@ fn failed(error: store::Error) -> Error {
 impl Journal for TaskJournal {
     async fn opened(&self, open: &OpenUpload) -> Result<()> {
         let written = self.store.ledger_open(self.id, self.token, open, self.clock.now()).await;
+        connectors::fail_point!("ledger.opened");
         self.held(written)
     }
 
     async fn part(&self, target: &str, number: u32, part: &Part) -> Result<()> {
         let written = self.store.ledger_part(self.id, self.token, target, number, part).await;
+        connectors::fail_point!("ledger.part");
         self.held(written)
     }
 
     async fn closed(&self, target: &str) -> Result<()> {
-        self.store.ledger_close(self.id, target).await.map_err(failed)
+        let written = self.store.ledger_close(self.id, target).await.map_err(failed);
+        connectors::fail_point!("ledger.closed");
+        written
     }
 }

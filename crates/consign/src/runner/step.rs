@@ -15,7 +15,7 @@ use tracing::{Instrument as _, Span, error_span};
 
 use super::journal::TaskJournal;
 use super::meter::{self, TaskMeter};
-use super::{Runner, Running, retry};
+use super::{Runner, Running, retry, sweep};
 use crate::error::{Code, TaskError};
 use crate::id::{TaskId, Token};
 use crate::model::Task;
@@ -121,10 +121,11 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     };
     Span::current().record("outcome", outcome);
     runner.tools().metrics.attempted(&operation, outcome, began.elapsed());
+    connectors::fail_point!("runner.worked");
     let recorded = match end {
         End::Done(result) => {
             if let Err(error) = &result
-                && is_retried(runner, number, error).is_some()
+                && next_retry(runner, number, error) != Retry::Never
             {
                 runner.tools().metrics.task_retried(&operation, error.code);
             }
@@ -137,6 +138,8 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     }
     if recorded != Recorded::Kept {
         discard(runner, id, token).await;
+    } else if number > 1 {
+        discard_earlier(runner, id).await;
     }
     runner.tools().store.hints().announce_sweep();
 }
@@ -153,6 +156,19 @@ async fn discard(runner: &Runner, id: TaskId, token: Token) {
     }
 }
 
+/// Removes what earlier attempts of a finished task left: those that died between their last byte and their end.
+async fn discard_earlier(runner: &Runner, id: TaskId) {
+    let blobs = runner.tools().store.blobs(&[id]).await;
+    for (id, _, blobs) in blobs.into_iter().flatten() {
+        if let Err(error) = sweep::keep_only(runner, id, &blobs).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "files of an earlier attempt stay until the next sweep"
+            );
+        }
+    }
+}
+
 /// Gives the lease back if it still holds. A session that lives keeps the leases of tasks that nobody works on any
 /// more, so this does not give up before the store has answered.
 async fn give_back(runner: &Runner, id: TaskId, token: Token) {
@@ -165,6 +181,7 @@ async fn give_back(runner: &Runner, id: TaskId, token: Token) {
         }
         sleep(STORE_PAUSE).await;
     }
+    connectors::fail_point!("runner.given_back");
 }
 
 /// Ends when the attempt must stop: it was cancelled here, or its lease does not hold any more.
@@ -326,19 +343,28 @@ async fn transition(
     let tools = runner.tools();
     let now = tools.clock.now();
     let error = match result {
-        Ok(outcome) => return tools.store.finish(id, token, &outcome.files, now).await,
+        Ok(outcome) => {
+            let applied = tools.store.finish(id, token, &outcome.files, now).await;
+            connectors::fail_point!("runner.finished");
+            return applied;
+        }
         Err(error) => error,
     };
-    match is_retried(runner, number, error) {
-        Some(asked) => tools.store.delay(id, token, now.plus(retry::pause(number, asked)), now).await,
-        None => tools.store.fail(id, token, error.code.wire(), &error.message, now).await,
+    match next_retry(runner, number, error) {
+        Retry::Later(asked) => {
+            let applied = tools.store.delay(id, token, now.plus(retry::pause(number, asked)), now).await;
+            connectors::fail_point!("runner.delayed");
+            applied
+        }
+        Retry::Never => {
+            let applied = tools.store.fail(id, token, error.code.wire(), &error.message, now).await;
+            connectors::fail_point!("runner.failed");
+            applied
+        }
     }
 }
 
-/// Whether a task is tried again after this attempt, and the pause that the other side asked for.
-fn is_retried(runner: &Runner, number: u32, error: &TaskError) -> Option<Option<Duration>> {
-    match error.retry {
-        Retry::Later(asked) if number < runner.tools().config.limits.attempts_max => Some(asked),
-        Retry::Later(_) | Retry::Never => None,
-    }
+/// Whether a task is tried again after this attempt: an error may pass, but attempts are counted.
+fn next_retry(runner: &Runner, number: u32, error: &TaskError) -> Retry {
+    if number < runner.tools().config.limits.attempts_max { error.retry } else { Retry::Never }
 }

@@ -50,6 +50,9 @@ async fn sweep(runner: &Runner) -> Result<()> {
                 }
             }
         }
+        if !emptied.is_empty() {
+            connectors::fail_point!("sweep.removed");
+        }
         tools.store.trash_emptied(&emptied).await?;
         if emptied.len() < BATCH as usize {
             break;
@@ -104,7 +107,7 @@ async fn remove_unnamed(runner: &Runner, found: &[TaskId]) -> Result<()> {
 }
 
 /// Removes the attempts of a task that none of its files belongs to.
-async fn keep_only(runner: &Runner, id: TaskId, blobs: &[BlobKey]) -> std::result::Result<(), files::Error> {
+pub(super) async fn keep_only(runner: &Runner, id: TaskId, blobs: &[BlobKey]) -> std::result::Result<(), files::Error> {
     let files = &runner.tools().files;
     for token in files.attempts(id).await? {
         if !blobs.iter().any(|blob| blob.is_of(id, token)) {

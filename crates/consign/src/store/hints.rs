@@ -86,24 +86,26 @@ impl Hints {
     /// Says that these jobs and tasks changed.
     pub fn announce(&self, ids: impl IntoIterator<Item = Uuid>) {
         let ids: Arc<[Uuid]> = ids.into_iter().collect();
-        let watched = self.watched();
-        for id in ids.iter() {
-            if let Some(sender) = watched.get(id) {
-                sender.send_replace(());
-            }
-        }
-        drop(watched);
+        self.announce_watched(&ids);
         if self.commits.receiver_count() > 0 && !ids.is_empty() {
             // Whoever stopped listening in this very moment does not need it.
             let _ = self.commits.send(ids);
         }
     }
 
+    fn announce_watched(&self, ids: &[Uuid]) {
+        let watched = self.watched();
+        for id in ids {
+            if let Some(sender) = watched.get(id) {
+                sender.send_replace(());
+            }
+        }
+    }
+
     /// Says that anything may have changed: news were lost, or nobody tells them. All who wait look again.
     pub fn announce_everything(&self) {
-        for sender in self.watched().values() {
-            sender.send_replace(());
-        }
+        let ids: Vec<Uuid> = self.watched().keys().copied().collect();
+        self.announce_watched(&ids);
         if self.commits.receiver_count() > 0 {
             // Whoever stopped listening in this very moment does not need it.
             let _ = self.commits.send(Arc::from([]));

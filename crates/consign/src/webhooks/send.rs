@@ -69,8 +69,9 @@ pub(super) async fn attempt(tools: &Tools, parcel: Parcel) {
     tracing::info!(delivery = %id, number, outcome, status, error = answer.error, "a webhook was sent");
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let attempt = DeliveryAttempt { number, at, status, error: answer.error.map(shortened), duration_ms };
+    connectors::fail_point!("webhook.sent");
     match tools.store.end_attempt(id, attempt, end, now).await {
-        Ok(true) => {}
+        Ok(true) => connectors::fail_point!("webhook.recorded"),
         Ok(false) => tracing::info!(delivery = %id, "the delivery is gone, or somebody else sends it by now"),
         Err(error) => {
             // The lease will run out, and it is sent again.

@@ -134,10 +134,12 @@ impl Scratch {
 /// Syncs a file and gives it its final name.
 fn publish(file: &File, path: PathBuf, part: Unpublished) -> io::Result<Unpublished> {
     file.sync_all()?;
+    connectors::fail_point!("files.written");
     fs::rename(part_of(&path), &path)?;
     part.keep();
     let published = Unpublished(Some(path));
     published.sync_folder()?;
+    connectors::fail_point!("files.published");
     Ok(published)
 }
 

@@ -199,6 +199,7 @@ async fn what_is_published_is_whole_whichever_request_fails() {
                 }
             }
             assert_eq!(names(&*direct, &prefix).await, Vec::<String>::new(), "{case}");
+            assert_eq!(direct.open_uploads(&prefix).await.unwrap(), [], "{case}");
         }
     }
 }

@@ -104,7 +104,7 @@ impl UserFollower {
     fn hear(&mut self, heard: Result<Arc<[Uuid]>, RecvError>) {
         match heard {
             Ok(ids) if !ids.is_empty() && self.pending.len() + ids.len() <= PENDING_MAX => {
-                self.pending.extend(ids.iter())
+                self.pending.extend(ids.iter());
             }
             Ok(_) | Err(RecvError::Lagged(_) | RecvError::Closed) => self.has_missed = true,
         }

@@ -90,6 +90,7 @@ impl Operation for ExportUpload {
             let web = web.clone();
             let sent = async move {
                 let receipt = web.put(&upload).await.map_err(|error| deliver::of_file(input, error.into()))?;
+                connectors::fail_point!("web.sent");
                 Ok(File { blob: None, download: None, receipt: Some(receipt), ..input.file.clone() })
             };
             task.metered(host.as_deref(), false, sent)

@@ -3,8 +3,6 @@
 //! One lock, no statements, nothing clever: each method says in a few lines what the method of a database means. What a
 //! database keeps as counters is here looked up or kept as the facts themselves.
 
-#![expect(clippy::expect_used, reason = "a row that refers to another is only there while that one is")]
-
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

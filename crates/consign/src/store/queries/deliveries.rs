@@ -163,7 +163,7 @@ pub(crate) async fn end_attempt(
     .fetch_optional(&mut *tx.conn)
     .await?;
     let Some(row) = row else { return Ok(false) };
-    insert_attempt(&mut *tx.conn, id, attempt).await?;
+    insert_attempt(&mut tx.conn, id, attempt).await?;
     if let Some(webhook) = row.try_get::<Option<i64>, _>("webhook_id")? {
         if end == AttemptEnd::Gone {
             disable(tx, webhook, now).await?;
@@ -275,7 +275,7 @@ pub(crate) async fn redeliver(tx: &mut Tx, user: UserId, id: DeliveryId, now: Ti
         .await?;
     let Some(row) = row else { return Ok(Redelivery::NotFound) };
     let mut found = delivery(&row)?;
-    add_attempts(&mut *tx.conn, std::slice::from_mut(&mut found)).await?;
+    add_attempts(&mut tx.conn, std::slice::from_mut(&mut found)).await?;
     Ok(Redelivery::Due(found))
 }
 

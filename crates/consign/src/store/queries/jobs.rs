@@ -187,11 +187,11 @@ async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &
         turn += i64::from(matches!(birth, Birth::Ready));
     }
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        insert_task_rows(&mut *tx.conn, chunk).await?;
+        insert_task_rows(&mut tx.conn, chunk).await?;
     }
     tx.changed.ids.extend(tasks.iter().map(|task| task.id.0));
-    insert_payloads(&mut *tx.conn, tasks, payloads).await?;
-    insert_dependencies(&mut *tx.conn, tasks).await?;
+    insert_payloads(&mut tx.conn, tasks, payloads).await?;
+    insert_dependencies(&mut tx.conn, tasks).await?;
     let ended = end_unborn(tx, &doomed, now).await?;
     settle(tx, ended, now).await
 }

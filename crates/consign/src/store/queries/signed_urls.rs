@@ -93,7 +93,7 @@ pub(crate) async fn create_signed_job(
         .bind(id.0)
         .execute(&mut *tx.conn)
         .await?;
-    if let Some(earlier) = result(&mut *tx.conn, id, cache_key, now).await? {
+    if let Some(earlier) = result(&mut tx.conn, id, cache_key, now).await? {
         return Ok(Some(earlier));
     }
     if create_job(tx, new).await? != Creation::Created {

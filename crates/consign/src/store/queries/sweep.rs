@@ -132,13 +132,13 @@ pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskI
 pub(crate) async fn trash_emptied(tx: &mut Tx, ids: &[TaskId]) -> sqlx::Result<()> {
     for chunk in ids.chunks(ROWS_PER_STATEMENT) {
         let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
-        chosen(&mut *tx.conn, "DELETE FROM trash WHERE task_id IN (", chunk.iter(), ")").await?;
+        chosen(&mut tx.conn, "DELETE FROM trash WHERE task_id IN (", chunk.iter(), ")").await?;
     }
     Ok(())
 }
 
 pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<()> {
-    dialect::ping(&mut *tx.conn).await
+    dialect::ping(&mut tx.conn).await
 }
 
 pub(crate) async fn agree_on(tx: &mut Tx, name: &str, value: i64) -> sqlx::Result<i64> {

@@ -36,7 +36,7 @@ pub(crate) async fn finish(
     files: &[File],
     now: Timestamp,
 ) -> sqlx::Result<Applied> {
-    dialect::lock_jobs_of(&mut *tx.conn, &[id.0]).await?;
+    dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'finished', percent = 100, ended_at = $3, lease = NULL, session_id = NULL \
          WHERE id = $1 AND state = 'running' AND lease = $2 RETURNING ",
@@ -48,7 +48,7 @@ pub(crate) async fn finish(
     .fetch_optional(&mut *tx.conn)
     .await?;
     if row.is_some() {
-        insert_files(&mut *tx.conn, id, files).await?;
+        insert_files(&mut tx.conn, id, files).await?;
     }
     applied(tx, row, now).await
 }
@@ -61,7 +61,7 @@ pub(crate) async fn fail(
     message: &str,
     now: Timestamp,
 ) -> sqlx::Result<Applied> {
-    dialect::lock_jobs_of(&mut *tx.conn, &[id.0]).await?;
+    dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $3, message = $4, forgiven = ignore_error, ended_at = $5, \
                           lease = NULL, session_id = NULL \
@@ -146,7 +146,7 @@ pub(crate) async fn release_due(tx: &mut Tx, now: Timestamp) -> sqlx::Result<Opt
 }
 
 pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Timestamp) -> sqlx::Result<Applied> {
-    dialect::lock_jobs_of(&mut *tx.conn, &[id.0]).await?;
+    dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'finished', percent = 100, started_at = $2, ended_at = $2 \
          WHERE id = $1 AND state = 'uploading' RETURNING ",
@@ -157,7 +157,7 @@ pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Tim
     .fetch_optional(&mut *tx.conn)
     .await?;
     if let Some(row) = &row {
-        insert_files(&mut *tx.conn, id, std::slice::from_ref(file)).await?;
+        insert_files(&mut tx.conn, id, std::slice::from_ref(file)).await?;
         if let Some(job) = row.try_get("job_id")? {
             start_jobs(tx, &BTreeSet::from([job]), now).await?;
         }
@@ -195,7 +195,7 @@ pub(crate) async fn cancel(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp
     if row.is_none() {
         return Ok(Cancellation::NotFound);
     }
-    dialect::lock_jobs_of(&mut *tx.conn, &[id.0]).await?;
+    dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, ended_at = $4, \
                           lease = NULL, session_id = NULL, not_before = NULL \
@@ -216,7 +216,7 @@ pub(crate) async fn cancel(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp
 
 /// Cancels what is open of a job.
 pub(super) async fn cancel_job(tx: &mut Tx, job: JobId, now: Timestamp) -> sqlx::Result<()> {
-    dialect::lock_job(&mut *tx.conn, job.0).await?;
+    dialect::lock_job(&mut tx.conn, job.0).await?;
     let rows = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, ended_at = $4, \
                           lease = NULL, session_id = NULL, not_before = NULL \

@@ -1,4 +1,5 @@
 //! Random commands, given to a database and to the store in memory in step: every answer and everything that can be read
+//! must be the same. And many hands at once on the same few rows, after which all must add up.
 //!
 //! `CONSIGN_TEST_SEED` repeats a run that failed; a failing sequence is shrunk to the shortest that still fails.
 
@@ -20,7 +21,7 @@ const CASES: u32 = 48;
 /// Commands of the longest sequence.
 const COMMANDS_MAX: usize = 70;
 /// Tries to shorten a sequence that failed.
-const SHRINKS_MAX: u32 = 600;
+const SHRINKS_MAX: u32 = 300;
 
 /// The seed of a run: the one that was asked for, or a new one.
 pub(crate) fn seed() -> u64 {
@@ -43,6 +44,7 @@ fn bytes(seed: u64) -> [u8; 32] {
 /// Compares a database with the store in memory. `make` opens an empty one.
 pub(crate) fn agrees_with_memory(make: impl AsyncFn() -> Arc<dyn Store>) {
     let seed = seed();
+    println!("CONSIGN_TEST_SEED={seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cases = std::env::var_os("CONSIGN_TEST_CASES").and_then(|cases| cases.into_string().ok()?.parse().ok());
     let config = Config {

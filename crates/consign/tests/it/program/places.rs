@@ -62,7 +62,8 @@ for found in s3.list_objects_v2(Bucket={0:?}).get('Contents', []):
         self.ceph.s3api(&script).await.unwrap()
     }
 
-    async fn open_uploads(&self) -> usize {
+    /// Uploads that are open in it.
+    pub(crate) async fn open_uploads(&self) -> usize {
         let script = format!("result = len(s3.list_multipart_uploads(Bucket={:?}).get('Uploads', []))", self.name);
         usize::try_from(self.ceph.s3api(&script).await.unwrap().as_u64().unwrap()).unwrap()
     }

@@ -39,6 +39,7 @@ pub async fn handler(
         let new = NewJob { job: planned.job, payloads: planned.payloads, idempotency };
         let id = new.job.id;
         let made = state.store.create_job(new).await?;
+        connectors::fail_point!("job.created");
         traces::made("job", id.0);
         (once::outcome(&state, made, bytes)?, needs_upload, planned.redirect)
     };

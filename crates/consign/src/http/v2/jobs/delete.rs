@@ -20,7 +20,10 @@ const ROUNDS_MAX: u32 = 3;
 pub async fn handler(State(state): State<AppState>, By(caller): By, Id(id): Id<JobId>) -> ApiResult<Response> {
     for _ in 0..ROUNDS_MAX {
         match state.store.delete_job(caller.id(), id, state.clock.now()).await? {
-            Deletion::Done => return Ok(no_content()),
+            Deletion::Done => {
+                connectors::fail_point!("job.deleted");
+                return Ok(no_content());
+            }
             Deletion::NotFound => return Err(ApiError::not_found()),
             // Its end must be told with all that is in it, and that is about to go.
             Deletion::Untold => state.teller().tell_of(id).await?,

@@ -23,6 +23,7 @@ pub async fn handler(
 ) -> ApiResult<Response> {
     match state.store.cancel(caller.id(), id, state.clock.now()).await? {
         Cancellation::Done => {
+            connectors::fail_point!("task.cancelled");
             let task = state.store.task(caller.id(), id).await?.ok_or_else(ApiError::not_found)?;
             Ok(data(StatusCode::OK, &view.task(&task)))
         }

@@ -1,0 +1,140 @@
+//! Files in an object store: taken in, delivered, given to whoever has a link, and gone with their jobs.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use connectors::egress::Guard;
+use connectors::http::{Body, Client, tls_config};
+use connectors::{Digests, Limits};
+use http::{HeaderMap, Method, Request, StatusCode};
+use serde_json::{Value, json};
+
+use super::harness::{MIB, Program, eventually, id, task};
+use super::places::Bucket;
+
+const ANSWER_BYTES_MAX: usize = 32 * MIB;
+
+/// A server whose files are in a bucket of the Ceph gateway.
+fn program(bucket: &Bucket, name: &str) -> Program {
+    let url = format!("s3://{name}/a fleet?endpoint={}&region={}", bucket.ceph.endpoint, bucket.ceph.region);
+    let mut program = Program::new(&[("FILES_URL", &url)]);
+    program.set("FILES__ACCESS_KEY_ID", &bucket.ceph.account.access_key_id);
+    program.set("FILES__SECRET_ACCESS_KEY", &bucket.ceph.account.secret_access_key);
+    program
+}
+
+async fn ask(method: Method, url: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, Bytes) {
+    let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
+    let client = Client::new(guard, tls_config(&[]).unwrap(), &Limits::default());
+    let mut request = Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = client.send(request.body(Body::empty()).unwrap(), "asking").await.unwrap();
+    let (head, body) = answer.into_parts();
+    (head.status, head.headers, body.bytes(ANSWER_BYTES_MAX).await.unwrap())
+}
+
+/// The link of a finished `export/url` task that is called `link`.
+fn link(job: &Value) -> String {
+    task(job, "link")["result"]["files"][0]["url"].as_str().unwrap().to_owned()
+}
+
+async fn delete(program: &Program, job: &Value) {
+    let (status, _) = program.call(Method::DELETE, &format!("/v2/jobs/{}", id(job)), None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+}
+
+async fn is_emptied(bucket: &Bucket) {
+    eventually("an empty bucket", async || {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        bucket.objects().await.as_object().unwrap().is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_in_a_bucket_are_delivered_and_go_with_their_jobs() {
+    let Some(store) = Bucket::empty("it-shared-files").await else { return };
+    let Some(delivered) = Bucket::empty("it-shared-files-delivered").await else { return };
+    let mut program = program(&store, "it-shared-files");
+    program.start().await;
+    assert_eq!(program.text("/readyz").await.0, StatusCode::OK);
+
+    let mut bytes = vec![0; 12 * MIB + 5];
+    testkit::bytes::fill(7, 0, &mut bytes);
+    let up = program
+        .job(json!({"in": {"operation": "import/upload"}, "link": {"operation": "export/url", "input": "in"}}))
+        .await;
+    program.upload(task(&up, "in"), "größe.bin", &bytes).await;
+    let url = link(&program.finished(&up).await);
+    let (status, headers, body) = ask(Method::GET, &url, &[]).await;
+    assert!(status == StatusCode::OK && body == bytes);
+    let etag = headers["etag"].to_str().unwrap().to_owned();
+    for (range, from, to) in [
+        ("bytes=0-0", 0, 1),
+        ("bytes=5000000-9000000", 5_000_000, 9_000_001),
+        ("bytes=-3", bytes.len() - 3, bytes.len()),
+    ] {
+        let (status, headers, body) = ask(Method::GET, &url, &[("range", range), ("if-range", &etag)]).await;
+        assert!(status == StatusCode::PARTIAL_CONTENT && body == bytes[from..to], "{range}");
+        assert_eq!(headers["content-range"], format!("bytes {from}-{}/{}", to - 1, bytes.len()));
+    }
+    assert_eq!(ask(Method::GET, &url, &[("if-none-match", &etag)]).await.0, StatusCode::NOT_MODIFIED);
+
+    let down = program
+        .job(json!({
+            "in": {"operation": "import/url", "url": url},
+            "out": delivered.task(delivered.ceph.addr(), "big.bin", "in"),
+        }))
+        .await;
+    program.finished(&down).await;
+    let sha256 = hex::encode(Digests::of(&bytes).sha256);
+    assert_eq!(delivered.objects().await, json!({"big.bin": sha256}));
+    let kept = store.objects().await;
+    let kept = kept.as_object().unwrap();
+    assert!(kept.len() == 3 && kept.keys().all(|key| key.starts_with("a fleet/")), "{kept:?}");
+    assert!(kept.values().all(|found| *found == sha256.as_str()));
+    assert!(program.files().is_empty(), "nothing is kept here");
+    assert_eq!(std::fs::read_dir(program.data_dir().join("tmp")).unwrap().count(), 0);
+
+    // Links that lead to the bucket itself, after a kill, from the same files.
+    program.kill();
+    program.set("FILES__REDIRECT_DOWNLOADS", "true");
+    program.start().await;
+    let here = format!("{}{}", program.base(), &url[url.find("/files/").unwrap()..]);
+    let (status, headers, _) = ask(Method::GET, &here, &[]).await;
+    assert_eq!(status, StatusCode::TEMPORARY_REDIRECT);
+    let there = headers["location"].to_str().unwrap();
+    assert!(there.starts_with(&store.ceph.endpoint), "{there}");
+    let (status, headers, body) = ask(Method::GET, there, &[("range", "bytes=10-19")]).await;
+    assert!(status == StatusCode::PARTIAL_CONTENT && body == bytes[10..20]);
+    assert_eq!(
+        headers["content-disposition"],
+        "attachment; filename=\"gr__e.bin\"; filename*=UTF-8''gr%C3%B6%C3%9Fe.bin"
+    );
+    for (method, condition) in [(Method::HEAD, None), (Method::GET, Some(("if-match", etag.as_str())))] {
+        let (status, headers, _) = ask(method, &here, condition.as_slice()).await;
+        assert_eq!((status, headers["etag"].to_str().unwrap()), (StatusCode::OK, etag.as_str()));
+    }
+
+    let out = program.run(&["doctor"]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("s3://it-shared-files/a fleet/ takes files"), "{said}");
+    let secret = &store.ceph.account.secret_access_key;
+    assert!(!said.contains(secret) && !program.log().contains(secret));
+
+    delete(&program, &up).await;
+    delete(&program, &down).await;
+    is_emptied(&store).await;
+    store.is_tidied().await;
+}
+
+/// A start without the credentials says which setting is missing.
+#[test]
+fn a_bucket_without_credentials_is_a_start_that_fails_with_a_sentence() {
+    let program = Program::new(&[("FILES_URL", "s3://bucket?endpoint=http://127.0.0.1:1&region=r")]);
+    let out = program.run(&["serve", "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("files.access_key_id"), "{said}");
+}
