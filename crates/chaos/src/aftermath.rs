@@ -30,10 +30,10 @@ pub(crate) async fn look(options: &Options, folder: &Path, files: &str, clients:
     let mut jobs: BTreeMap<String, String> = BTreeMap::new();
     let mut specs: BTreeMap<String, Spec> = BTreeMap::new();
     for entry in entries {
-        match entry.event {
-            Event::Accepted { tag, job } => drop(jobs.insert(tag, job)),
-            Event::Asked { spec } => drop(specs.insert(spec.tag.clone(), spec)),
-            _ => {}
+        if let Event::Accepted { tag, job } = entry.event {
+            jobs.insert(tag, job);
+        } else if let Event::Asked { spec } = entry.event {
+            specs.insert(spec.tag.clone(), spec);
         }
     }
     let ends = finals(clients, &jobs, &specs).await?;

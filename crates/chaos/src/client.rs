@@ -29,10 +29,10 @@ const PROBE_EVERY: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: connectors::http::Client,
-    processes: Arc<Vec<SocketAddr>>,
+    processes: Arc<[SocketAddr]>,
     turn: Arc<AtomicUsize>,
     /// Whether each process said at the last probe that it is ready.
-    ready: Arc<Vec<AtomicBool>>,
+    ready: Arc<[AtomicBool]>,
     key: Arc<str>,
     history: Arc<History>,
 }
@@ -71,8 +71,8 @@ impl Client {
         let guard = Guard::new(anywhere.map_err(|error| anyhow!("{error}"))?);
         let limits = Limits { idle_timeout: SILENCE_MAX, ..Limits::default() };
         let http = connectors::http::Client::new(guard, tls_config(&[])?, &limits);
-        let ready = processes.iter().map(|_| AtomicBool::new(true)).collect();
-        let (processes, ready) = (Arc::new(processes), Arc::new(ready));
+        let ready: Arc<[AtomicBool]> = processes.iter().map(|_| AtomicBool::new(true)).collect();
+        let processes = Arc::from(processes);
         Ok(Self { http, processes, turn: Arc::default(), ready, key: key.into(), history })
     }
 

@@ -24,6 +24,8 @@ use crate::{Options, destinations::Destinations};
 const TASKS_RUNNING: u64 = 6;
 /// Where a process of a fleet does not run alone, fewer tasks of one user may run than there are places.
 pub(crate) const TASKS_PER_USER: u64 = 12;
+/// How long a process that is asked to stop still serves: the balancer looks ten times meanwhile.
+const DRAIN_DELAY: &str = "1s";
 /// After a process of the API said that it is ready, before the next one is restarted.
 const ROLLING_PAUSE: Duration = Duration::from_millis(500);
 
@@ -176,91 +178,122 @@ impl Fleet {
             self.history.note(Event::Skipped { kind: fault.kind, why: why.clone() });
             return Ok(());
         }
-        let begin = || {
-            let (kind, target) = (fault.kind, fault.target.clone());
-            self.history.note(Event::Fault { number, kind, target });
-        };
-        let process = self.processes.iter().find(|process| process.name == fault.target);
+        let blow = Blow { fleet: self, number, fault, client };
         match fault.kind {
-            Kind::Kill | Kind::Freeze => {
-                let process = process.context("no such process")?;
-                let mut held = process.hold().await;
-                begin();
-                if fault.kind == Kind::Freeze {
-                    held.freeze(fault.lasts).await?;
-                } else {
-                    held.kill().await?;
-                    sleep(fault.lasts).await;
-                    held.start().await?;
-                }
-                drop(held);
-                self.is_ready(number, process, client).await;
-            }
-            Kind::Restart => {
-                let which = |process: &&Arc<Process>| match process.role() {
-                    "api" => fault.target == "api",
-                    _ => process.name == fault.target,
-                };
-                begin();
-                for process in self.processes.iter().filter(which) {
-                    let mut held = process.hold().await;
-                    held.stop().await?;
-                    held.start().await?;
-                    drop(held);
-                    self.is_ready(number, process, client).await;
-                    sleep(ROLLING_PAUSE).await;
-                }
-            }
-            Kind::DatabaseCrash | Kind::BackendsEnded => {
-                let mut postgres = self.postgres.as_ref().context("no database")?.lock().await;
-                begin();
-                if fault.kind == Kind::DatabaseCrash {
-                    postgres.restart().await?;
-                } else {
-                    postgres.server().psql("postgres", END_BACKENDS).await?;
-                }
-                drop(postgres);
-                for process in self.processes.iter().filter(|process| process.is_api()) {
-                    self.is_ready(number, process, client).await;
-                }
-            }
-            Kind::DatabaseCut | Kind::FilesCut => {
-                let paths = if fault.kind == Kind::DatabaseCut { &self.database_paths } else { &self.files_paths };
-                let path = paths.get(&fault.target).context("no such path")?;
-                begin();
-                path.stall_after(0);
-                sleep(fault.lasts).await;
-                path.cut();
-                path.heal();
-            }
-            Kind::DestinationErrors | Kind::DestinationAnswersLost | Kind::DestinationCut => {
-                begin();
-                match fault.kind {
-                    Kind::DestinationErrors => self.destinations.answer_errors(),
-                    Kind::DestinationCut => self.destinations.cut(),
-                    _ => self.destinations.lose_answers(),
-                }
-                sleep(fault.lasts).await;
-                self.destinations.heal();
-            }
-            Kind::DiskFull => {
-                let disk = process.and_then(|process| process.disk.as_ref()).context("no disk")?;
-                begin();
-                disk.fill().await?;
-                sleep(fault.lasts).await;
-                disk.empty().await?;
-            }
+            Kind::Kill | Kind::Freeze => blow.at_process().await?,
+            Kind::Restart => blow.restart().await?,
+            Kind::DatabaseCrash | Kind::BackendsEnded => blow.at_database().await?,
+            Kind::DatabaseCut => blow.at_path(&self.database_paths).await?,
+            Kind::FilesCut => blow.at_path(&self.files_paths).await?,
+            Kind::DestinationErrors => blow.at_destinations(Destinations::answer_errors).await,
+            Kind::DestinationAnswersLost => blow.at_destinations(Destinations::lose_answers).await,
+            Kind::DestinationCut => blow.at_destinations(Destinations::cut).await,
+            Kind::DiskFull => blow.at_disk().await?,
         }
         self.history.note(Event::Healed { number });
         Ok(())
     }
+}
+
+/// A fault that is being carried out.
+struct Blow<'a> {
+    fleet: &'a Fleet,
+    number: usize,
+    fault: &'a Fault,
+    client: &'a Client,
+}
+
+impl Blow<'_> {
+    fn begin(&self) {
+        let Fault { kind, target, .. } = self.fault;
+        self.fleet.history.note(Event::Fault { number: self.number, kind: *kind, target: target.clone() });
+    }
+
+    fn process(&self) -> Result<&Process> {
+        let named = self.fleet.processes.iter().find(|process| process.name == self.fault.target);
+        named.map(Arc::as_ref).context("no such process")
+    }
+
+    async fn at_process(&self) -> Result<()> {
+        let process = self.process()?;
+        let mut held = process.hold().await;
+        self.begin();
+        if self.fault.kind == Kind::Freeze {
+            held.freeze(self.fault.lasts).await?;
+        } else {
+            held.kill().await?;
+            sleep(self.fault.lasts).await;
+            held.start().await?;
+        }
+        drop(held);
+        self.is_ready(process).await;
+        Ok(())
+    }
+
+    /// One after the other.
+    async fn restart(&self) -> Result<()> {
+        let is_meant = |process: &&Arc<Process>| match process.role() {
+            "api" => self.fault.target == "api",
+            _ => process.name == self.fault.target,
+        };
+        self.begin();
+        for process in self.fleet.processes.iter().filter(is_meant) {
+            let mut held = process.hold().await;
+            held.stop().await?;
+            held.start().await?;
+            drop(held);
+            self.is_ready(process).await;
+            sleep(ROLLING_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn at_database(&self) -> Result<()> {
+        let mut postgres = self.fleet.postgres.as_ref().context("no database")?.lock().await;
+        self.begin();
+        if self.fault.kind == Kind::DatabaseCrash {
+            postgres.restart().await?;
+        } else {
+            postgres.server().psql("postgres", END_BACKENDS).await?;
+        }
+        drop(postgres);
+        for process in self.fleet.processes.iter().filter(|process| process.is_api()) {
+            self.is_ready(process).await;
+        }
+        Ok(())
+    }
+
+    async fn at_path(&self, paths: &BTreeMap<String, Proxy>) -> Result<()> {
+        let path = paths.get(&self.fault.target).context("no such path")?;
+        self.begin();
+        path.stall_after(0);
+        sleep(self.fault.lasts).await;
+        path.cut();
+        path.heal();
+        Ok(())
+    }
+
+    async fn at_destinations(&self, strike: fn(&Destinations)) {
+        self.begin();
+        strike(&self.fleet.destinations);
+        sleep(self.fault.lasts).await;
+        self.fleet.destinations.heal();
+    }
+
+    async fn at_disk(&self) -> Result<()> {
+        let disk = self.process()?.disk.as_ref().context("no disk")?;
+        self.begin();
+        disk.fill().await?;
+        sleep(self.fault.lasts).await;
+        disk.empty().await
+    }
 
     /// Waits until a process of the API says that it can work; one that has no API said so when it started.
-    async fn is_ready(&self, number: usize, process: &Process, client: &Client) {
-        while process.is_api() && !client.is_ready(process.address).await {
+    async fn is_ready(&self, process: &Process) {
+        while process.is_api() && !self.client.is_ready(process.address).await {
             sleep(Duration::from_millis(20)).await;
         }
-        self.history.note(Event::Ready { number });
+        self.fleet.history.note(Event::Ready { number: self.number });
     }
 }
 
@@ -291,6 +324,9 @@ fn common(options: &Options, folder: &Path) -> Vec<(String, String)> {
         setting("TRANSFER__IDLE_TIMEOUT", "5s"),
         setting("SWIFT__SEGMENT_BYTES", "5MiB"),
     ];
+    if options.fleet {
+        settings.push(setting("LIMITS__DRAIN_DELAY", DRAIN_DELAY));
+    }
     if options.fleet && !options.shared_files {
         settings.push(setting("FILES_URL", format!("file://{}", folder.join("files").display())));
     }

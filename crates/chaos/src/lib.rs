@@ -23,6 +23,7 @@ mod summary;
 mod workload;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let mut summary = summary(&entries, &violations);
     if !violations.is_empty() {
         for process in &fleet.processes {
-            summary.push_str(&format!("\n== the last lines of {}\n{}\n", process.name, process.log_tail(30)));
+            let _ = write!(summary, "\n== the last lines of {}\n{}\n", process.name, process.log_tail(12));
         }
     }
     Ok(Outcome { summary, violations })

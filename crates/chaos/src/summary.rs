@@ -58,16 +58,10 @@ fn faults(history: &[Entry], text: &mut String) {
 /// Recovery times by the kind of the fault and the sort of its target.
 fn recoveries(history: &[Entry]) -> BTreeMap<String, Recovery> {
     let ready: BTreeMap<usize, u64> = (history.iter())
-        .filter_map(|entry| match entry.event {
-            Event::Ready { number } => Some((number, entry.at_ms)),
-            _ => None,
-        })
+        .filter_map(|entry| if let Event::Ready { number } = entry.event { Some((number, entry.at_ms)) } else { None })
         .collect();
     let deleted: BTreeSet<&str> = (history.iter())
-        .filter_map(|entry| match &entry.event {
-            Event::Deleting { tag } => Some(tag.as_str()),
-            _ => None,
-        })
+        .filter_map(|entry| if let Event::Deleting { tag } = &entry.event { Some(tag.as_str()) } else { None })
         .collect();
     let lives = lives(history);
     let mut found: BTreeMap<String, Recovery> = BTreeMap::new();
@@ -124,22 +118,24 @@ fn jobs(history: &[Entry], text: &mut String) {
     let mut objects: BTreeMap<&str, usize> = BTreeMap::new();
     let (mut calm, mut settled, mut heard, mut running) = (None, None, 0, 0);
     for Entry { at_ms, event } in history {
-        match event {
-            Event::Final { status, .. } => {
-                let outcome = match status {
-                    None => "deleted",
-                    Some(Status::Waiting | Status::Processing) => "not ended",
-                    Some(Status::Finished) => "finished",
-                    Some(Status::Error) => "error (cancelled)",
-                };
-                *outcomes.entry(outcome).or_default() += 1;
-            }
-            Event::Delivered { place, .. } => *objects.entry(place).or_default() += 1,
-            Event::Heard { .. } => heard += 1,
-            Event::Running { count } => running = running.max(*count),
-            Event::Calm => calm = Some(*at_ms),
-            Event::Settled => settled = Some(*at_ms),
-            _ => {}
+        if let Event::Final { status, .. } = event {
+            let outcome = match status {
+                None => "deleted",
+                Some(Status::Waiting | Status::Processing) => "not ended",
+                Some(Status::Finished) => "finished",
+                Some(Status::Error) => "error (cancelled)",
+            };
+            *outcomes.entry(outcome).or_default() += 1;
+        } else if let Event::Delivered { place, .. } = event {
+            *objects.entry(place).or_default() += 1;
+        } else if let Event::Heard { .. } = event {
+            heard += 1;
+        } else if let Event::Running { count } = event {
+            running = running.max(*count);
+        } else if *event == Event::Calm {
+            calm = Some(*at_ms);
+        } else if *event == Event::Settled {
+            settled = Some(*at_ms);
         }
     }
     let list = |counts: &BTreeMap<&str, usize>| {
@@ -156,11 +152,13 @@ fn jobs(history: &[Entry], text: &mut String) {
 fn requests(history: &[Entry], text: &mut String) {
     let (mut answered, mut refused, mut failed) = (0, 0, 0);
     for Entry { event, .. } in history {
-        match event {
-            Event::Call { error: Some(_), .. } => failed += 1,
-            Event::Call { status, .. } if status.is_some_and(|status| status >= 500) => refused += 1,
-            Event::Call { .. } => answered += 1,
-            _ => {}
+        let Event::Call { status, error, .. } = event else { continue };
+        if error.is_some() {
+            failed += 1;
+        } else if status.is_some_and(|status| status >= 500) {
+            refused += 1;
+        } else {
+            answered += 1;
         }
     }
     let rolling =

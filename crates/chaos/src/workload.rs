@@ -231,7 +231,7 @@ impl Watch<'_> {
                 match data {
                     Some(data) if data["job"].is_object() => self.saw(&data["job"]),
                     Some(data) if data["task"].is_object() => {
-                        self.saw_one(&data["task"], data["task"]["name"].as_str())
+                        self.saw_one(&data["task"], data["task"]["name"].as_str());
                     }
                     Some(_) | None => {}
                 }

@@ -123,33 +123,18 @@ impl<'a> Facts<'a> {
         for Entry { event, .. } in history {
             match event {
                 Event::Began { running_max: max, .. } => running_max = *max,
-                Event::Asked { spec } => {
-                    facts.specs.insert(&spec.tag, spec);
-                }
-                Event::Accepted { tag, job } => {
-                    facts.accepted.entry(tag).or_default().insert(job);
-                }
-                Event::Listed { tag, job } => {
-                    facts.listed.entry(tag).or_default().insert(job);
-                }
+                Event::Asked { spec } => _ = facts.specs.insert(&spec.tag, spec),
+                Event::Accepted { tag, job } => _ = facts.accepted.entry(tag).or_default().insert(job),
+                Event::Listed { tag, job } => _ = facts.listed.entry(tag).or_default().insert(job),
                 Event::Seen { client, tag, task, status, code } => {
                     let before = last.insert((client, tag, task), *status);
-                    if let Some(before) = before.filter(|before| before > status) {
-                        let what = task.as_deref().unwrap_or("the job");
-                        let said = format!("{client} saw {what} of {tag} go from {before:?} to {status:?}");
-                        facts.broken.insert(Violation::WentBack(said));
-                    }
-                    facts.ended(tag, task.as_deref(), *status);
+                    facts.seen(client, tag, task.as_deref(), before, *status);
                     if let (Some(task), Some(code)) = (task, code) {
                         facts.codes.entry(tag).or_default().insert(task, code);
                     }
                 }
-                Event::Deleting { tag } => {
-                    facts.deleting.insert(tag);
-                }
-                Event::Deleted { tag } => {
-                    facts.deleted.insert(tag);
-                }
+                Event::Deleting { tag } => _ = facts.deleting.insert(tag),
+                Event::Deleted { tag } => _ = facts.deleted.insert(tag),
                 Event::Heard { tag, name, is_genuine } => {
                     facts.heard.entry(tag).or_default().insert(name);
                     if !is_genuine {
@@ -187,6 +172,16 @@ impl<'a> Facts<'a> {
             }
         }
         facts
+    }
+
+    /// A client saw a status, and another one before.
+    fn seen(&mut self, client: &str, tag: &'a str, task: Option<&'a str>, before: Option<Status>, now: Status) {
+        if let Some(before) = before.filter(|before| *before > now) {
+            let what = task.unwrap_or("the job");
+            let said = format!("{client} saw {what} of {tag} go from {before:?} to {now:?}");
+            self.broken.insert(Violation::WentBack(said));
+        }
+        self.ended(tag, task, now);
     }
 
     /// Somebody saw a status: an end must be the same for everybody, for ever.
@@ -327,16 +322,12 @@ fn is_harmless(kind: Kind, target: &str) -> bool {
 pub(crate) fn windows(history: &[Entry]) -> Vec<(usize, Kind, &str, u64, u64)> {
     let mut found: BTreeMap<usize, (usize, Kind, &str, u64, u64)> = BTreeMap::new();
     for Entry { at_ms, event } in history {
-        match event {
-            Event::Fault { number, kind, target } => {
-                found.insert(*number, (*number, *kind, target, *at_ms, u64::MAX));
-            }
-            Event::Healed { number } => {
-                if let Some(window) = found.get_mut(number) {
-                    window.4 = *at_ms;
-                }
-            }
-            _ => {}
+        if let Event::Fault { number, kind, target } = event {
+            found.insert(*number, (*number, *kind, target, *at_ms, u64::MAX));
+        } else if let Event::Healed { number } = event
+            && let Some(window) = found.get_mut(number)
+        {
+            window.4 = *at_ms;
         }
     }
     found.into_values().collect()

@@ -161,11 +161,12 @@ fn a_failure_without_a_reason_is_seen() {
     cancelled.retain(|event| !matches!(event, Event::Seen { task, .. } if task.as_deref() != Some(LAME)));
     cancelled.insert(4, failed("t-1", "to-s3", "CANCELLED"));
     for event in &mut cancelled {
-        match event {
-            Event::Asked { spec } => spec.change = Change::Cancel(1),
-            Event::Final { status, .. } => *status = Some(Status::Error),
-            Event::Heard { name, .. } => "job.failed".clone_into(name),
-            _ => {}
+        if let Event::Asked { spec } = event {
+            spec.change = Change::Cancel(1);
+        } else if let Event::Final { status, .. } = event {
+            *status = Some(Status::Error);
+        } else if let Event::Heard { name, .. } = event {
+            "job.failed".clone_into(name);
         }
     }
     assert_eq!(found(cancelled), [], "whoever cancels gets what was asked for");
