@@ -83,7 +83,7 @@ impl FromStr for WebhookId {
 
 /// Proves the right to work on a task: random, new at every claim, never a counter, so that a lost claim cannot be
 /// mistaken for a later one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub i64);
 
 impl Token {

@@ -116,6 +116,7 @@ async fn take(state: &AppState, task: &Task, boundary: &str, body: Body) -> ApiR
     connectors::fail_point!("upload.kept");
     match state.store.finish_upload(task.id, &file, state.clock.now()).await? {
         Applied::Done => connectors::fail_point!("upload.finished"),
+        Applied::Stale if is_kept(state, task, token).await? => {}
         Applied::Stale => {
             // Somebody else was first, or the task is gone: nobody will ever ask for these bytes.
             state.files.remove_attempt(task.id, token).await?;
@@ -124,6 +125,12 @@ async fn take(state: &AppState, task: &Task, boundary: &str, body: Body) -> ApiR
     }
     state.metrics.upload_bytes.inc_by(file.size);
     Ok(answer(state, task, &payload, &file))
+}
+
+/// Whether the task has the file of this upload: the answer to its end was lost, and then it was told as stale.
+async fn is_kept(state: &AppState, task: &Task, token: Token) -> ApiResult<bool> {
+    let tasks = state.store.blobs(&[task.id]).await?;
+    Ok(tasks.iter().flat_map(|(_, _, blobs)| blobs).any(|blob| blob.is_of(task.id, token)))
 }
 
 /// Reads the fields before the file and checks them.

@@ -128,6 +128,9 @@ pub trait Transitions: Send + Sync {
     /// Whether this token still holds the task's lease.
     async fn holds(&self, id: TaskId, token: Token) -> Result<bool>;
 
+    /// The leases that a session holds, whether its process knows of them or not.
+    async fn leases(&self, id: SessionId) -> Result<Vec<(TaskId, Token)>>;
+
     /// Ends a task well, with its files in order.
     async fn finish(&self, id: TaskId, token: Token, files: &[File], now: Timestamp) -> Result<Applied>;
 

@@ -19,6 +19,7 @@ cases!(
     a_task_that_was_lost_too_often_ends,
     a_closed_session_loses_its_tasks,
     an_exclusive_session_ends_all_others,
+    a_session_knows_what_it_holds,
     a_dead_session_claims_nothing,
     waiters_are_told,
 );
@@ -247,4 +248,16 @@ async fn waiters_are_told(scene: Scene) {
     scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap();
     told("the job is gone", job.changed()).await;
     told("files can go", hints.sweep()).await;
+}
+
+async fn a_session_knows_what_it_holds(scene: Scene) {
+    scene.job("a; b; c").await;
+    let claims = scene.claim(2).await;
+    let held: Vec<_> = claims.iter().map(|claim| (claim.task.id, claim.token)).collect();
+    let mut leases = scene.store.leases(scene.session).await.unwrap();
+    leases.sort_unstable_by_key(|(id, _)| held.iter().position(|(held, _)| held == id));
+    assert_eq!(leases, held);
+    scene.finish(&claims[0]).await;
+    assert_eq!(scene.store.leases(scene.session).await.unwrap(), held[1..]);
+    assert_eq!(scene.store.leases(SessionId::new(scene.now())).await.unwrap(), []);
 }

@@ -16,6 +16,7 @@ cases!(
     a_key_makes_a_request_happen_once,
     a_key_is_forgotten_after_a_day,
     nothing_is_stored_when_a_creation_fails,
+    what_is_told_twice_is_made_once,
 );
 
 async fn what_was_given_is_read_back(scene: Scene) {
@@ -183,4 +184,17 @@ async fn nothing_is_stored_when_a_creation_fails(scene: Scene) {
     assert_eq!(scene.store.task(scene.user, first).await.unwrap(), None);
     assert_eq!(scene.store.replay(scene.user, "k", &[1; 32], scene.now()).await.unwrap(), None);
     assert_eq!(scene.store.counts(scene.now()).await.unwrap().queued, 1);
+}
+
+async fn what_is_told_twice_is_made_once(scene: Scene) {
+    let job = scene.new_job(scene.user, "a; b: a");
+    let single = scene.single(&[job.job.tasks[0].id]);
+    for _ in 0..2 {
+        assert_eq!(scene.store.create_job(job.clone()).await.unwrap(), Creation::Created);
+        assert_eq!(scene.store.create_task(single.clone()).await.unwrap(), Creation::Created);
+        scene.run_all(&[]).await;
+        scene.store.open_session(scene.session, "host-a", false, scene.now()).await.unwrap();
+    }
+    assert_eq!(scene.store.job(scene.user, job.job.id).await.unwrap().unwrap().tasks.len(), 2);
+    assert_eq!(scene.task(single.task.id).await.attempt, 1);
 }

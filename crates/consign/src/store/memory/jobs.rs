@@ -130,11 +130,21 @@ pub(super) fn of_page<T: Clone>(mut found: Vec<T>, page: Page) -> (Vec<T>, bool)
 #[async_trait]
 impl Jobs for MemoryStore {
     async fn create_job(&self, new: NewJob) -> Result<Creation> {
-        self.change(|rows| rows.check_ids(&new.job.tasks).map(|()| rows.create_job(new)))
+        self.change(|rows| {
+            if rows.jobs.contains_key(&new.job.id) {
+                return Ok(Creation::Created);
+            }
+            rows.check_ids(&new.job.tasks).map(|()| rows.create_job(new))
+        })
     }
 
     async fn create_task(&self, new: NewTask) -> Result<Creation> {
-        self.change(|rows| rows.check_ids(std::slice::from_ref(&new.task)).map(|()| rows.create_task(new)))
+        self.change(|rows| {
+            if rows.tasks.contains_key(&new.task.id) {
+                return Ok(Creation::Created);
+            }
+            Ok(rows.create_task(new))
+        })
     }
 
     async fn replay(

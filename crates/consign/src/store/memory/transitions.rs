@@ -165,6 +165,13 @@ impl Transitions for MemoryStore {
         Ok(self.read().held(id, token).is_some())
     }
 
+    async fn leases(&self, id: SessionId) -> Result<Vec<(TaskId, Token)>> {
+        let rows = self.read();
+        let held =
+            rows.tasks.iter().filter_map(|(task, row)| row.lease.map(|(token, session)| (*task, token, session)));
+        Ok(held.filter(|(_, _, session)| *session == id).map(|(task, token, _)| (task, token)).collect())
+    }
+
     async fn finish(&self, id: TaskId, token: Token, files: &[File], now: Timestamp) -> Result<Applied> {
         Ok(self.change(|rows| {
             let applied = rows.end_held(id, token, &End::Finished, now);

@@ -143,6 +143,10 @@ impl Transitions for Database {
         read!(self, transitions::holds(id, token))
     }
 
+    async fn leases(&self, id: SessionId) -> Result<Vec<(TaskId, Token)>> {
+        read!(self, sessions::leases(id))
+    }
+
     async fn finish(&self, id: TaskId, token: Token, files: &[File], now: Timestamp) -> Result<Applied> {
         let files = files.to_vec();
         command!(self, [files] transitions::finish(id, token, &files, now))

@@ -202,7 +202,8 @@ impl State for PostgresStore {
     async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
         // Not again after a failure: some lines were sent.
         let mut read = self.snapshot().await.map_err(store_error)?;
-        queries::state::export(&mut read, &lines).await.map_err(store_error)
+        queries::state::export(&mut read, &lines).await.map_err(store_error)?;
+        read.commit().await.map_err(store_error)
     }
 
     async fn import_state(&self, mut lines: mpsc::Receiver<Option<Line>>) -> Result<Imported> {

@@ -1,14 +1,16 @@
 //! How the shared methods of the store reach PostgreSQL: each is a transaction on a connection of the pool.
 //!
 //! What loses against another transaction is run again, and so is what met a dead connection or a server that restarts. A commit
-//! whose answer was lost is not guessed at: the server is asked what became of that transaction.
+//! whose answer was lost is not guessed at: the server is asked what became of that transaction. After a crash it does not know any
+//! more; then the command is run again, and every command finds what it did before: rows have their ids from the caller,
+//! transitions their token, and leases that nobody knows of are given back (`runner::recover`).
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnection;
-use sqlx::{Executor as _, PgConnection, PgPool, Row as _, Transaction};
+use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
@@ -28,8 +30,17 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 const TRY_MAX: Duration = Duration::from_secs(20);
 
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-const BEGIN: &str = "BEGIN; SELECT pg_current_xact_id()::text AS xid";
-const BEGIN_RELAXED: &str = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text AS xid";
+const BEGIN: &str = "BEGIN; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
+const BEGIN_RELAXED: &str =
+    "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
+
+/// What became of a transaction, and whether the server may have crashed since it began: then it may have given the number to
+/// another one. Whoever crashed and came back has made a checkpoint.
+const FATE: &str = "\
+     SELECT pg_xact_status(CAST($1 AS xid8)) AS status, \
+            pg_postmaster_start_time() >= CAST($2 AS timestamptz) \
+                OR (SELECT checkpoint_time FROM pg_control_checkpoint()) >= date_trunc('second', CAST($2 AS timestamptz)) \
+                AS has_crashed";
 
 /// Runs a statement inside a read transaction.
 macro_rules! read {
@@ -38,7 +49,9 @@ macro_rules! read {
         loop {
             let looked = async {
                 let mut read = $store.snapshot().await?;
-                queries::$query::$name(&mut read, $($argument),*).await
+                let found = queries::$query::$name(&mut read, $($argument),*).await?;
+                read.commit().await?;
+                Ok(found)
             };
             match Database::in_time(looked).await {
                 Ok(found) => break Ok(found),
@@ -98,9 +111,18 @@ impl DerefMut for Link {
 }
 
 impl Link {
-    /// The transaction is over: the connection can be used again.
-    fn end(mut self) {
+    /// Ends the transaction well; the connection can be used again.
+    pub(super) async fn commit(mut self) -> sqlx::Result<()> {
+        self.execute("COMMIT").await?;
         drop(self.conn.take());
+        Ok(())
+    }
+
+    /// Takes back what the transaction did; the connection can be used again if that succeeds.
+    async fn roll_back(mut self) {
+        if self.execute("ROLLBACK").await.is_ok() {
+            drop(self.conn.take());
+        }
     }
 }
 
@@ -114,8 +136,10 @@ impl Drop for Link {
 
 impl PostgresStore {
     /// A connection that reads one snapshot.
-    pub(super) async fn snapshot(&self) -> sqlx::Result<Transaction<'static, Db>> {
-        self.pool.begin_with(BEGIN_READ).await
+    pub(super) async fn snapshot(&self) -> sqlx::Result<Link> {
+        let mut read = Link { conn: Some(self.pool.acquire().await?) };
+        read.execute(BEGIN_READ).await?;
+        Ok(read)
     }
 
     /// How long a read is tried.
@@ -161,32 +185,27 @@ async fn run<T>(
 ) -> sqlx::Result<(T, Changed)> {
     let mut conn = Link { conn: Some(pool.acquire().await?) };
     let rows = sqlx::raw_sql(begin).fetch_all(&mut *conn).await?;
-    let xid: String = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get("xid")?;
-    let (mut tx, done) = work(Tx { conn, changed: Changed::default() }).await;
+    let row = rows.last().ok_or(sqlx::Error::RowNotFound)?;
+    let (xid, began): (String, String) = (row.try_get("xid")?, row.try_get("began")?);
+    let (tx, done) = work(Tx { conn, changed: Changed::default() }).await;
     match done {
         Ok(value) => {
-            match tx.conn.execute("COMMIT").await {
-                Ok(_) => tx.conn.end(),
-                Err(failure) => {
-                    drop(tx.conn);
-                    if !was_committed(pool, &xid).await? {
-                        return Err(failure);
-                    }
-                }
+            if let Err(failure) = tx.conn.commit().await
+                && !was_committed(pool, &xid, &began).await?
+            {
+                return Err(failure);
             }
             Ok((value, tx.changed))
         }
         Err(failure) => {
-            if tx.conn.execute("ROLLBACK").await.is_ok() {
-                tx.conn.end();
-            }
+            tx.conn.roll_back().await;
             Err(failure)
         }
     }
 }
 
-/// What became of a transaction whose commit was not answered.
-async fn was_committed(pool: &PgPool, xid: &str) -> sqlx::Result<bool> {
+/// Whether a transaction whose commit was not answered is known to have happened.
+async fn was_committed(pool: &PgPool, xid: &str, began: &str) -> sqlx::Result<bool> {
     /// A transaction number that the server has never given: it was lost in a crash.
     const IN_THE_FUTURE: &str = "22023";
 
@@ -194,15 +213,13 @@ async fn was_committed(pool: &PgPool, xid: &str) -> sqlx::Result<bool> {
     loop {
         let asked = async {
             let mut conn = pool.acquire().await?;
-            let row = sqlx::query("SELECT pg_xact_status(CAST($1 AS xid8)) AS status")
-                .bind(xid)
-                .fetch_one(&mut *conn)
-                .await?;
-            row.try_get::<Option<String>, _>("status")
+            let row = sqlx::query(FATE).bind(xid).bind(began).fetch_one(&mut *conn).await?;
+            Ok::<_, sqlx::Error>((row.try_get::<Option<String>, _>("status")?, row.try_get::<bool, _>("has_crashed")?))
         };
         match asked.await {
-            Ok(Some(status)) if status == "committed" => return Ok(true),
-            Ok(Some(status)) if status == "in progress" && Instant::now() < give_up => {}
+            Ok((_, true)) => return Ok(false),
+            Ok((Some(status), _)) if status == "committed" => return Ok(true),
+            Ok((Some(status), _)) if status == "in progress" && Instant::now() < give_up => {}
             Ok(_) => return Ok(false),
             Err(failure) if code(&failure).as_deref() == Some(IN_THE_FUTURE) => return Ok(false),
             Err(failure) if kind(&failure) == Kind::Lost && Instant::now() < give_up => {}

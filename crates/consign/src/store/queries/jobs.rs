@@ -45,6 +45,10 @@ enum InputState {
 
 pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creation> {
     let job = &new.job;
+    // It was stored already, and the answer lost: the id is the caller's own.
+    if is_there(tx, "SELECT 1 FROM jobs WHERE id = $1", job.id.0).await? {
+        return Ok(Creation::Created);
+    }
     let births = match begin(tx, job.user_id, &job.tasks, new.idempotency.as_ref(), job.created_at).await? {
         Ok(births) => births,
         Err(answer) => return Ok(answer),
@@ -73,6 +77,9 @@ pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creati
 
 pub(crate) async fn create_task(tx: &mut Tx, new: &NewTask) -> sqlx::Result<Creation> {
     let task = &new.task;
+    if is_there(tx, "SELECT 1 FROM tasks WHERE id = $1", task.id.0).await? {
+        return Ok(Creation::Created);
+    }
     let tasks = std::slice::from_ref(task);
     let births = match begin(tx, task.user_id, tasks, new.idempotency.as_ref(), task.created_at).await? {
         Ok(births) => births,
@@ -80,6 +87,10 @@ pub(crate) async fn create_task(tx: &mut Tx, new: &NewTask) -> sqlx::Result<Crea
     };
     insert_tasks(tx, tasks, &births, std::slice::from_ref(&new.payload)).await?;
     Ok(Creation::Created)
+}
+
+async fn is_there(tx: &mut Tx, sql: &'static str, id: Uuid) -> sqlx::Result<bool> {
+    Ok(sqlx::query(sql).bind(id).fetch_optional(&mut *tx.conn).await?.is_some())
 }
 
 /// Answers what was answered before, or decides how each task starts.

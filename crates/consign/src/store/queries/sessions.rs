@@ -3,14 +3,14 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::Tx;
 use super::dialect::{among, for_share, for_update, skip_locked};
 use super::rows::{bigint, number};
 use super::settle::{Ended, ended_columns, settle};
 use super::transitions::note;
+use super::{Conn, Tx};
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::id::SessionId;
+use crate::id::{SessionId, TaskId, Token};
 use crate::store::{Heartbeat, TaskProgress};
 
 /// What a task says that took down too many processes.
@@ -29,12 +29,14 @@ pub(crate) async fn open(
             end(tx, row.try_get("id")?, i64::MAX, now).await?;
         }
     }
-    sqlx::query("INSERT INTO sessions (id, host_name, started_at, last_seen) VALUES ($1, $2, $3, $3)")
-        .bind(id.0)
-        .bind(host_name)
-        .bind(now.0)
-        .execute(&mut *tx.conn)
-        .await?;
+    sqlx::query(
+        "INSERT INTO sessions (id, host_name, started_at, last_seen) VALUES ($1, $2, $3, $3) ON CONFLICT DO NOTHING",
+    )
+    .bind(id.0)
+    .bind(host_name)
+    .bind(now.0)
+    .execute(&mut *tx.conn)
+    .await?;
     Ok(())
 }
 
@@ -131,6 +133,15 @@ async fn end(tx: &mut Tx, session: Uuid, attempts_max: i64, now: Timestamp) -> s
     settle(tx, ended, now).await?;
     sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session).execute(&mut *tx.conn).await?;
     Ok(count.unsigned_abs())
+}
+
+/// The leases that a session holds.
+pub(crate) async fn leases(conn: &mut Conn, id: SessionId) -> sqlx::Result<Vec<(TaskId, Token)>> {
+    let rows = sqlx::query("SELECT id, lease FROM tasks WHERE state = 'running' AND session_id = $1")
+        .bind(id.0)
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| Ok((TaskId(row.try_get("id")?), Token(row.try_get("lease")?)))).collect()
 }
 
 /// The host name of a session, if it lives; it then lives until this transaction has ended.

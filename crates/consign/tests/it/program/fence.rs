@@ -123,3 +123,33 @@ async fn a_database_that_stood_still_loses_nothing() {
     let row = program.store().await.task_of_link(id(task(&job, "save")).parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(row.state, State::Finished);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_its_process_does_not_know_of_is_given_back() {
+    let program = Program::started(&[("LIMITS__TASKS_RUNNING_MAX", "1")]).await;
+    let silent = Proxy::start("127.0.0.1:1".parse().unwrap()).await.unwrap();
+    silent.stall_after(0);
+    let hanging =
+        program.job(json!({"in": {"operation": "import/url", "url": format!("http://{}/x", silent.addr())}})).await;
+    let shown = format!("/v2/tasks/{}", id(task(&hanging, "in")));
+    eventually("the only slot to be taken", async || {
+        (program.show(&shown).await["status"] == "processing").then_some(())
+    })
+    .await;
+    let next = program.job(json!({"in": {"operation": "import/raw", "file": "a", "filename": "a"}})).await;
+    let next_task: TaskId = id(task(&next, "in")).parse().unwrap();
+
+    // A claim whose answer never came.
+    let database = format!("sqlite://{}", program.data_dir().join("consign.db").display());
+    let mut conn = database.parse::<sqlx::sqlite::SqliteConnectOptions>().unwrap().connect().await.unwrap();
+    let session: Vec<u8> = sqlx::query_scalar("SELECT id FROM sessions").fetch_one(&mut conn).await.unwrap();
+    let session = SessionId(uuid::Uuid::from_slice(&session).unwrap());
+    let store = program.store().await;
+    let request = ClaimRequest { session, tasks_max: 8, per_user_max: 8, now: Clock::system().now() };
+    assert_eq!(store.claim(&request).await.unwrap().len(), 1);
+    let state = async || store.task_of_link(next_task).await.unwrap().unwrap().state;
+    assert_eq!(state().await, State::Running);
+    eventually("it to be given back", async || (state().await == State::Queued).then_some(())).await;
+    program.call(http::Method::POST, &format!("{shown}/cancel"), None).await;
+    program.finished(&next).await;
+}

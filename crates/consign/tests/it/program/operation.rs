@@ -282,6 +282,7 @@ async fn a_collector_gets_the_trace_of_a_job_and_no_credential() {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of values are OpenTelemetry's")]
 fn attribute(span: &Span, name: &str) -> Option<String> {
     use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
     let found = span.attributes.iter().find(|pair| pair.key == name)?;
