@@ -10,6 +10,9 @@ use tokio::process::{Child, Command};
 /// Its size when it is not full. A tmpfs takes only as much memory as it holds.
 const SIZE: &str = "16g";
 
+/// Looks at a disk that grows while it is being filled.
+const FILL_TRIES: u32 = 50;
+
 /// It goes, with all on it, when dropped.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -55,9 +58,16 @@ impl Disk {
 
     /// From now on nothing fits.
     pub(crate) async fn fill(&self) -> Result<()> {
-        let used = self.sh("df --block-size=1 --output=used \"$0\" | tail -n 1").await?;
-        let used: u64 = used.trim().parse().context("df")?;
-        self.resize(&used.max(4096).to_string()).await
+        let mut tries = 0;
+        loop {
+            let used = self.sh("df --block-size=1 --output=used \"$0\" | tail -n 1").await?;
+            let used: u64 = used.trim().parse().context("df")?;
+            // Refused when it has grown meanwhile.
+            match self.resize(&used.max(4096).to_string()).await {
+                Err(_) if tries < FILL_TRIES => tries += 1,
+                filled => return filled,
+            }
+        }
     }
 
     /// There is room again.

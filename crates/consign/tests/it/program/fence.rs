@@ -12,6 +12,7 @@ use serde_json::json;
 use sqlx::{ConnectOptions as _, Executor as _};
 use testkit::bytes;
 use testkit::proxy::Proxy;
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use super::harness::{MIB, Program, Signal, eventually, id, task};
@@ -127,10 +128,10 @@ async fn a_database_that_stood_still_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_its_process_does_not_know_of_is_given_back() {
     let program = Program::started(&[("LIMITS__TASKS_RUNNING_MAX", "1")]).await;
-    let silent = Proxy::start("127.0.0.1:1".parse().unwrap()).await.unwrap();
-    silent.stall_after(0);
-    let hanging =
-        program.job(json!({"in": {"operation": "import/url", "url": format!("http://{}/x", silent.addr())}})).await;
+    // Whoever listens and never accepts keeps the task running.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x", silent.local_addr().unwrap());
+    let hanging = program.job(json!({"in": {"operation": "import/url", "url": url}})).await;
     let shown = format!("/v2/tasks/{}", id(task(&hanging, "in")));
     eventually("the only slot to be taken", async || {
         (program.show(&shown).await["status"] == "processing").then_some(())

@@ -10,6 +10,7 @@ use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::Postgres;
+use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use super::harness::{MIB, Program, Signal, eventually, id, task};
@@ -117,10 +118,10 @@ async fn what_a_dead_or_frozen_runner_held_another_takes() {
     let fleet = Fleet::new(&server).await;
     let api = fleet.api(None).await;
     let first = fleet.runner();
-    let source = testkit::proxy::Proxy::start("127.0.0.1:1".parse().unwrap()).await.unwrap();
-    source.stall_after(0);
-    // A source that says nothing keeps the task running.
-    let import = json!({"in": {"operation": "import/url", "url": format!("http://{}/x", source.addr())}});
+    // Whoever listens and never accepts keeps the task running.
+    let source = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x", source.local_addr().unwrap());
+    let import = json!({"in": {"operation": "import/url", "url": url}});
     let held = api.job(import).await;
     let held = id(task(&held, "in"));
     eventually("the task to be taken", async || {
