@@ -36,12 +36,17 @@ pub(super) mod sqlite {
             concat!("IN (", $select, ")")
         };
     }
+    macro_rules! of {
+        ($select:expr) => {
+            concat!("IN (", $select, ")")
+        };
+    }
     macro_rules! due_of_receiver {
         () => {
             "user_id = $1 AND receiver = $2 AND due_at <= $3 ORDER BY due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, skip_locked};
+    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, of, skip_locked};
 
     #[expect(clippy::unused_async, reason = "the other database waits here")]
     pub(crate) async fn lock_claims(_: &mut Conn) -> sqlx::Result<()> {
@@ -112,6 +117,13 @@ pub(super) mod postgres {
             concat!("= ANY(ARRAY(", $select, " FOR UPDATE SKIP LOCKED))")
         };
     }
+    /// Behind a column: it is one of those that a `SELECT` gives. As an array they are looked up first, and then one by one in the
+    /// index; given a join, a server that knows nothing yet of new tables goes through all rows, and keeps to that plan.
+    macro_rules! of {
+        ($select:expr) => {
+            concat!("= ANY(ARRAY(", $select, "))")
+        };
+    }
     /// What is due of user `$1` and receiver `$2` at `$3`, in this order. As a range of the one index that has just that; given
     /// the columns one by one, the server would rather go through all that is due of anybody.
     macro_rules! due_of_receiver {
@@ -120,7 +132,7 @@ pub(super) mod postgres {
              ORDER BY user_id, receiver, due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, skip_locked};
+    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, of, skip_locked};
 
     /// One claim at a time: so limits are exact, and turns are given away in their order.
     pub(crate) async fn lock_claims(conn: &mut Conn) -> sqlx::Result<()> {
@@ -135,7 +147,7 @@ pub(super) mod postgres {
     /// The same for the jobs that these tasks belong to.
     pub(crate) async fn lock_jobs_of(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<()> {
         sqlx::query(
-            "SELECT 1 FROM jobs WHERE id IN (SELECT job_id FROM tasks WHERE id = ANY($1)) \
+            "SELECT 1 FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM tasks WHERE id = ANY($1))) \
              ORDER BY id FOR NO KEY UPDATE",
         )
         .bind(tasks)

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
+use super::dialect::of;
 use super::rows::user_id;
 use super::webhooks::note;
 use super::{Db, ROWS_PER_STATEMENT, Row, Tx};
@@ -126,8 +127,9 @@ async fn end_dependents(tx: &mut Tx, input: Uuid, now: Timestamp) -> sqlx::Resul
     let rows = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, \
                           started_at = $4, ended_at = $4 \
-         WHERE state = 'blocked' AND id IN (SELECT task_id FROM dependencies WHERE depends_on = $1) \
-         RETURNING ",
+         WHERE state = 'blocked' AND id ",
+        of!("SELECT task_id FROM dependencies WHERE depends_on = $1"),
+        " RETURNING ",
         ended_columns!()
     ))
     .bind(input)
@@ -165,11 +167,12 @@ async fn count_down(
     left: &mut Vec<Ended>,
     now: Timestamp,
 ) -> sqlx::Result<()> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "UPDATE tasks SET open_inputs = open_inputs - 1, usable_inputs = usable_inputs + $2 \
-         WHERE state = 'blocked' AND id IN (SELECT task_id FROM dependencies WHERE depends_on = $1) \
-         RETURNING id, user_id, position, open_inputs, usable_inputs",
-    )
+         WHERE state = 'blocked' AND id ",
+        of!("SELECT task_id FROM dependencies WHERE depends_on = $1"),
+        " RETURNING id, user_id, position, open_inputs, usable_inputs"
+    ))
     .bind(input.id)
     .bind(i64::from(input.outcome == Outcome::Finished))
     .fetch_all(&mut *tx.conn)
@@ -213,7 +216,8 @@ pub(super) async fn turns(tx: &mut Tx, user: i64) -> sqlx::Result<i64> {
     let row = sqlx::query(
         "SELECT (SELECT value FROM meta WHERE name = 'virtual_time') AS current, \
                 (SELECT vt FROM users WHERE id = $1) AS claimed, \
-                (SELECT MAX(vt) FROM tasks WHERE state = 'queued' AND user_id = $1 AND priority = 0) AS queued",
+                (SELECT vt FROM tasks WHERE state = 'queued' AND user_id = $1 AND priority = 0 \
+                 ORDER BY vt DESC LIMIT 1) AS queued",
     )
     .bind(user)
     .fetch_one(&mut *tx.conn)
