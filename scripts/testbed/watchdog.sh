@@ -15,7 +15,7 @@ while sleep 5 && [ -e "$dir/in-use" ]; do
         exec 9>>"$dir.lock"
         flock --exclusive 9
         if idle; then
-            CONSIGN_TEST_RUN=$(dirname "$dir") exec "$HERE/$name-down.sh" 9>&-
+            CONSIGN_TEST_RUN=$(dirname "$dir") exec "$HERE/$name-down.sh"
         fi
         exec 9>&-
     fi
