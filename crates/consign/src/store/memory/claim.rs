@@ -63,8 +63,10 @@ impl Rows {
             row.task.attempt += 1;
             row.task.host_name = Some(host_name);
             row.task.started_at.get_or_insert(request.now);
-            let (turn, job) = (row.turn, row.task.job_id);
+            let (turn, job, user) = (row.turn, row.task.job_id, row.task.user_id);
             self.turn = self.turn.max(turn);
+            let claimed = self.claimed.entry(user).or_default();
+            *claimed = turn.max(*claimed);
             self.start_job(job, request.now);
             claims.push(self.claimed(id, token));
         }

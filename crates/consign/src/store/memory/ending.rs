@@ -105,10 +105,11 @@ impl Rows {
         }
     }
 
-    /// A newcomer's turn is now; a backlog spreads out behind its owner.
+    /// A newcomer's turn is now; others come behind their own last one, whether it is queued or was claimed.
     fn next_turn(&self, user: UserId) -> i64 {
         let queued = self.tasks.values().filter(|row| row.task.state == State::Queued && row.task.user_id == user);
-        queued.map(|row| row.turn + 1).max().map_or(self.turn, |after| after.max(self.turn))
+        let last = queued.map(|row| row.turn).chain(self.claimed.get(&user).copied()).max().unwrap_or(0);
+        self.turn.max(last + 1)
     }
 
     /// Writes the end of one task, and of its job if it was the last.

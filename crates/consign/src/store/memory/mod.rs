@@ -55,6 +55,8 @@ struct Rows {
     agreed: BTreeMap<String, i64>,
     /// The turn that was last given away by a claim.
     turn: i64,
+    /// The same of each user.
+    claimed: BTreeMap<UserId, i64>,
 }
 
 #[derive(Debug)]
