@@ -92,6 +92,10 @@ swift_hash_path_prefix = prefix
 name = default
 default = yes
 CONFIG
+# Half a second for a connection and ten for an answer are the defaults, and a server that was slow ten times is left out
+# for a minute: with one replica that is 503 to whoever asks, on a machine that is only busy.
+patience="conn_timeout = 30
+node_timeout = 90"
 for server in account:$account_port container:$container_port object:$object_port; do
     name=${server%%:*}
     cat >"$dir/swift/$name-server.conf" <<CONFIG
@@ -109,6 +113,7 @@ recon_cache_path = $dir/recon
 pipeline = $name-server
 [app:$name-server]
 use = egg:swift#$name
+$patience
 CONFIG
     start "$dir" "swift-$name" "$bin/swift-$name-server" "$dir/swift/$name-server.conf" verbose
 done
@@ -134,6 +139,9 @@ pipeline = catch_errors gatekeeper healthcheck cache listing_formats bulk authto
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+$patience
+recoverable_node_timeout = 90
+error_suppression_limit = 1000000
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:gatekeeper]
