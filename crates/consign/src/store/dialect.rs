@@ -54,11 +54,6 @@ pub(super) mod sqlite {
     }
 
     #[expect(clippy::unused_async, reason = "the other database waits here")]
-    pub(crate) async fn lock_job(_: &mut Conn, _: Uuid) -> sqlx::Result<()> {
-        Ok(())
-    }
-
-    #[expect(clippy::unused_async, reason = "the other database waits here")]
     pub(crate) async fn lock_jobs_of(_: &mut Conn, _: &[Uuid]) -> sqlx::Result<()> {
         Ok(())
     }
@@ -139,12 +134,7 @@ pub(super) mod postgres {
         sqlx::query("SELECT 1 FROM meta WHERE name = 'virtual_time' FOR NO KEY UPDATE").execute(conn).await.map(drop)
     }
 
-    /// One transition at a time of the tasks of a job.
-    pub(crate) async fn lock_job(conn: &mut Conn, job: Uuid) -> sqlx::Result<()> {
-        sqlx::query("SELECT 1 FROM jobs WHERE id = $1 FOR NO KEY UPDATE").bind(job).execute(conn).await.map(drop)
-    }
-
-    /// The same for the jobs that these tasks belong to.
+    /// One transition at a time of the jobs that these tasks belong to.
     pub(crate) async fn lock_jobs_of(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<()> {
         sqlx::query(
             "SELECT 1 FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM tasks WHERE id = ANY($1))) \
