@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Cost;
+use crate::bench::cost::Cost;
+use crate::bench::figures::median;
 
 /// One run of ours and one of each of theirs, right after each other.
 #[derive(Clone, Copy, Debug)]
@@ -57,17 +58,6 @@ pub(super) fn markdown(size_bytes: u64, rows: &[Row]) -> String {
     text
 }
 
-/// The one in the middle; of an even number, the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match (values.get(middle), values.len() % 2) {
-        (None, _) => 0.0,
-        (Some(value), 1) => *value,
-        (Some(value), _) => f64::midpoint(values[middle - 1], *value),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,12 +70,5 @@ mod tests {
         let text = markdown(1 << 30, &[row]);
         assert!(text.contains("**2.00** (0.50–3.00) | **1.00** (1.00–1.00)"), "{text}");
         assert!(text.contains("| x | 512 | 1.00 | 1 |"), "{text}");
-    }
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-        assert!(median(Vec::new()).abs() < 1e-9);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::Cost;
+use crate::bench::cost::Cost;
 
 /// Runs the program that its arguments name, and prints what it cost.
 const STOPWATCH: &str = "
