@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::figures::{median, range, thousands};
 use crate::growth::{Growth, Sample};
 use crate::lanes::{Cost, Lane};
-use crate::figures::{median, range, thousands};
 use crate::plot::{self, Axis, Series};
 use crate::{AT_ONCE, CONNECTIONS, CREATORS, Setting, TASKS_PER_JOB};
 
@@ -153,7 +153,9 @@ pub(crate) fn plots(growth: &Growth) -> [(&'static str, String); 2] {
         ]
     };
     let across = Axis::linear("jobs in the database");
-    let plot = |title: &str, up: &str, figure: fn(&Sample) -> f64| plot::lines(title, &across, &Axis::linear(up), &lines(figure));
+    let plot = |title: &str, up: &str, figure: fn(&Sample) -> f64| {
+        plot::lines(title, &across, &Axis::linear(up), &lines(figure))
+    };
     [
         ("store-time.svg", plot("Time per task", "µs per task", |sample| sample.wall_micros)),
         ("store-size.svg", plot("Size of the database", "MiB", |sample| sample.mebibytes)),

@@ -1,6 +1,7 @@
 //! The server that is measured, as its users run it: a release build in a process of its own.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,16 +18,25 @@ const TASK_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long the server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest answer of the API that is read.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     program: PathBuf,
     process: Child,
+    /// The server's data directory.
+    data: PathBuf,
     url: String,
     key: String,
     client: Client,
+}
+
+/// A task that ran.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) cost: Cost,
+    pub(super) task_id: String,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a chore runs programs")]
@@ -52,11 +62,11 @@ impl Server {
             ("CONSIGN_LOG__LEVEL", "warn".to_owned()),
         ];
         let settings: Vec<(&str, String)> = settings.into_iter().chain(more.iter().cloned()).collect();
-        let process = command(program).arg("serve").envs(settings.clone()).spawn()?;
+        let process = command(program).arg("serve").envs(settings.clone()).stdout(Stdio::null()).spawn()?;
         let guard = Guard::new(["127.0.0.0/8".parse().context("a network")?]);
         let limits = Limits { idle_timeout: TASK_TIMEOUT, ..Limits::default() };
         let client = Client::new(guard, tls_config(&[])?, &limits);
-        let mut server = Self { program: program.to_owned(), process, url, key: String::new(), client };
+        let mut server = Self { program: program.to_owned(), process, data, url, key: String::new(), client };
         server.ready().await?;
         let key = command(program).args(["key", "create", "bench"]).envs(settings).output().await?;
         ensure!(key.status.success(), "key create: {}", String::from_utf8_lossy(&key.stderr));
@@ -114,11 +124,11 @@ impl Server {
         Ok(id.context("the job names no task")?.to_owned())
     }
 
-    /// Runs a task to its end, and tells what it cost. What an import took in is deleted.
+    /// Runs a task to its end, and tells what it cost. The task stays, for a look at its files, until it is [deleted](Self::delete).
     ///
     /// # Errors
     /// When the task does not finish.
-    pub(super) async fn run(&self, (path, body): &(String, Value)) -> Result<Cost> {
+    pub(super) async fn run(&self, path: &str, body: &Value) -> Result<Ran> {
         let pid = self.pid()?;
         reset_peak(pid)?;
         let cpu = cpu_secs(pid)?;
@@ -130,9 +140,28 @@ impl Server {
         if task["data"]["status"] != "finished" {
             bail!("{path}: {task:#}");
         }
-        let id = task["data"]["id"].as_str().context("the task has no id")?;
-        self.call("DELETE", &format!("/v2/tasks/{id}"), None).await?;
-        Ok(Cost { wall_secs, cpu_secs, peak_bytes })
+        let task_id = task["data"]["id"].as_str().context("the task has no id")?.to_owned();
+        Ok(Ran { cost: Cost { wall_secs, cpu_secs, peak_bytes }, task_id })
+    }
+
+    /// The files that a task holds, on the disk of the server.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(super) fn files(&self, task_id: &str) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for token in std::fs::read_dir(self.data.join("files").join(task_id))? {
+            found.extend(std::fs::read_dir(token?.path())?.flatten().map(|file| file.path()));
+        }
+        Ok(found)
+    }
+
+    /// Deletes a task and its files.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub(super) async fn delete(&self, task_id: &str) -> Result<()> {
+        self.call("DELETE", &format!("/v2/tasks/{task_id}"), None).await.map(drop)
     }
 
     /// The server's process.

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod consign;
 mod cost;
 mod figures;
+#[expect(dead_code, reason = "lines are for benchmarks of growth")]
 mod plot;
 mod transfers;
 
@@ -129,12 +130,17 @@ impl Bed {
         eprintln!("{line}");
     }
 
+    /// The folder of pages and plots, if they are to be written.
+    fn out(&self) -> Option<PathBuf> {
+        let default = (!self.options.small).then(|| self.root.join(PAGES));
+        self.options.out.clone().or(default)
+    }
+
     /// Prints a page, and writes it and its plots (by file name) where pages go.
     #[expect(clippy::print_stdout, reason = "it speaks to whoever measures")]
     fn publish(&self, name: &str, page: &str, plots: &[(String, String)]) -> Result<()> {
         println!("{page}");
-        let default = (!self.options.small).then(|| self.root.join(PAGES));
-        let Some(out) = self.options.out.clone().or(default) else { return Ok(()) };
+        let Some(out) = self.out() else { return Ok(()) };
         std::fs::create_dir_all(&out)?;
         for (name, text) in plots.iter().map(|(name, text)| (name.as_str(), text.as_str())).chain([(name, page)]) {
             std::fs::write(out.join(name), text).with_context(|| out.join(name).display().to_string())?;

@@ -75,7 +75,7 @@ fn head(height: f64, title: &str, names: &[&str]) -> String {
 }
 
 /// Draws lines; linear axes begin at zero, logarithmic ones at the smallest value.
-pub(crate) fn lines(title: &str, across: &Axis, up: &Axis, series: &[Series]) -> String {
+pub(crate) fn lines(title: &str, across: &Axis<'_>, up: &Axis<'_>, series: &[Series]) -> String {
     let names: Vec<&str> = series.iter().map(|series| series.name.as_str()).collect();
     let mut text = head(HEIGHT, title, &names);
     let points = || series.iter().flat_map(|series| &series.points);
@@ -137,7 +137,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(axis: &Axis, values: impl Iterator<Item = f64>, is_rounded: bool) -> Self {
+    fn of(axis: &Axis<'_>, values: impl Iterator<Item = f64>, is_rounded: bool) -> Self {
         let (low, high) =
             values.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
         if axis.is_logarithmic && low > 0.0 && low.is_finite() {
