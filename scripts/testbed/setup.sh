@@ -221,7 +221,7 @@ install_peers() {
     python_packages venv-bench bench.txt
     wrap aws "" "$CACHE/venv-bench/bin/aws"
     peers_listed >"$CACHE/stamp-peers"
-    peers_complete || die "the nginx that was installed does not run"
+    peers_complete || die "what the benchmarks need was installed and does not run"
 }
 
 # Needs npm, which comes with the tools.

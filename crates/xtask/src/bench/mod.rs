@@ -28,8 +28,25 @@ const SIZES_NEEDED: u64 = 12;
 /// Pages and plots, from the folder of the workspace.
 const PAGES: &str = "docs/generated/bench";
 
+/// What `cargo xtask bench --help` ends with.
+const MANUAL: &str = "\
+It installs what is missing below ~/.cache/consign-test, builds a release, starts the servers of other hands that are \
+needed, measures, stops them, and writes a page with plots into docs/generated/bench. Leave the machine alone meanwhile: \
+all sides share it, and although ratios are made inside a round, a build beside it widens them.
+
+Every round prints how it stands. The runs are kept beside the page (transfers.json), so that one lane can be measured again:
+
+  cargo xtask bench transfers                                       everything, 1 GiB, 5 rounds: about an hour
+  cargo xtask bench transfers --mebibytes 256 --pairs 3             about a quarter of that
+  cargo xtask bench transfers --only \"sftp upload\"                  one lane; the others stay as they were
+  cargo xtask bench transfers --small                               a minute: does it still work?
+  cargo xtask bench transfers --program ./consign --out /tmp/x      another build of the server, into another folder
+
+To see where the time goes, give --program and let `perf record -g -p PID` look at the server while a lane runs.";
+
 /// Which benchmark, and how. Without a name all of them run, one after the other.
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = MANUAL)]
 pub(crate) struct Bench {
     #[command(subcommand)]
     what: Option<What>,
@@ -70,7 +87,7 @@ struct Options {
     #[arg(long, global = true)]
     out: Option<PathBuf>,
     /// Measure this program as it is. Nothing is installed or built, and the practice servers are those of CONSIGN_TEST_RUN
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "program")]
     program: Option<PathBuf>,
 }
 
@@ -99,6 +116,11 @@ impl Bed {
 
     fn is_small(&self) -> bool {
         self.options.small
+    }
+
+    /// Numbers of the rounds; the first, 0, opens connections and fills caches, and does not count.
+    fn rounds(&self) -> std::ops::RangeInclusive<usize> {
+        usize::from(self.is_small())..=self.pairs()
     }
 
     /// Whether `--only` leaves this lane in.
@@ -153,6 +175,7 @@ impl Bed {
 ///
 /// # Errors
 /// When something cannot be built, started, or does not deliver the right bytes.
+#[expect(clippy::print_stderr, reason = "it speaks to whoever measures")]
 pub(crate) fn run(root: &Path, bench: &Bench) -> Result<ExitCode> {
     let options = &bench.options;
     if let Some(program) = &options.program {
@@ -168,6 +191,9 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     command(root, "scripts/testbed/setup.sh", &[])?;
+    if command(root, "scripts/testbed/setup.sh", &["bench"]).is_err() {
+        eprintln!("not every peer can be had here: those that are missing are not measured");
+    }
     let profile: &[&str] = if options.small { &[] } else { &["--release"] };
     command(root, "cargo", &[&["build", "--locked", "-p", "consign", "-p", "xtask"], profile].concat())?;
     let built = built(root, options.small);
