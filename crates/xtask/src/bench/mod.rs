@@ -77,8 +77,8 @@ struct Options {
     /// Rounds in which all sides run, one after the other [default: 5; with --small 1]
     #[arg(long, global = true)]
     pairs: Option<usize>,
-    /// Only lanes whose name contains this text, such as `s3` or `download`; several with commas between
-    #[arg(long, global = true, value_delimiter = ',')]
+    /// Only lanes whose name contains this text, such as `s3` or `download`; may be given several times
+    #[arg(long, global = true)]
     only: Vec<String>,
     /// Folder for files and databases; in memory if the machine has room there, so that the disk is not measured
     #[arg(long, global = true)]
@@ -140,8 +140,8 @@ impl Bed {
         if let Some(pairs) = self.options.pairs {
             command.push_str(&format!(" --pairs {pairs}"));
         }
-        if !self.options.only.is_empty() {
-            command.push_str(&format!(" --only {}", self.options.only.join(",")));
+        for part in &self.options.only {
+            command.push_str(&format!(" --only \"{part}\""));
         }
         command
     }

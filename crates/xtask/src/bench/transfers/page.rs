@@ -306,7 +306,7 @@ fn size(row: &Row) -> String {
     let mebibytes = format!("{:.0}", row.size() / MIB);
     match row.files {
         0 | 1 => mebibytes,
-        files => format!("{} × {:.3}", thousands(f64::from(u32::try_from(files).unwrap_or(0))), 0.0625),
+        files => format!("{mebibytes} in {} files", thousands(f64::from(u32::try_from(files).unwrap_or(0)))),
     }
 }
 
