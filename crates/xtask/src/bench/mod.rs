@@ -130,20 +130,13 @@ impl Bed {
 
     /// The command that does this again.
     fn command(&self, what: &str) -> String {
-        let mut command = format!("cargo xtask bench {what}");
-        if self.options.small {
-            command.push_str(" --small");
-        }
-        if let Some(mebibytes) = self.options.mebibytes {
-            command.push_str(&format!(" --mebibytes {mebibytes}"));
-        }
-        if let Some(pairs) = self.options.pairs {
-            command.push_str(&format!(" --pairs {pairs}"));
-        }
-        for part in &self.options.only {
-            command.push_str(&format!(" --only \"{part}\""));
-        }
-        command
+        let Options { small, mebibytes, pairs, only, .. } = &self.options;
+        let mut words = vec![format!("cargo xtask bench {what}")];
+        words.extend(small.then(|| "--small".to_owned()));
+        words.extend(mebibytes.map(|mebibytes| format!("--mebibytes {mebibytes}")));
+        words.extend(pairs.map(|pairs| format!("--pairs {pairs}")));
+        words.extend(only.iter().map(|part| format!("--only \"{part}\"")));
+        words.join(" ")
     }
 
     /// A line for whoever watches.
@@ -218,7 +211,7 @@ async fn measure(what: Option<What>, bed: &Bed) -> Result<()> {
     let chosen = what.map_or_else(|| What::ALL.to_vec(), |what| vec![what]);
     for what in chosen {
         match what {
-            What::Transfers => transfers::run(bed).await?,
+            What::Transfers => Box::pin(transfers::run(bed)).await?,
         }
     }
     Ok(())
