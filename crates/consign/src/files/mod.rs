@@ -16,6 +16,7 @@ use crate::error::{Code, TaskError};
 use crate::id::{TaskId, Token};
 use crate::model::{BlobKey, File};
 
+mod arriving;
 mod bucket;
 mod check;
 mod folder;
@@ -25,6 +26,7 @@ mod probe;
 mod scratch;
 mod stream;
 
+pub use arriving::{Arriving, Whole};
 use bucket::Bucket;
 pub use bucket::Settings as BucketSettings;
 use check::Room;
@@ -174,11 +176,43 @@ impl Files {
         progress: &Progress,
         digest: Option<&WholeDigest>,
     ) -> Result<Received, Error> {
+        let scratch = self.scratch_for(key, announced_bytes, limit_bytes).await?;
+        self.fill(scratch, stream, announced_bytes, limit_bytes, progress, digest).await
+    }
+
+    /// Opens an empty file for as many bytes as were announced, if they are allowed and there is room for them.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Full`], [`Error::Disk`].
+    pub async fn scratch_for(
+        &self,
+        key: &BlobKey,
+        announced_bytes: Option<u64>,
+        limit_bytes: u64,
+    ) -> Result<Scratch, Error> {
         if announced_bytes.is_some_and(|announced| announced > limit_bytes) {
             return Err(Error::TooLarge { limit_bytes });
         }
         self.check_room(announced_bytes.unwrap_or(0)).await?;
-        let scratch = self.scratch(key).await?;
+        self.scratch(key).await
+    }
+
+    /// As [`Self::receive_proven`], into a file that [`Self::scratch_for`] opened.
+    ///
+    /// # Errors
+    /// Any; then nothing is left behind.
+    ///
+    /// # Cancel safety
+    /// When dropped, nothing is left behind.
+    pub async fn fill(
+        &self,
+        scratch: Scratch,
+        stream: ByteStream,
+        announced_bytes: Option<u64>,
+        limit_bytes: u64,
+        progress: &Progress,
+        digest: Option<&WholeDigest>,
+    ) -> Result<Received, Error> {
         let received = stream::pour(stream, scratch.writer(), announced_bytes, limit_bytes, progress).await?;
         if digest.is_some_and(|digest| !digest.fits(&received.digests)) {
             let detail = "what arrived is not what the storage says it holds; it was altered on its way, or replaced";
