@@ -54,6 +54,7 @@ impl Upload {
         self.send(session, &file, from).await?;
         self.seal(file).await?;
         crate::fail_point!("sftp.written");
+        self.put.source.whole().await?;
         let temporary = self.handle();
         let note = publish::publish(session, &temporary, &self.put.name).await?;
         crate::fail_point!("sftp.renamed");
@@ -287,6 +288,7 @@ impl Packets {
         if self.ready.is_empty() {
             let rest = self.source.size() - self.offset;
             let length = usize::try_from(rest).map_or(self.read_bytes, |rest| rest.min(self.read_bytes));
+            self.source.arrived(self.offset + length as u64).await?;
             self.ready = self.source.read_at(self.offset, length).await?;
         }
         let data = self.ready.split_to(self.packet_bytes.min(self.ready.len()));

@@ -20,7 +20,7 @@ pub struct LedgerEntry {
 }
 
 /// A task that waits for a running one and for nothing else: its uploads may begin before it is claimed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follower {
     /// The task.
     pub id: TaskId,

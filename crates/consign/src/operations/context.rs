@@ -160,7 +160,8 @@ impl Context {
         stream: ByteStream,
     ) -> Result<File, TaskError> {
         let progress = size.map_or_else(Progress::default, |size| self.progress(size));
-        self.save_part(number, Incoming { name, content_type, size, digest: None, is_only: true, stream }, &progress).await
+        self.save_part(number, Incoming { name, content_type, size, digest: None, is_only: true, stream }, &progress)
+            .await
     }
 
     /// As [`Self::save`], for one of several files that share a [`Self::progress`].
