@@ -110,11 +110,16 @@ class Gate(BaseHTTPRequestHandler):
         """All that comes of the body, and whether that is all of it."""
         left, pieces = int(self.headers.get("Content-Length") or 0), []
         try:
+            if self.headers.get("Transfer-Encoding") == "chunked":
+                while size := int(self.rfile.readline().split(b";")[0], 16):
+                    pieces.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()  # no trailers
             while left and (piece := self.rfile.read1(min(left, 1 << 20))):
                 pieces.append(piece)
                 left -= len(piece)
-        except OSError:
-            pass
+        except (OSError, ValueError):
+            left = left or 1
         return b"".join(pieces), left == 0
 
     def forward(self, path, body, headers):
@@ -278,7 +283,8 @@ class Gate(BaseHTTPRequestHandler):
             parts = body.split(b"--" + boundary, 2)
             metadata = json.loads(parts[1].split(b"\r\n\r\n", 1)[1])
             head = parts[2].split(b"\r\n\r\n", 1)[0].decode()
-            declared = re.search(r"(?im)^content-type: *(.*?)\r?$", head)[1]
+            declared = re.search(r"(?im)^content-type: *(.*?)\r?$", head)
+            declared = declared and declared[1]  # rclone sends none
         else:
             metadata = json.loads(body or b"{}") if kind == "resumable" else {}
             declared = self.headers.get("X-Upload-Content-Type")

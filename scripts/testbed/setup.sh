@@ -1,5 +1,6 @@
 #!/bin/bash
 # Installs what the tests need, below a cache folder outside the clone. Safe to run again, quick when all is there.
+# With `bench`, what only `cargo xtask bench` needs, too.
 #
 # Servers and client tools come as Debian packages that are unpacked and not installed: nothing is started or changed on
 # the machine, and no root is needed. Only a missing C compiler or Python is really installed (as root, or with sudo).
@@ -49,6 +50,10 @@ clients_complete() {
     [ "$(cat "$CACHE/stamp-clients" 2>/dev/null)" = "$(clients_listed)" ] || return 1
     runs "python-clients -c import\ cloudconvert,schemathesis,standardwebhooks"
 }
+
+# What Consign is measured beside, and no test needs.
+peers_listed() { sha256sum <"$PACKAGES/bench.txt"; }
+peers_complete() { [ "$(cat "$CACHE/stamp-peers" 2>/dev/null)" = "$(peers_listed)" ] && runs "nginx -v" "aws --version"; }
 
 # Packages that must really be installed, where they are missing.
 prerequisites() {
@@ -205,6 +210,20 @@ install_postgres() {
     postgres_complete || die "the PostgreSQL that was installed does not run"
 }
 
+install_peers() {
+    say "installing nginx and the AWS command line below $CACHE"
+    rm -f "$CACHE/stamp-peers"
+    mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
+    retry apt_private update >>"$CACHE/apt.log" 2>&1
+    unpack deb-nginx nginx-core
+    rm -rf "$CACHE/apt"
+    wrap nginx "$CACHE/deb-nginx/root" "$CACHE/deb-nginx/root/usr/sbin/nginx" /usr/sbin/nginx
+    python_packages venv-bench bench.txt
+    wrap aws "" "$CACHE/venv-bench/bin/aws"
+    peers_listed >"$CACHE/stamp-peers"
+    peers_complete || die "what the benchmarks need was installed and does not run"
+}
+
 # Needs npm, which comes with the tools.
 install_clients() {
     say "installing the clients below $CACHE"
@@ -223,6 +242,7 @@ exec 9>"$CACHE/setup.lock"
 flock --nonblock 9 || { say "waiting for another setup" && flock 9; }
 command -v apt-get >/dev/null || die "apt-get is missing: the test servers are taken from Debian packages"
 prerequisites
+if [ "${1:-}" = bench ]; then peers_complete || install_peers; fi
 if servers_complete && clients_complete && postgres_complete; then
     say "all there ($CACHE)"
     exit 0

@@ -1,4 +1,4 @@
-//! What the machine says: time spent computing, what the disk can do, what it is made of.
+//! What the machine says: time spent computing, what the disk can do.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -83,30 +83,6 @@ pub(crate) fn disk(folder: &Path) -> Result<String> {
         .context("the folder is on no file system")?;
     ensure!(mount[2] != "tmpfs" && mount[2] != "ramfs", "{} is in memory; give --folder", folder.display());
     Ok(format!("{} on {}", mount[2], mount[0]))
-}
-
-/// Processor, number of cores, memory, kernel.
-pub(crate) fn describe() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let after = |text: &str, key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key));
-        line.and_then(|line| line.split(':').nth(1)).unwrap_or("?").trim().to_owned()
-    };
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let memory = after(&read("/proc/meminfo"), "MemTotal");
-    let kib: u64 = memory.split(' ').next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
-    format!(
-        "{cores} × {}, {} GiB of memory, Linux {}",
-        after(&read("/proc/cpuinfo"), "model name"),
-        kib >> 20,
-        read("/proc/sys/kernel/osrelease").trim()
-    )
-}
-
-/// How much others were computing in the last minute.
-pub(crate) fn load() -> f64 {
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
 /// Bytes of all files in a folder.

@@ -16,11 +16,15 @@ use crate::machine::Postmaster;
 use crate::report::Row;
 
 mod apalis;
+#[path = "../../../crates/xtask/src/bench/figures.rs"]
+mod figures;
 mod graphile;
 mod growth;
 mod lanes;
 mod machine;
 mod ours;
+#[path = "../../../crates/xtask/src/bench/plot.rs"]
+#[expect(dead_code, reason = "the store needs lines only")]
 mod plot;
 mod report;
 
@@ -141,11 +145,11 @@ async fn setting(server: &Postgres, folder: &std::path::Path, arguments: &Argume
     }
     Ok(Setting {
         command,
-        machine: machine::describe(),
+        machine: figures::machine(),
         disk: machine::disk(folder).context("which disk")?,
         syncs_per_sec: machine::syncs_per_sec(folder)?,
         postgres: settings,
         sqlite: version,
-        load: machine::load(),
+        load: figures::load(),
     })
 }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::figures::{median, range, thousands};
 use crate::growth::{Growth, Sample};
 use crate::lanes::{Cost, Lane};
-use crate::plot::{self, Series, thousands};
+use crate::plot::{self, Axis, Series};
 use crate::{AT_ONCE, CONNECTIONS, CREATORS, Setting, TASKS_PER_JOB};
 
 /// Jobs in the database at which the table of growth has a line.
@@ -26,21 +27,6 @@ impl Row {
     fn per_task(&self, figure: impl Fn(&Cost) -> f64) -> f64 {
         self.median(|cost| figure(cost) / f64::from(cost.tasks))
     }
-}
-
-/// The one in the middle; of an even number, the mean of the two in the middle.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match (values.get(middle), values.len() % 2) {
-        (None, _) => 0.0,
-        (Some(value), 1) => *value,
-        (Some(value), _) => f64::midpoint(values[middle - 1], *value),
-    }
-}
-
-fn range(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((f64::INFINITY, 0.0), |(low, high), value| (value.min(low), value.max(high)))
 }
 
 pub(crate) fn markdown(setting: &Setting, rows: &[Row], growth: &Growth) -> String {
@@ -162,18 +148,16 @@ pub(crate) fn plots(growth: &Growth) -> [(&'static str, String); 2] {
     let lines = |figure: fn(&Sample) -> f64| {
         let of = |samples: &[Sample]| samples.iter().map(|sample| (f64::from(sample.jobs), figure(sample))).collect();
         [
-            Series { name: "SQLite", color: "#c0392b", points: of(&growth.sqlite) },
-            Series { name: "PostgreSQL", color: "#1f5fa8", points: of(&growth.postgres) },
+            Series { name: "SQLite".to_owned(), points: of(&growth.sqlite) },
+            Series { name: "PostgreSQL".to_owned(), points: of(&growth.postgres) },
         ]
     };
+    let across = Axis::linear("jobs in the database");
+    let plot = |title: &str, up: &str, figure: fn(&Sample) -> f64| {
+        plot::lines(title, &across, &Axis::linear(up), &lines(figure))
+    };
     [
-        (
-            "store-time.svg",
-            plot::svg("Time per task", "jobs in the database", "µs per task", &lines(|sample| sample.wall_micros)),
-        ),
-        (
-            "store-size.svg",
-            plot::svg("Size of the database", "jobs in the database", "MiB", &lines(|sample| sample.mebibytes)),
-        ),
+        ("store-time.svg", plot("Time per task", "µs per task", |sample| sample.wall_micros)),
+        ("store-size.svg", plot("Size of the database", "MiB", |sample| sample.mebibytes)),
     ]
 }

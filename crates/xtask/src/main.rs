@@ -47,7 +47,7 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Measure Consign beside rclone: S3 and SFTP, both ways, with a release build.
+    /// Measure Consign beside other programs, in alternating runs on the same servers, with a release build.
     Bench(bench::Bench),
     /// Kill, freeze and cut off real processes under load, and check that nothing was lost.
     Chaos(chaos::Chaos),

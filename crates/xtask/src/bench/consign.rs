@@ -1,6 +1,7 @@
 //! The server that is measured, as its users run it: a release build in a process of its own.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,25 +11,32 @@ use connectors::http::{Body, Client, tls_config};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use super::Cost;
+use super::cost::{Cost, cpu_secs, peak_bytes, reset_peak};
 
 /// How long a task may take.
 const TASK_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long the server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest answer of the API that is read.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Clock ticks in a second, as `/proc` counts CPU time (`USER_HZ`, 100 on every Linux).
-const TICKS_PER_SEC: f64 = 100.0;
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     program: PathBuf,
     process: Child,
+    /// The server's data directory.
+    data: PathBuf,
     url: String,
     key: String,
     client: Client,
+}
+
+/// A task that ran.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) cost: Cost,
+    pub(super) task_id: String,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a chore runs programs")]
@@ -39,11 +47,11 @@ fn command(program: &Path) -> Command {
 }
 
 impl Server {
-    /// Starts a server with an empty data directory in `folder`, which trusts the certificates of `ca_file`.
+    /// Starts a server with its data directory in `folder`, and with these settings beside those that every benchmark needs.
     ///
     /// # Errors
     /// When it does not get ready.
-    pub(super) async fn start(program: &Path, folder: &Path, ca_file: &Path) -> Result<Self> {
+    pub(super) async fn start(program: &Path, folder: &Path, more: &[(&str, String)]) -> Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let url = format!("http://127.0.0.1:{port}");
         let data = folder.join("data");
@@ -51,14 +59,14 @@ impl Server {
             ("CONSIGN_LISTEN", format!("127.0.0.1:{port}")),
             ("CONSIGN_DATA_DIR", data.display().to_string()),
             ("CONSIGN_EGRESS__ALLOW", "127.0.0.0/8".to_owned()),
-            ("CONSIGN_EGRESS__CA_FILE", ca_file.display().to_string()),
             ("CONSIGN_LOG__LEVEL", "warn".to_owned()),
         ];
-        let process = command(program).arg("serve").envs(settings.clone()).spawn()?;
+        let settings: Vec<(&str, String)> = settings.into_iter().chain(more.iter().cloned()).collect();
+        let process = command(program).arg("serve").envs(settings.clone()).stdout(Stdio::null()).spawn()?;
         let guard = Guard::new(["127.0.0.0/8".parse().context("a network")?]);
         let limits = Limits { idle_timeout: TASK_TIMEOUT, ..Limits::default() };
         let client = Client::new(guard, tls_config(&[])?, &limits);
-        let mut server = Self { program: program.to_owned(), process, url, key: String::new(), client };
+        let mut server = Self { program: program.to_owned(), process, data, url, key: String::new(), client };
         server.ready().await?;
         let key = command(program).args(["key", "create", "bench"]).envs(settings).output().await?;
         ensure!(key.status.success(), "key create: {}", String::from_utf8_lossy(&key.stderr));
@@ -75,7 +83,11 @@ impl Server {
         Ok(())
     }
 
-    async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+    /// Calls the API.
+    ///
+    /// # Errors
+    /// When it cannot be reached or does not answer with a success.
+    pub(super) async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = http::Request::builder()
             .method(method)
@@ -112,13 +124,13 @@ impl Server {
         Ok(id.context("the job names no task")?.to_owned())
     }
 
-    /// Runs a task to its end, and tells what it cost. What an import took in is deleted.
+    /// Runs a task to its end, and tells what it cost. The task stays, for a look at its files, until it is [deleted](Self::delete).
     ///
     /// # Errors
     /// When the task does not finish.
-    pub(super) async fn run(&self, (path, body): &(String, Value)) -> Result<Cost> {
-        let pid = self.process.id().context("the server has ended")?;
-        std::fs::write(format!("/proc/{pid}/clear_refs"), "5").context("resetting the peak")?;
+    pub(super) async fn run(&self, path: &str, body: &Value) -> Result<Ran> {
+        let pid = self.pid()?;
+        reset_peak(pid)?;
         let cpu = cpu_secs(pid)?;
         let began = Instant::now();
         let task = self.call("POST", path, Some(body)).await?;
@@ -128,9 +140,36 @@ impl Server {
         if task["data"]["status"] != "finished" {
             bail!("{path}: {task:#}");
         }
-        let id = task["data"]["id"].as_str().context("the task has no id")?;
-        self.call("DELETE", &format!("/v2/tasks/{id}"), None).await?;
-        Ok(Cost { wall_secs, cpu_secs, peak_bytes })
+        let task_id = task["data"]["id"].as_str().context("the task has no id")?.to_owned();
+        Ok(Ran { cost: Cost { wall_secs, cpu_secs, peak_bytes }, task_id })
+    }
+
+    /// The files that a task holds, on the disk of the server.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(super) fn files(&self, task_id: &str) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for token in std::fs::read_dir(self.data.join("files").join(task_id))? {
+            found.extend(std::fs::read_dir(token?.path())?.flatten().map(|file| file.path()));
+        }
+        Ok(found)
+    }
+
+    /// Deletes a task and its files.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub(super) async fn delete(&self, task_id: &str) -> Result<()> {
+        self.call("DELETE", &format!("/v2/tasks/{task_id}"), None).await.map(drop)
+    }
+
+    /// The server's process.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn pid(&self) -> Result<u32> {
+        self.process.id().context("the server has ended")
     }
 
     /// Stops the server.
@@ -140,20 +179,4 @@ impl Server {
     pub(super) async fn stop(mut self) -> Result<()> {
         self.process.kill().await.context("stopping the server")
     }
-}
-
-/// User and system time of a process (`proc_pid_stat(5)`, fields 14 and 15).
-fn cpu_secs(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).context("stat");
-    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SEC)
-}
-
-/// Largest resident set since it was reset (`VmHWM`).
-fn peak_bytes(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kib * 1024)
 }

@@ -1,81 +1,208 @@
-//! `cargo xtask bench`: Consign beside rclone, in alternating pairs on the same servers, in one run.
+//! `cargo xtask bench`: Consign measured beside other programs, in one run on one machine.
 //!
-//! What is measured is the product: a server process that runs one task on a file it already has, from the request that
-//! makes the task to the answer that it ended, against one rclone process from its start to its end. CPU is that of
-//! the client side only (user and system), peak memory its largest resident set. Ratios are made inside a pair, because
-//! the same command varies more between minutes than the two differ.
+//! One module a benchmark (`transfers` …); what they share is here: options, the release build and the servers that are
+//! made ready before anything is measured, the server of ours (`consign`), what a run cost (`cost`), medians and the
+//! machine (`figures`), plots (`plot`). A new benchmark is a variant of [`What`] and a function that takes a [`Bed`].
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 mod consign;
-mod lanes;
-mod null_sink;
-mod rclone;
-mod table;
-
-/// Options of the benchmark.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Bench {
-    /// Size of the file in MiB
-    #[arg(long, default_value_t = 1024)]
-    mebibytes: u64,
-    /// Pairs of runs for each lane
-    #[arg(long, default_value_t = 5)]
-    pairs: usize,
-    /// Only lanes whose name contains this text, such as `s3` or `download`
-    #[arg(long, default_value = "")]
-    only: String,
-    /// Folder for files and the database; in memory if the machine has room there, so that the disk is not measured
-    #[arg(long)]
-    folder: Option<PathBuf>,
-    /// The servers are prepared and the programs built: measure
-    #[arg(long, hide = true)]
-    prepared: bool,
-}
+mod cost;
+mod figures;
+#[expect(dead_code, reason = "lines are for benchmarks of growth")]
+mod plot;
+mod transfers;
 
 /// Where files are in memory on Linux.
 const SHARED_MEMORY: &str = "/dev/shm";
 /// A server that no process uses for so many seconds ends by itself. While it is measured, one does.
 const IDLE_SECS: &str = "120";
-/// Room that a run needs, in sizes of its file: the original, the server's copy, an import of each side, and spare.
-const SIZES_NEEDED: u64 = 6;
+/// Room that a run needs, in sizes of its file: the original, the server's copy, what each side brings, and spare.
+const SIZES_NEEDED: u64 = 12;
+/// Pages and plots, from the folder of the workspace.
+const PAGES: &str = "docs/generated/bench";
 
-/// What one run took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cost {
-    /// From start to end, in seconds.
-    pub(crate) wall_secs: f64,
-    /// User and system time of the client side, in seconds.
-    pub(crate) cpu_secs: f64,
-    /// Largest resident set of the client side, in bytes.
-    pub(crate) peak_bytes: u64,
+/// What `cargo xtask bench --help` ends with.
+const MANUAL: &str = "\
+It installs what is missing below ~/.cache/consign-test, builds a release, starts the servers of other hands that are \
+needed, measures, stops them, and writes a page with plots into docs/generated/bench. Leave the machine alone meanwhile: \
+all sides share it, and although ratios are made inside a round, a build beside it widens them.
+
+Every round prints how it stands. The runs are kept beside the page (transfers.json), so that one lane can be measured again:
+
+  cargo xtask bench transfers                                       everything, 1 GiB, 5 rounds: about an hour
+  cargo xtask bench transfers --mebibytes 256 --pairs 3             about a quarter of that
+  cargo xtask bench transfers --only \"sftp upload\"                  one lane; the others stay as they were
+  cargo xtask bench transfers --small                               a minute: does it still work?
+  cargo xtask bench transfers --program ./consign --out /tmp/x      another build of the server, into another folder
+
+To see where the time goes, give --program and let `perf record -g -p PID` look at the server while a lane runs.";
+
+/// Which benchmark, and how. Without a name all of them run, one after the other.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = MANUAL)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    options: Options,
 }
 
-/// Prepares everything with a release build, then measures in a process of that build.
+/// The benchmarks.
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum What {
+    /// Exports and imports of one file and of many, beside rclone, OpenSSH `sftp` and `aws s3 cp`
+    Transfers,
+}
+
+impl What {
+    const ALL: [Self; 1] = [Self::Transfers];
+}
+
+/// What all benchmarks can be told.
+#[derive(Clone, Debug, Args)]
+struct Options {
+    /// Only as much as shows that it works, with a build that is not optimised: prints, and writes no page
+    #[arg(long, global = true)]
+    small: bool,
+    /// Size of a large file in MiB [default: 1024; with --small 9]
+    #[arg(long, global = true)]
+    mebibytes: Option<u64>,
+    /// Rounds in which all sides run, one after the other [default: 5; with --small 1]
+    #[arg(long, global = true)]
+    pairs: Option<usize>,
+    /// Only lanes whose name contains this text, such as `s3` or `download`; several with commas between
+    #[arg(long, global = true, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Folder for files and databases; in memory if the machine has room there, so that the disk is not measured
+    #[arg(long, global = true)]
+    folder: Option<PathBuf>,
+    /// Folder for the page and the plots [default: docs/generated/bench; with --small none]
+    #[arg(long, global = true)]
+    out: Option<PathBuf>,
+    /// Measure this program as it is. Nothing is installed or built, and the practice servers are those of CONSIGN_TEST_RUN
+    #[arg(long, global = true, overrides_with = "program")]
+    program: Option<PathBuf>,
+}
+
+/// What is ready when a benchmark begins.
+#[derive(Debug)]
+struct Bed {
+    /// The folder of the workspace.
+    root: PathBuf,
+    options: Options,
+    /// The program `consign`.
+    program: PathBuf,
+    /// An empty folder; it is removed afterwards.
+    folder: PathBuf,
+}
+
+impl Bed {
+    fn size_bytes(&self) -> u64 {
+        let default = if self.options.small { 9 } else { 1024 };
+        self.options.mebibytes.unwrap_or(default) * 1024 * 1024
+    }
+
+    /// Rounds that count.
+    fn pairs(&self) -> usize {
+        self.options.pairs.unwrap_or(if self.options.small { 1 } else { 5 }).max(1)
+    }
+
+    fn is_small(&self) -> bool {
+        self.options.small
+    }
+
+    /// Numbers of the rounds; the first, 0, opens connections and fills caches, and does not count.
+    fn rounds(&self) -> std::ops::RangeInclusive<usize> {
+        usize::from(self.is_small())..=self.pairs()
+    }
+
+    /// Whether `--only` leaves this lane in.
+    fn wants(&self, lane: &str) -> bool {
+        self.options.only.is_empty() || self.options.only.iter().any(|part| lane.contains(part))
+    }
+
+    /// The command that does this again.
+    fn command(&self, what: &str) -> String {
+        let mut command = format!("cargo xtask bench {what}");
+        if self.options.small {
+            command.push_str(" --small");
+        }
+        if let Some(mebibytes) = self.options.mebibytes {
+            command.push_str(&format!(" --mebibytes {mebibytes}"));
+        }
+        if let Some(pairs) = self.options.pairs {
+            command.push_str(&format!(" --pairs {pairs}"));
+        }
+        if !self.options.only.is_empty() {
+            command.push_str(&format!(" --only {}", self.options.only.join(",")));
+        }
+        command
+    }
+
+    /// A line for whoever watches.
+    #[expect(clippy::print_stderr, reason = "it speaks to whoever measures")]
+    fn say(&self, line: &str) {
+        eprintln!("{line}");
+    }
+
+    /// The folder of pages and plots, if they are to be written.
+    fn out(&self) -> Option<PathBuf> {
+        let default = (!self.options.small).then(|| self.root.join(PAGES));
+        self.options.out.clone().or(default)
+    }
+
+    /// Prints a page, and writes it and its plots (by file name) where pages go.
+    #[expect(clippy::print_stdout, reason = "it speaks to whoever measures")]
+    fn publish(&self, name: &str, page: &str, plots: &[(String, String)]) -> Result<()> {
+        println!("{page}");
+        let Some(out) = self.out() else { return Ok(()) };
+        std::fs::create_dir_all(&out)?;
+        for (name, text) in plots.iter().map(|(name, text)| (name.as_str(), text.as_str())).chain([(name, page)]) {
+            std::fs::write(out.join(name), text).with_context(|| out.join(name).display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes everything ready with a release build, then measures in a process of that build.
 ///
 /// # Errors
 /// When something cannot be built, started, or does not deliver the right bytes.
+#[expect(clippy::print_stderr, reason = "it speaks to whoever measures")]
 pub(crate) fn run(root: &Path, bench: &Bench) -> Result<ExitCode> {
-    if bench.prepared {
+    let options = &bench.options;
+    if let Some(program) = &options.program {
+        let work = tempfile::Builder::new().prefix("consign-bench-").tempdir_in(folder(options))?;
+        let bed = Bed {
+            root: root.to_owned(),
+            options: options.clone(),
+            program: program.clone(),
+            folder: work.path().to_owned(),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        return runtime.block_on(measure(root, bench));
+        runtime.block_on(measure(bench.what, &bed))?;
+        return Ok(ExitCode::SUCCESS);
     }
     command(root, "scripts/testbed/setup.sh", &[])?;
-    command(root, "cargo", &["build", "--locked", "--release", "-p", "consign", "-p", "xtask"])?;
-    let servers = tempfile::Builder::new().prefix("consign-bench-").tempdir()?;
-    let bench_folder = tempfile::Builder::new().prefix("consign-bench-").tempdir_in(folder(bench))?;
-    let built = release(root).join("xtask");
-    let mebibytes = bench.mebibytes.to_string();
-    let pairs = bench.pairs.to_string();
-    let mut measuring = process(&built);
+    if command(root, "scripts/testbed/setup.sh", &["bench"]).is_err() {
+        eprintln!("not every peer can be had here: those that are missing are not measured");
+    }
+    let profile: &[&str] = if options.small { &[] } else { &["--release"] };
+    command(root, "cargo", &[&["build", "--locked", "-p", "consign", "-p", "xtask"], profile].concat())?;
+    let built = built(root, options.small);
+    // In memory, too: the servers of other hands write what they are sent.
+    let servers = tempfile::Builder::new().prefix("consign-bench-").tempdir_in(folder(options))?;
+    let mut measuring = process(&built.join("xtask"));
     measuring
-        .args(["bench", "--prepared", "--mebibytes", &mebibytes, "--pairs", &pairs, "--only", &bench.only, "--folder"])
-        .arg(bench_folder.path())
+        .args(std::env::args_os().skip(1))
+        .args([OsString::from("--program"), built.join("consign").into()])
         .env("CONSIGN_TEST_RUN", servers.path())
         // Should this process be killed, the servers end by themselves.
         .env("CONSIGN_TEST_IDLE_SECS", IDLE_SECS);
@@ -83,10 +210,18 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<ExitCode> {
     let status = runtime.block_on(ended(measuring)).with_context(|| built.display().to_string());
     let stopped = process(&root.join("scripts/testbed/all-down.sh")).env("CONSIGN_TEST_RUN", servers.path()).status();
     ensure!(stopped?.success(), "the servers could not be stopped");
-    if !status?.success() {
-        bail!("the benchmark failed");
-    }
+    ensure!(status?.success(), "the benchmark failed");
     Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(what: Option<What>, bed: &Bed) -> Result<()> {
+    let chosen = what.map_or_else(|| What::ALL.to_vec(), |what| vec![what]);
+    for what in chosen {
+        match what {
+            What::Transfers => transfers::run(bed).await?,
+        }
+    }
+    Ok(())
 }
 
 /// Runs a process to its end. Told to stop, it ends the process first, so that its servers can be stopped as ever.
@@ -102,18 +237,18 @@ async fn ended(process: std::process::Command) -> Result<ExitStatus> {
     bail!("it was told to stop");
 }
 
-/// The folder with the programs of a release build.
-fn release(root: &Path) -> PathBuf {
+/// The folder with the programs.
+fn built(root: &Path, small: bool) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    target.join("release")
+    target.join(if small { "debug" } else { "release" })
 }
 
-fn folder(bench: &Bench) -> PathBuf {
-    if let Some(folder) = &bench.folder {
+fn folder(options: &Options) -> PathBuf {
+    if let Some(folder) = &options.folder {
         return folder.clone();
     }
     let memory = Path::new(SHARED_MEMORY);
-    let needed = bench.mebibytes * 1024 * 1024 * SIZES_NEEDED;
+    let needed = options.mebibytes.unwrap_or(1024) * 1024 * 1024 * SIZES_NEEDED;
     let free = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
     if free >= needed { memory.to_owned() } else { std::env::temp_dir() }
 }
@@ -129,48 +264,4 @@ fn command(root: &Path, program: &str, arguments: &[&str]) -> Result<()> {
     let status = process(&found).args(arguments).current_dir(root).status().with_context(|| program.to_owned())?;
     ensure!(status.success(), "{program} failed");
     Ok(())
-}
-
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to whoever measures")]
-async fn measure(root: &Path, bench: &Bench) -> Result<ExitCode> {
-    let folder = bench.folder.clone().context("--folder is missing")?;
-    let original = folder.join("original.bin");
-    eprintln!("writing {} MiB of data that does not compress", bench.mebibytes);
-    let size = bench.mebibytes * 1024 * 1024;
-    let digests = testkit::bytes::write_file(&original, 1, size)?;
-
-    let sink = null_sink::NullSink::start(&folder).await?;
-    let (ceph, sshd) = (testkit::ceph().await?, testkit::sshd().await?);
-    ceph.create_bucket(lanes::BUCKET).await?;
-    let server = consign::Server::start(&release(root).join("consign"), &folder, sink.ca_file()).await?;
-    let source = server.upload(&original).await?;
-    let lanes = lanes::all(&ceph, &sshd, &sink, &original)?;
-
-    let mut rows = Vec::new();
-    for lane in lanes.iter().filter(|lane| lane.name.contains(&bench.only)) {
-        let mut pairs = Vec::with_capacity(bench.pairs);
-        // The first pair opens connections and fills caches; it is not counted.
-        for number in 0..=bench.pairs {
-            let ours = server.run(&lane.task(&source)).await.with_context(|| lane.name)?;
-            let shipped = rclone::run(&lane.rclone(&folder, false)).await.with_context(|| lane.name)?;
-            let tuned = rclone::run(&lane.rclone(&folder, true)).await.with_context(|| lane.name)?;
-            eprintln!(
-                "{}: pair {number} of {}: {:.2} s, rclone {:.2} s, tuned {:.2} s",
-                lane.name, bench.pairs, ours.wall_secs, shipped.wall_secs, tuned.wall_secs
-            );
-            if number > 0 {
-                pairs.push(table::Pair { ours, shipped, tuned });
-            }
-        }
-        let back = folder.join("back.bin");
-        if let Some(copy) = lane.back(&back) {
-            rclone::run(&copy).await?;
-            ensure!(testkit::bytes::digest_file(&back)? == digests, "{}: other bytes arrived", lane.name);
-            std::fs::remove_file(&back)?;
-        }
-        rows.push(table::Row { lane: lane.name, pairs });
-    }
-    println!("{}", table::markdown(size, &rows));
-    server.stop().await?;
-    Ok(ExitCode::SUCCESS)
 }

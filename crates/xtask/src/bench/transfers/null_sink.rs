@@ -1,10 +1,12 @@
-//! An S3 server over TLS that keeps names and lengths and throws the bytes away: what is left is the client's cost.
+//! An S3 server over TLS that does as little as it can: what is left is the client's cost.
 //!
-//! It takes what both sides send (objects in one piece and in parts, CRC32C or MD5), and answers the checksums that it
-//! is told without looking at the bytes; it checks no signature. Downloads are one block of random bytes over and over.
+//! It takes what all sides send (objects in one piece and in parts, CRC32C or MD5), and answers the checksums that it
+//! is told without looking at the bytes; it checks no signature. The bytes stay in memory that is used again and again,
+//! so that they can be got back and compared: one copy is all that they cost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,10 +27,10 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// Size of the block that downloads repeat.
-const BLOCK_BYTES: usize = 1024 * 1024;
 /// Size of a piece of an answer.
 const PIECE_BYTES: usize = 64 * 1024;
+/// Room for what `aws-chunked` puts between the bytes, of which there is a little for each MiB.
+const FRAMING_BYTES: usize = 64 * 1024;
 /// Headers of a creation that come back with the object.
 const KEPT: &str = "x-amz-meta-";
 /// The checksum that Consign sends.
@@ -43,10 +45,13 @@ pub(super) struct NullSink {
 
 #[derive(Debug, Default)]
 struct State {
-    objects: HashMap<String, Object>,
+    objects: BTreeMap<String, Object>,
     /// Open uploads by their id, which is the path and a number.
     uploads: HashMap<String, Upload>,
-    block: Bytes,
+    /// How many uploads there were.
+    opened: u64,
+    /// Memory of objects that were deleted: touching fresh memory would cost more than all the rest.
+    spare: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -54,18 +59,41 @@ struct Object {
     size: u64,
     etag: String,
     headers: HeaderMap,
+    pieces: Vec<Bytes>,
 }
 
 #[derive(Debug, Default)]
 struct Upload {
     headers: HeaderMap,
-    parts: std::collections::BTreeMap<u32, Part>,
+    parts: BTreeMap<u32, Part>,
 }
 
 #[derive(Debug)]
 struct Part {
-    size: u64,
+    bytes: Bytes,
     crc32c: Option<HeaderValue>,
+}
+
+impl State {
+    /// Memory for so many bytes, empty.
+    fn memory(&mut self, size: usize) -> Vec<u8> {
+        let fits = |spare: &Vec<u8>| (size..=2 * size).contains(&spare.capacity());
+        let found = self.spare.iter().position(fits).map(|place| self.spare.swap_remove(place));
+        found.unwrap_or_else(|| Vec::with_capacity(size))
+    }
+
+    fn forget(&mut self, path: &str) {
+        for piece in self.objects.remove(path).unwrap_or_default().pieces {
+            let mut memory = Vec::from(piece);
+            memory.clear();
+            self.spare.push(memory);
+        }
+    }
+
+    fn put(&mut self, path: String, object: Object) {
+        self.forget(&path);
+        self.objects.insert(path, object);
+    }
 }
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -88,8 +116,7 @@ impl NullSink {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
-        let block = Bytes::from(testkit::bytes::pattern(3, BLOCK_BYTES));
-        let state = Arc::new(Mutex::new(State { block, ..State::default() }));
+        let state = Arc::new(Mutex::new(State::default()));
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
@@ -122,11 +149,8 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
     let asked = |name: &str| {
         query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
     };
-    let (parts, mut body) = request.into_parts();
-    let mut received = 0;
-    while let Some(frame) = body.frame().await {
-        received += frame?.data_ref().map_or(0, |data| data.len() as u64);
-    }
+    let (parts, body) = request.into_parts();
+    let received = received(&state, &parts.headers, body).await?;
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     let upload = asked("uploadId").map(|id| id.replace("%2F", "/"));
     match (parts.method, upload) {
@@ -134,16 +158,18 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             let number: u32 = asked("partNumber").context("partNumber")?.parse()?;
             let crc32c = parts.headers.get(CRC32C).cloned();
             let upload = state.uploads.get_mut(&id).context("no such upload")?;
-            upload.parts.insert(number, Part { size: received, crc32c: crc32c.clone() });
+            upload.parts.insert(number, Part { bytes: received, crc32c: crc32c.clone() });
             stored(&parts.headers, crc32c)
         }
         (Method::PUT, None) => {
-            let object = Object { size: received, etag: etag_of(&parts.headers), headers: kept(&parts.headers) };
-            state.objects.insert(path, object);
+            let (etag, headers) = (etag_of(&parts.headers), kept(&parts.headers));
+            let object = Object { size: received.len() as u64, etag, headers, pieces: vec![received] };
+            state.put(path, object);
             stored(&parts.headers, parts.headers.get(CRC32C).cloned())
         }
         (Method::POST, None) => {
-            let id = format!("{path}.{}", state.uploads.len());
+            state.opened += 1;
+            let id = format!("{path}.{}", state.opened);
             let xml =
                 format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>");
             state.uploads.insert(id, Upload { headers: kept(&parts.headers), ..Upload::default() });
@@ -152,16 +178,79 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         (Method::POST, Some(id)) => {
             let upload = state.uploads.remove(&id).context("no such upload")?;
             let (object, xml) = completed(upload);
-            state.objects.insert(path, object);
+            state.put(path, object);
             text(StatusCode::OK, xml)
         }
+        (Method::GET, _) if path.matches('/').count() == 1 || path.ends_with('/') => {
+            let prefix = asked("prefix").unwrap_or_default().replace("%2F", "/");
+            text(StatusCode::OK, listed(&state.objects, &format!("{}/", path.trim_end_matches('/')), &prefix))
+        }
         (Method::GET | Method::HEAD, _) => match state.objects.get(&path) {
-            Some(object) => shown(object, &parts.headers, &state.block),
+            Some(object) => shown(object, &parts.headers),
             None => text(StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>".to_owned()),
         },
-        (Method::DELETE, _) => text(StatusCode::NO_CONTENT, String::new()),
+        (Method::DELETE, _) => {
+            state.forget(&path);
+            text(StatusCode::NO_CONTENT, String::new())
+        }
         (_, _) => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
     }
+}
+
+/// The body of a request, in memory that was used before if there is some.
+async fn received(state: &Mutex<State>, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes> {
+    let length = |name: &str| headers.get(name).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    // `aws` sends bodies without a length, and says how long they are inside.
+    let size = length("content-length").or_else(|| length("x-amz-decoded-content-length")).unwrap_or_default();
+    if size == 0 {
+        return Ok(Bytes::new());
+    }
+    let mut memory = state.lock().unwrap_or_else(PoisonError::into_inner).memory(size + FRAMING_BYTES);
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            memory.extend_from_slice(data);
+        }
+    }
+    if headers.contains_key("x-amz-decoded-content-length") {
+        unchunk(&mut memory)?;
+    }
+    Ok(Bytes::from(memory))
+}
+
+/// Takes out what `aws-chunked` puts between the bytes: a line with a length in front of each chunk, and a trailer.
+fn unchunk(memory: &mut Vec<u8>) -> Result<()> {
+    let (mut from, mut to) = (0, 0);
+    loop {
+        let line = memory[from..].iter().position(|byte| *byte == b'\n').context("a chunk without a length")?;
+        let length = std::str::from_utf8(&memory[from..from + line])?.trim();
+        let length = usize::from_str_radix(length.split(';').next().unwrap_or_default(), 16)?;
+        from += line + 1;
+        if length == 0 {
+            memory.truncate(to);
+            return Ok(());
+        }
+        anyhow::ensure!(from + length <= memory.len(), "a chunk is longer than the body");
+        memory.copy_within(from..from + length, to);
+        (from, to) = (from + length + 2, to + length);
+    }
+}
+
+/// All names that begin so, in one page.
+fn listed(objects: &BTreeMap<String, Object>, bucket: &str, prefix: &str) -> String {
+    let mut xml = format!("<ListBucketResult><IsTruncated>false</IsTruncated><Prefix>{prefix}</Prefix>");
+    let begins = format!("{bucket}{prefix}");
+    for (path, object) in objects.range(begins.clone()..).take_while(|(path, _)| path.starts_with(&begins)) {
+        let _ = write!(
+            xml,
+            "<Contents><Key>{}</Key><LastModified>2026-01-05T09:00:00.000Z</LastModified><ETag>\"{}\"</ETag>\
+             <Size>{}</Size></Contents>",
+            &path[bucket.len()..],
+            object.etag,
+            object.size,
+        );
+    }
+    xml.push_str("</ListBucketResult>");
+    xml
 }
 
 /// The MD5 that the client told, as an `ETag`; where it told none, something that does not look like one.
@@ -194,29 +283,21 @@ fn completed(upload: Upload) -> (Object, String) {
         format!("<ChecksumCRC32C>{composed}-{count}</ChecksumCRC32C><ChecksumType>COMPOSITE</ChecksumType>")
     });
     let etag = format!("none-{count}");
-    let size = upload.parts.values().map(|part| part.size).sum();
+    let size = upload.parts.values().map(|part| part.bytes.len() as u64).sum();
     let xml =
         format!("<CompleteMultipartUploadResult><ETag>\"{etag}\"</ETag>{checksum}</CompleteMultipartUploadResult>");
-    (Object { size, etag, headers: upload.headers }, xml)
+    let pieces = upload.parts.into_values().map(|part| part.bytes).collect();
+    (Object { size, etag, headers: upload.headers, pieces }, xml)
 }
 
-fn shown(object: &Object, headers: &HeaderMap, block: &Bytes) -> Result<Answer> {
+fn shown(object: &Object, headers: &HeaderMap) -> Result<Answer> {
     let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(|range| range.strip_prefix("bytes="));
     let (start, end) = match range.and_then(|range| range.split_once('-')) {
         Some((start, "")) => (start.parse()?, object.size),
         Some((start, last)) => (start.parse()?, (last.parse::<u64>()? + 1).min(object.size)),
         None => (0, object.size),
     };
-    let block = block.clone();
-    let pieces = stream::unfold(start, move |at: u64| {
-        let piece = (at < end).then(|| {
-            let from = usize::try_from(at % BLOCK_BYTES as u64).unwrap_or_default();
-            let room = PIECE_BYTES.min(BLOCK_BYTES - from);
-            let length = room.min(usize::try_from(end - at).unwrap_or(room));
-            (Ok(Frame::data(block.slice(from..from + length))), at + length as u64)
-        });
-        std::future::ready(piece)
-    });
+    let pieces = stream::iter(between(&object.pieces, start, end).into_iter().map(|bytes| Ok(Frame::data(bytes))));
     let mut answer = Response::new(http_body_util::BodyExt::boxed(StreamBody::new(pieces)));
     if range.is_some() {
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -231,6 +312,45 @@ fn shown(object: &Object, headers: &HeaderMap, block: &Bytes) -> Result<Answer> 
     Ok(answer)
 }
 
+/// The bytes from `start` to `end`, in pieces of the size that is written at once. Nothing is copied.
+fn between(pieces: &[Bytes], start: u64, end: u64) -> Vec<Bytes> {
+    let (mut found, mut begins) = (Vec::new(), 0);
+    for piece in pieces {
+        let ends = begins + piece.len() as u64;
+        // Never more than the length of a piece, which is in memory.
+        let within = |at: u64| usize::try_from(at.clamp(begins, ends) - begins).unwrap_or(piece.len());
+        let (mut from, to) = (within(start), within(end));
+        while from < to {
+            let next = (from + PIECE_BYTES).min(to);
+            found.push(piece.slice(from..next));
+            from = next;
+        }
+        begins = ends;
+    }
+    found
+}
+
 fn text(status: StatusCode, text: String) -> Result<Answer> {
     Ok(Response::builder().status(status).body(Full::new(Bytes::from(text)).boxed())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_put_together() {
+        let mut memory = b"5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n".to_vec();
+        unchunk(&mut memory).unwrap();
+        assert_eq!(memory, b"hello!");
+        assert!(unchunk(&mut b"ff\r\nshort".to_vec()).is_err());
+    }
+
+    #[test]
+    fn a_range_may_lie_across_parts() {
+        let pieces = [Bytes::from_static(b"abc"), Bytes::from_static(b"defg")];
+        assert_eq!(between(&pieces, 1, 5).concat(), b"bcde");
+        assert_eq!(between(&pieces, 3, 7).concat(), b"defg");
+        assert_eq!(between(&pieces, 0, 99).concat(), b"abcdefg");
+    }
 }
