@@ -178,11 +178,7 @@ pub(super) const ALL: [Lane; 13] = [
     lane("azure download, Azurite", At::Azurite, Way::Down),
     lane("swift upload, OpenStack", At::Swift, Way::Up),
     lane("swift download, OpenStack", At::Swift, Way::Down),
-    Lane {
-        checks: GCS_CHECKS,
-        mebibytes_max: Some(64),
-        ..lane("gcs upload, emulator", At::Gcs, Way::Up)
-    },
+    Lane { checks: GCS_CHECKS, mebibytes_max: Some(64), ..lane("gcs upload, emulator", At::Gcs, Way::Up) },
     Lane {
         tuned: S3_MANY,
         goals: MANY,
