@@ -12,9 +12,11 @@ use consign::store::{Creation, Jobs as _, PostgresStore, Store, contract};
 use futures_util::future::join_all;
 use sqlx::Connection as _;
 use testkit::Postgres;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 const OPTIONS: Options = Options { connections_max: 8, listen: true };
+/// Longer than a hint takes on a busy machine, shorter than anything that comes round by itself.
+const HEARD_WITHIN: Duration = Duration::from_secs(9);
 
 macro_rules! contract_parts {
     ($($part:ident),+ $(,)?) => {$(
@@ -180,18 +182,16 @@ async fn what_one_process_does_another_hears_of_at_once() {
     );
     // Listening begins a moment after opening, and says so by announcing everything.
     sleep(Duration::from_millis(500)).await;
-    for round in 0..3 {
+    for _ in 0..3 {
         let made = scene.job("a").await;
         for store in [&listening, &polling] {
             let mut watcher = store.hints().watch(made.id.0);
             let mut commits = store.hints().commits();
-            let began = Instant::now();
             scene.store.cancel(scene.user, made.task("a"), scene.now()).await.unwrap();
-            timeout(Duration::from_secs(4), watcher.changed()).await.expect("a hint");
-            timeout(Duration::from_secs(4), commits.recv()).await.expect("a commit").unwrap();
-            assert!(began.elapsed() < Duration::from_secs(4), "round {round}");
+            timeout(HEARD_WITHIN, watcher.changed()).await.expect("a hint");
+            timeout(HEARD_WITHIN, commits.recv()).await.expect("a commit").unwrap();
         }
-        let told = timeout(Duration::from_secs(4), listening.hints().ready());
+        let told = timeout(HEARD_WITHIN, listening.hints().ready());
         scene.job("b").await;
         told.await.expect("there is work");
         // Whoever listens is cut off, and hears again a moment later.

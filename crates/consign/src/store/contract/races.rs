@@ -101,7 +101,7 @@ async fn finish_against_loss_of_the_lease(mut scene: Scene) {
         let claim = scene.claim_one().await;
         scene.wait(60);
         let (store, now) = (Arc::clone(&scene.store), scene.now());
-        let expiring = async move { store.expire_sessions(now, 9, now).await.unwrap() };
+        let expiring = async move { store.expire_sessions(now, 9, now).await.unwrap().tasks };
         let (applied, lost) = race(finishing(&scene, &claim), expiring, run).await;
         assert_eq!((applied == Applied::Done, lost), (lost == 0, lost));
         let state = if lost == 0 { State::Finished } else { State::Queued };
