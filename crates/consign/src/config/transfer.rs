@@ -17,8 +17,8 @@ pub struct Transfer {
     pub parts_in_flight: u32,
     /// Files of one task that are moved at once.
     pub files_at_once: u32,
-    /// Whether an export to S3 or Azure may send the parts of a large file while its only import still receives them, so that
-    /// both together take the longer of the two instead of the sum. See `docs/overlap.md`.
+    /// Whether an export to S3, Azure, Google Cloud Storage or SFTP may send a large file while its only import still receives
+    /// it, so that both together take the longer of the two instead of the sum. See `docs/overlap.md`.
     pub overlap: bool,
     /// Tries of one request inside a transfer.
     pub tries: u32,

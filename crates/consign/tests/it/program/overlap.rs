@@ -2,6 +2,7 @@
 //! is at the destination then is there before the import can have ended.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -171,6 +172,29 @@ async fn a_server_that_is_killed_meanwhile_delivers_the_file() {
     scene.program.finished(&job).await;
     scene.holds(7).await;
     assert_eq!(scene.program.files().len(), 1, "the file of the import that ended");
+}
+
+/// Dies when the import has ended and nobody has claimed the export: what is open then is of this file, and is gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_ahead_of_a_death_is_not_sent_again() {
+    let Some(bucket) = Bucket::empty("overlap-sealed").await else { return };
+    let path = HttpFaults::start(bucket.ceph.addr()).await.unwrap();
+    let mut program = Program::new(&SETTINGS);
+    program.set("TEST_FAIL_POINT", "runner.finished");
+    program.start().await;
+    let mut scene = Scene { bucket, path, program };
+    let source = of(13).await;
+    let job = scene.job(&source).await;
+    scene.is_ahead().await;
+    source.release();
+    scene.program.exit(Duration::from_mins(1)).await;
+    scene.program.unset("TEST_FAIL_POINT");
+    scene.program.start().await;
+    scene.program.finished(&job).await;
+    scene.holds(13).await;
+    let (parts, opened) = scene.asked();
+    // The third part went when one of the first two was written down.
+    assert!(opened == 1 && parts[0] + parts[1] < 4, "{opened} uploads, parts sent {parts:?} times");
 }
 
 #[tokio::test(flavor = "multi_thread")]
