@@ -108,7 +108,10 @@ async fn parts_are_at_the_destination_before_the_import_has_ended() {
     source.release();
     let ended = scene.program.finished(&job).await;
     scene.holds(1).await;
-    assert_eq!(scene.asked(), (vec![1; 5], 1), "what was sent ahead is not sent again");
+    let (parts, opened) = scene.asked();
+    // The two on their way at the end go again if this process is too slow to take over its own transfer.
+    let is_sent_once = parts.iter().all(|times| *times > 0) && parts.iter().sum::<usize>() <= 5 + 2;
+    assert!(opened == 1 && is_sent_once, "{opened} uploads, parts sent {parts:?} times");
     let (import, export) = (task(&ended, "in"), task(&ended, "out"));
     assert_eq!(export["result"]["files"][0]["size"], SIZE, "{export:#}");
     assert!(import["ended_at"].as_str() <= export["started_at"].as_str(), "{ended:#}");
@@ -171,7 +174,7 @@ async fn a_server_that_is_killed_meanwhile_delivers_the_file() {
     source.release();
     scene.program.finished(&job).await;
     scene.holds(7).await;
-    assert_eq!(scene.program.files().len(), 1, "the file of the import that ended");
+    eventually("the file of the import that ended", async || (scene.program.files().len() == 1).then_some(())).await;
 }
 
 /// Dies when the import has ended and nobody has claimed the export: what is open then is of this file, and is gone on with.
@@ -280,7 +283,8 @@ result = {{n: hashlib.sha256(box.download_blob(n).readall()).hexdigest() for n i
         azurite.sdk(&script).await.unwrap()
     };
     goes_ahead(&export, async || sent() == before.load(Ordering::Relaxed) + 3, objects).await;
-    assert!((5 + 5..=5 + 8).contains(&sent()), "{} blocks were sent: what a killed server sent is sent again", sent());
+    // All five, then three of a killed server and all five; each time the two that were on their way may go again.
+    assert!((13..=13 + 2 * 2).contains(&sent()), "{} blocks were sent", sent());
 }
 
 #[tokio::test(flavor = "multi_thread")]
