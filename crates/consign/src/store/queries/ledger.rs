@@ -4,7 +4,7 @@ use connectors::{OpenUpload, Part};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{for_share, of};
+use super::dialect::{self, for_share, of};
 use super::rows::{bigint, number, open_upload, open_uploads};
 use super::{Conn, Tx};
 use crate::clock::Timestamp;
@@ -18,6 +18,7 @@ async fn may_write(tx: &mut Tx, id: TaskId, token: Token) -> sqlx::Result<bool> 
     if sqlx::query(own).bind(id.0).bind(token.0).fetch_optional(&mut *tx.conn).await?.is_some() {
         return Ok(true);
     }
+    dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
     let input = concat!(
         "SELECT 1 FROM tasks WHERE id ",
         of!("SELECT depends_on FROM dependencies WHERE task_id = $1"),
