@@ -21,11 +21,6 @@ pub(super) mod sqlite {
             ""
         };
     }
-    macro_rules! for_share_of_t {
-        () => {
-            ""
-        };
-    }
     macro_rules! skip_locked {
         () => {
             ""
@@ -46,7 +41,7 @@ pub(super) mod sqlite {
             "user_id = $1 AND receiver = $2 AND due_at <= $3 ORDER BY due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, of, skip_locked};
+    pub(crate) use {among, due_of_receiver, for_share, for_update, of, skip_locked};
 
     #[expect(clippy::unused_async, reason = "the other database waits here")]
     pub(crate) async fn lock_claims(_: &mut Conn) -> sqlx::Result<()> {
@@ -93,12 +88,6 @@ pub(super) mod postgres {
             " FOR SHARE"
         };
     }
-    /// The same for the rows of table `t` only.
-    macro_rules! for_share_of_t {
-        () => {
-            " FOR SHARE OF t"
-        };
-    }
     /// Behind a `SELECT` that picks rows to change, and leaves those alone that another transaction is changing.
     macro_rules! skip_locked {
         () => {
@@ -127,7 +116,7 @@ pub(super) mod postgres {
              ORDER BY user_id, receiver, due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, of, skip_locked};
+    pub(crate) use {among, due_of_receiver, for_share, for_update, of, skip_locked};
 
     /// One claim at a time: so limits are exact, and turns are given away in their order.
     pub(crate) async fn lock_claims(conn: &mut Conn) -> sqlx::Result<()> {

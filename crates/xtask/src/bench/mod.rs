@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod consign;
 mod cost;
 mod figures;
+mod overlap;
 #[expect(dead_code, reason = "lines are for benchmarks of growth")]
 mod plot;
 mod transfers;
@@ -59,10 +60,12 @@ pub(crate) struct Bench {
 enum What {
     /// Exports and imports of one file and of many, beside rclone, OpenSSH `sftp` and `aws s3 cp`
     Transfers,
+    /// A job that imports and exports one file, with and without `transfer.overlap`
+    Overlap,
 }
 
 impl What {
-    const ALL: [Self; 1] = [Self::Transfers];
+    const ALL: [Self; 2] = [Self::Transfers, Self::Overlap];
 }
 
 /// What all benchmarks can be told.
@@ -212,6 +215,7 @@ async fn measure(what: Option<What>, bed: &Bed) -> Result<()> {
     for what in chosen {
         match what {
             What::Transfers => Box::pin(transfers::run(bed)).await?,
+            What::Overlap => Box::pin(overlap::run(bed)).await?,
         }
     }
     Ok(())

@@ -24,7 +24,7 @@ use super::cost::Cost;
 use super::figures::median;
 
 mod lanes;
-mod null_sink;
+pub(super) mod null_sink;
 mod page;
 mod peers;
 mod place;
