@@ -2,12 +2,17 @@
 
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
+use md5::{Digest as _, Md5};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+
+/// Bytes that are read at once to be hashed.
+const HASH_BYTES: u64 = 1024 * 1024;
 
 /// Bytes that arrive in order, once.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -15,8 +20,9 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 /// What is known of a file's bytes before they are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests {
-    /// MD5, as `Content-MD5` and S3's `ETag` have it.
-    pub md5: [u8; 16],
+    /// MD5, as `Content-MD5` and S3's `ETag` have it, if it was needed so far: it takes longer than the others together.
+    /// [`md5`] knows it of any source.
+    pub md5: Option<[u8; 16]>,
     /// SHA-256.
     pub sha256: [u8; 32],
     /// CRC-32C (Castagnoli), as S3 and Google Cloud Storage have it.
@@ -39,4 +45,30 @@ pub trait Source: Debug + Send + Sync {
     /// # Errors
     /// [`Kind::Local`](crate::Kind::Local) when the file cannot be read or is shorter.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
+}
+
+/// The MD5 of all bytes of a source; where nobody knows it yet, they are read for it.
+///
+/// # Errors
+/// Those of reading.
+pub async fn md5(source: &Arc<dyn Source>) -> Result<[u8; 16]> {
+    if let Some(md5) = source.digests().md5 {
+        return Ok(md5);
+    }
+    let (mut hash, size) = (Md5::new(), source.size());
+    let mut offset = 0;
+    while offset < size {
+        let length = HASH_BYTES.min(size - offset);
+        let bytes = source.read_at(offset, usize::try_from(length).unwrap_or_default()).await?;
+        offset += length;
+        // Off the threads that move bytes.
+        let hashed = tokio::task::spawn_blocking(move || {
+            hash.update(&bytes);
+            hash
+        });
+        hash = hashed.await.map_err(|error| {
+            Error::new(Kind::Local, "computing the checksum", "the computation was stopped").because(error)
+        })?;
+    }
+    Ok(hash.finalize().into())
 }

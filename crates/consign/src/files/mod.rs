@@ -140,7 +140,7 @@ impl Files {
         blocking(move || room.check(bytes)).await
     }
 
-    /// Receives a file: counts, limits and hashes in one pass, makes it durable, publishes it under `key`.
+    /// Receives a file: counts, limits and hashes in one pass, MD5 too, makes it durable, publishes it under `key`.
     ///
     /// # Errors
     /// Any; then nothing is left behind.
@@ -155,10 +155,11 @@ impl Files {
         limit_bytes: u64,
         progress: &Progress,
     ) -> Result<Received, Error> {
-        self.receive_proven(key, stream, announced_bytes, limit_bytes, progress, None).await
+        self.receive_with(key, stream, announced_bytes, limit_bytes, progress, None, true).await
     }
 
-    /// As [`Self::receive`], and publishes only what has that digest, where one is known.
+    /// As [`Self::receive`], and publishes only what has that digest, where one is known. The MD5 is computed only if that
+    /// is the digest: it takes longer than all the rest.
     ///
     /// # Errors
     /// Any; then nothing is left behind.
@@ -174,12 +175,27 @@ impl Files {
         progress: &Progress,
         digest: Option<&WholeDigest>,
     ) -> Result<Received, Error> {
+        let with_md5 = matches!(digest, Some(WholeDigest::Md5(_)));
+        self.receive_with(key, stream, announced_bytes, limit_bytes, progress, digest, with_md5).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "those of the two public ways in, and what they differ in")]
+    async fn receive_with(
+        &self,
+        key: &BlobKey,
+        stream: ByteStream,
+        announced_bytes: Option<u64>,
+        limit_bytes: u64,
+        progress: &Progress,
+        digest: Option<&WholeDigest>,
+        with_md5: bool,
+    ) -> Result<Received, Error> {
         if announced_bytes.is_some_and(|announced| announced > limit_bytes) {
             return Err(Error::TooLarge { limit_bytes });
         }
         self.check_room(announced_bytes.unwrap_or(0)).await?;
         let scratch = self.scratch(key).await?;
-        let received = stream::pour(stream, scratch.writer(), announced_bytes, limit_bytes, progress).await?;
+        let received = stream::pour(stream, scratch.writer(), announced_bytes, limit_bytes, progress, with_md5).await?;
         if digest.is_some_and(|digest| !digest.fits(&received.digests)) {
             let detail = "what arrived is not what the storage says it holds; it was altered on its way, or replaced";
             return Err(Error::Stream(connectors::Error::new(Kind::IntegrityMismatch, "receiving the file", detail)));

@@ -47,6 +47,7 @@ impl Bucket {
             journal,
             resume: None,
             progress: Progress::default(),
+            memory: self.settings.memory.share(),
         };
         match self.settings.store.put(put).await {
             Ok(_) => {
@@ -91,8 +92,8 @@ impl Bucket {
         let size = described.object.size;
         let scratch = self.scratch(to, room.clone()).await?;
         let store: Arc<dyn Connector> = Arc::clone(&self.settings.store) as _;
-        let bytes = download::whole(&store, &described, &connectors::Limits::default());
-        let received = match pour(bytes, scratch.writer(), Some(size), u64::MAX, &Progress::default()).await {
+        let bytes = download::whole(&store, &described, &connectors::Limits::default(), self.settings.memory.share());
+        let received = match pour(bytes, scratch.writer(), Some(size), u64::MAX, &Progress::default(), false).await {
             // These bytes come from our own store.
             Err(Error::Stream(error)) => return Err(error.into()),
             other => other?,

@@ -105,7 +105,7 @@ impl Context {
                 content_type: described.object.content_type.as_deref(),
                 size: Some(described.object.size),
                 digest: described.digest,
-                stream: download::whole(&connector, &described, &self.network.limits),
+                stream: download::whole(&connector, &described, &self.network.limits, self.network.memory.share()),
             };
             self.save_part(number, incoming, progress).await
         };
