@@ -78,9 +78,9 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of so many bytes. One that is smaller than a part gives one part after the other.
     pub fn new(total_bytes: u64) -> Self {
-        Self(Arc::new(Inner { total_bytes, state: Mutex::default() }))
+        Self(Arc::new(Inner { total_bytes: total_bytes.max(1), state: Mutex::default() }))
     }
 
     /// The share of a transfer that begins.

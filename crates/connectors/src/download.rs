@@ -235,7 +235,9 @@ async fn gather(reader: Reader, range: Range<u64>, sender: &mpsc::UnboundedSende
             let fits = (piece.capacity() - piece.len()).min(chunk.len());
             piece.extend_from_slice(&chunk.split_to(fits));
             left -= fits;
-            if (piece.len() == piece.capacity() || left == 0) && sender.send(Ok(std::mem::take(&mut piece).into())).is_err() {
+            if (piece.len() == piece.capacity() || left == 0)
+                && sender.send(Ok(std::mem::take(&mut piece).into())).is_err()
+            {
                 return Ok(());
             }
         }

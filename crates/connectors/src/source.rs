@@ -72,3 +72,23 @@ pub async fn md5(source: &Arc<dyn Source>) -> Result<[u8; 16]> {
     }
     Ok(hash.finalize().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemorySource;
+
+    #[tokio::test]
+    async fn an_md5_that_nobody_knows_is_computed() {
+        for length in [0, 1, 1024 * 1024, 2_500_000] {
+            let bytes = crate::contract::bytes(length, 7);
+            let known: Arc<dyn Source> = Arc::new(MemorySource::new(bytes.clone()));
+            let unknown = Arc::new(MemorySource::new(bytes).without_md5());
+            let computed = md5(&(Arc::clone(&unknown) as Arc<dyn Source>)).await.unwrap();
+            assert_eq!(Some(computed), known.digests().md5, "{length}");
+            assert_eq!((md5(&known).await.unwrap(), unknown.read_bytes()), (computed, length as u64));
+        }
+        let broken: Arc<dyn Source> = Arc::new(MemorySource::new(vec![0; 10]).without_md5().failing_from(5));
+        assert_eq!(md5(&broken).await.unwrap_err().kind, Kind::Local);
+    }
+}

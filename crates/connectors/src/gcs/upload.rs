@@ -26,8 +26,8 @@ use super::service::{Service, Session};
 use super::{CREATE, Gcs, OBJECT_BYTES_MAX, SEND, STATUS, STORE, checked};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::http::Reply;
-use crate::{retry, source};
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
+use crate::{retry, source};
 
 /// A chunk is a multiple of this, apart from the last.
 const CHUNK_BYTES_STEP: u64 = 256 * 1024;

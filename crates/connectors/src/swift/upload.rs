@@ -15,8 +15,8 @@ use super::service::Call;
 use super::{COMPLETE, READ_MANIFEST, STORE, Swift};
 use crate::error::{Error, Kind, Result};
 use crate::http::Reply;
-use crate::{retry, source};
 use crate::transfer::{OpenUpload, Put, Receipt};
+use crate::{retry, source};
 
 /// Sizes of segments are whole mebibytes, unless they are set to less.
 const SEGMENT_BYTES_STEP: u64 = 1024 * 1024;

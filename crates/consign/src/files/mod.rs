@@ -31,6 +31,7 @@ use check::Room;
 use folder::Folder;
 use scratch::Home;
 pub use scratch::{Scratch, Writer};
+use stream::Terms;
 
 /// The file store of a process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -155,7 +156,7 @@ impl Files {
         limit_bytes: u64,
         progress: &Progress,
     ) -> Result<Received, Error> {
-        self.receive_with(key, stream, announced_bytes, limit_bytes, progress, None, true).await
+        self.take_in(key, stream, Terms { announced_bytes, limit_bytes, with_md5: true }, progress, None).await
     }
 
     /// As [`Self::receive`], and publishes only what has that digest, where one is known. The MD5 is computed only if that
@@ -176,26 +177,24 @@ impl Files {
         digest: Option<&WholeDigest>,
     ) -> Result<Received, Error> {
         let with_md5 = matches!(digest, Some(WholeDigest::Md5(_)));
-        self.receive_with(key, stream, announced_bytes, limit_bytes, progress, digest, with_md5).await
+        self.take_in(key, stream, Terms { announced_bytes, limit_bytes, with_md5 }, progress, digest).await
     }
 
-    #[expect(clippy::too_many_arguments, reason = "those of the two public ways in, and what they differ in")]
-    async fn receive_with(
+    async fn take_in(
         &self,
         key: &BlobKey,
         stream: ByteStream,
-        announced_bytes: Option<u64>,
-        limit_bytes: u64,
+        terms: Terms,
         progress: &Progress,
         digest: Option<&WholeDigest>,
-        with_md5: bool,
     ) -> Result<Received, Error> {
+        let Terms { announced_bytes, limit_bytes, .. } = terms;
         if announced_bytes.is_some_and(|announced| announced > limit_bytes) {
             return Err(Error::TooLarge { limit_bytes });
         }
         self.check_room(announced_bytes.unwrap_or(0)).await?;
         let scratch = self.scratch(key).await?;
-        let received = stream::pour(stream, scratch.writer(), announced_bytes, limit_bytes, progress, with_md5).await?;
+        let received = stream::pour(stream, scratch.writer(), terms, progress).await?;
         if digest.is_some_and(|digest| !digest.fits(&received.digests)) {
             let detail = "what arrived is not what the storage says it holds; it was altered on its way, or replaced";
             return Err(Error::Stream(connectors::Error::new(Kind::IntegrityMismatch, "receiving the file", detail)));

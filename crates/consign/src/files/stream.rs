@@ -20,18 +20,26 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// Pieces of a batch: bounds what a stream of tiny pieces costs.
 const BATCH_PIECES: usize = 1024;
 
-/// Writes a stream into an empty file; the MD5 is computed if it is asked for.
-///
-/// Each batch is written only if the disk has room for it: what others write
+/// What is asked of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Its length, where that was told.
+    pub(super) announced_bytes: Option<u64>,
+    /// Most that is taken.
+    pub(super) limit_bytes: u64,
+    /// Whether its MD5 is computed, too.
+    pub(super) with_md5: bool,
+}
+
+/// Writes a stream into an empty file. Each batch is written only if the disk has room for it: what others write
 /// meanwhile counts, and a length may not be known before.
 pub(super) async fn pour(
     mut stream: ByteStream,
     file: Writer,
-    announced_bytes: Option<u64>,
-    limit_bytes: u64,
+    terms: Terms,
     progress: &Progress,
-    with_md5: bool,
 ) -> Result<Received, Error> {
+    let Terms { announced_bytes, limit_bytes, with_md5 } = terms;
     let mut sink = Sink::new(file, with_md5);
     let mut batch = Batch::default();
     let mut size = 0_u64;

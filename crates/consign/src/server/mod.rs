@@ -216,6 +216,7 @@ impl Server {
             Role::All | Role::Api => Some(Doors::open(&config).await?),
         };
         let mut watch = Watch::open(&base, files.clone()).await?;
+        watch.metrics.watch_memory(base.memory.clone());
         let first_key = first_key::make_if_none(&base).await?;
         let trials = Trials::new(network.clone());
         let client = network.http.clone();

@@ -61,7 +61,10 @@ async fn refusal_of(server: &Server, path: &str) -> String {
 #[tokio::test]
 async fn an_upload_that_arrived_otherwise_fails() {
     for (digest, is_right) in [(Digests::of(b"x").md5, true), (Digests::of(b"y").md5, false)] {
-        let head = format!("HTTP/1.1 201 Made\r\ncontent-md5: {}\r\ncontent-length: 0\r\n\r\n", BASE64.encode(digest.unwrap()));
+        let head = format!(
+            "HTTP/1.1 201 Made\r\ncontent-md5: {}\r\ncontent-length: 0\r\n\r\n",
+            BASE64.encode(digest.unwrap())
+        );
         let server = Server::start(move |_, _| vec![Step::Read(1), Step::send(&head)]).await;
         let (ended, progress) = put(&server, "/a").await;
         assert_eq!(progress.bytes(), u64::from(is_right));

@@ -85,6 +85,15 @@ async fn small_files(place: &Place) {
     let received = place.receive(&empty, b"").await;
     assert_eq!((received.size, received.digests.crc32c), (0, 0));
     assert_eq!(place.read(&empty, received).await, "");
+    // MD5 is for those who need it.
+    let right = Digests::of(b"123456789");
+    let proofs = [None, Some(WholeDigest::Crc32c(right.crc32c)), right.md5.map(WholeDigest::Md5)];
+    for (proof, has_md5) in proofs.into_iter().zip([false, false, true]) {
+        let stream = stream_of(b"123456789", 2);
+        let received = place.files.receive_proven(&key, stream, None, LIMIT_BYTES, &Progress::default(), proof.as_ref());
+        let received = received.await.unwrap();
+        assert_eq!(received.digests, Digests { md5: right.md5.filter(|_| has_md5), ..right });
+    }
     clean(place).await;
 }
 
