@@ -33,9 +33,9 @@ const ACTION: &str = "connecting";
 /// Opens connections through the guard, and bounds the time for one with its TLS handshake.
 #[derive(Clone)]
 pub(super) struct Connector {
-    pub(super) guard: Guard,
-    pub(super) tls: TlsConnector,
-    pub(super) connect_timeout: Duration,
+    guard: Guard,
+    tls: TlsConnector,
+    connect_timeout: Duration,
 }
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -57,7 +57,7 @@ impl Connector {
         let name = ServerName::try_from(bare.to_owned())?;
         let socket = self.guard.connect(host, port, self.connect_timeout).await?;
         let socket = BufReader::with_capacity(SOCKET_READ_BYTES, socket);
-        Ok(Wire::Tls(Box::new(self.tls.connect(name, socket).await?)))
+        Ok(Wire::Tls(Box::new(TlsWire { stream: self.tls.connect(name, socket).await?, failed: None })))
     }
 }
 
@@ -90,7 +90,15 @@ fn too_late(uri: &http::Uri, limit: Duration) -> Error {
 #[derive(Debug)]
 pub(super) enum Wire {
     Plain(TcpStream),
-    Tls(Box<TlsStream<BufReader<TcpStream>>>),
+    Tls(Box<TlsWire>),
+}
+
+/// A connection with TLS.
+#[derive(Debug)]
+pub(super) struct TlsWire {
+    stream: TlsStream<BufReader<TcpStream>>,
+    /// What went wrong behind the bytes that were read last.
+    failed: Option<io::Error>,
 }
 
 impl Connection for Wire {
@@ -103,35 +111,40 @@ impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
-            Self::Tls(stream) => poll_fill(Pin::new(stream), context, buffer),
+            Self::Tls(wire) => wire.poll_fill(context, buffer),
         }
     }
 }
 
-/// Reads until the buffer is full or nothing is there any more. What goes wrong after the first bytes is met again by the
-/// next reading.
-fn poll_fill<S: AsyncRead>(
-    mut stream: Pin<&mut S>,
-    context: &mut Context<'_>,
-    buffer: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    let before = buffer.filled().len();
-    while buffer.remaining() > 0 {
-        let had = buffer.filled().len();
-        match stream.as_mut().poll_read(context, buffer) {
-            Poll::Ready(Ok(())) if buffer.filled().len() > had => {}
-            _ if had > before => break,
-            ended => return ended,
+impl TlsWire {
+    /// Reads until the buffer is full or nothing is there any more. What goes wrong behind bytes that are there is told by
+    /// the next reading.
+    fn poll_fill(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
         }
+        let before = buffer.filled().len();
+        while buffer.remaining() > 0 {
+            let had = buffer.filled().len();
+            match Pin::new(&mut self.stream).poll_read(context, buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().len() > had => {}
+                Poll::Ready(Err(error)) if had > before => {
+                    self.failed = Some(error);
+                    break;
+                }
+                Poll::Ready(Ok(())) | Poll::Pending if had > before => break,
+                ended => return ended,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
-    Poll::Ready(Ok(()))
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(wire) => Pin::new(&mut wire.stream).poll_write(context, bytes),
         }
     }
 
@@ -142,28 +155,28 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(context, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(wire) => Pin::new(&mut wire.stream).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Tls(wire) => wire.stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(wire) => Pin::new(&mut wire.stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(wire) => Pin::new(&mut wire.stream).poll_shutdown(context),
         }
     }
 }
