@@ -84,7 +84,7 @@ async fn find(state: &AppState, id: TaskId, name: &str, query: &Query) -> ApiRes
         return Err(invalid());
     }
     let blob = file.blob.clone().ok_or_else(ApiError::not_found)?;
-    let version = Version::new(file.digests.md5, ended_at, file.size);
+    let version = Version::new(file.mark(), ended_at, file.size);
     Ok(Found { file, blob, inline: download.inline, version, expires })
 }
 
