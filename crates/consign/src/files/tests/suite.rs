@@ -89,9 +89,8 @@ async fn small_files(place: &Place) {
     let right = Digests::of(b"123456789");
     let proofs = [None, Some(WholeDigest::Crc32c(right.crc32c)), right.md5.map(WholeDigest::Md5)];
     for (proof, has_md5) in proofs.into_iter().zip([false, false, true]) {
-        let stream = stream_of(b"123456789", 2);
-        let received =
-            place.files.receive_proven(&key, stream, None, LIMIT_BYTES, &Progress::default(), proof.as_ref());
+        let (stream, progress) = (stream_of(b"123456789", 2), Progress::default());
+        let received = place.files.receive_proven(&key, stream, None, LIMIT_BYTES, &progress, proof.as_ref());
         let received = received.await.unwrap();
         assert_eq!(received.digests, Digests { md5: right.md5.filter(|_| has_md5), ..right });
     }
