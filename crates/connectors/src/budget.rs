@@ -129,6 +129,9 @@ fn first(waiting: &[Waiting]) -> Option<usize> {
 impl Share {
     /// Waits for memory for a part. A part that is larger than the budget counts as large as that.
     ///
+    /// # Panics
+    /// Never: a place leaves the queue only by being served or given up.
+    ///
     /// # Cancel safety
     /// When dropped, its place in the queue is given up.
     pub async fn take(&self, bytes: u64) -> Held {

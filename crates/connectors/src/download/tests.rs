@@ -210,7 +210,7 @@ async fn transfers_that_share_little_memory_all_get_done() {
             let bytes = whole(&connector, &storage.described(None), &limits(), budget.share());
             bytes.inspect_ok(|_| assert!(budget.usage().held_bytes <= total_bytes)).try_collect::<BytesMut>()
         });
-        let all = tokio::time::timeout(Duration::from_secs(60), futures_util::future::join_all(reads)).await;
+        let all = tokio::time::timeout(Duration::from_mins(1), futures_util::future::join_all(reads)).await;
         for (storage, read) in storages.iter().zip(all.expect("they wait for each other")) {
             assert!(read.unwrap() == storage.content);
         }

@@ -133,7 +133,7 @@ impl TlsWire {
                     break;
                 }
                 Poll::Ready(Ok(())) | Poll::Pending if had > before => break,
-                ended => return ended,
+                ended @ (Poll::Ready(_) | Poll::Pending) => return ended,
             }
         }
         Poll::Ready(Ok(()))
