@@ -16,7 +16,7 @@ mod consign;
 mod cost;
 mod figures;
 mod overlap;
-#[expect(dead_code, reason = "lines are for benchmarks of growth")]
+#[cfg_attr(not(test), expect(dead_code, reason = "linear axes are for benches/store"))]
 mod plot;
 mod transfers;
 
@@ -89,7 +89,7 @@ struct Options {
     /// Folder for the page and the plots [default: docs/generated/bench; with --small none]
     #[arg(long, global = true)]
     out: Option<PathBuf>,
-    /// Measure this program as it is. Nothing is installed or built, and the practice servers are those of CONSIGN_TEST_RUN
+    /// Measure this program as it is. Nothing is installed or built, and the practice servers are those of `CONSIGN_TEST_RUN`
     #[arg(long, global = true, overrides_with = "program")]
     program: Option<PathBuf>,
 }
@@ -143,7 +143,11 @@ impl Bed {
     }
 
     /// A line for whoever watches.
-    #[expect(clippy::print_stderr, reason = "it speaks to whoever measures")]
+    #[expect(
+        clippy::print_stderr,
+        clippy::unused_self,
+        reason = "it speaks to whoever measures, who stands at the bed"
+    )]
     fn say(&self, line: &str) {
         eprintln!("{line}");
     }
