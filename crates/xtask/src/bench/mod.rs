@@ -18,6 +18,7 @@ mod figures;
 #[expect(dead_code, reason = "lines are for benchmarks of growth")]
 mod plot;
 mod transfers;
+mod whole;
 
 /// Where files are in memory on Linux.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -59,10 +60,14 @@ pub(crate) struct Bench {
 enum What {
     /// Exports and imports of one file and of many, beside rclone, OpenSSH `sftp` and `aws s3 cp`
     Transfers,
+    /// Whole jobs: a URL into a bucket, created to started, jobs a second, downloads, an archive, idle clients
+    Jobs,
+    /// Cost against number: files in a task, tasks in a job, rows in the database
+    Growth,
 }
 
 impl What {
-    const ALL: [Self; 1] = [Self::Transfers];
+    const ALL: [Self; 3] = [Self::Transfers, Self::Jobs, Self::Growth];
 }
 
 /// What all benchmarks can be told.
@@ -219,6 +224,8 @@ async fn measure(what: Option<What>, bed: &Bed) -> Result<()> {
     for what in chosen {
         match what {
             What::Transfers => transfers::run(bed).await?,
+            What::Jobs => whole::jobs(bed).await?,
+            What::Growth => whole::growth(bed).await?,
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use super::consign::Server;
 use super::figures::median;
 
 mod lanes;
-mod null_sink;
+pub(super) mod null_sink;
 mod page;
 mod peers;
 mod place;

@@ -38,7 +38,7 @@ const CRC32C: &str = "x-amz-checksum-crc32c";
 
 /// The running server.
 #[derive(Debug)]
-pub(super) struct NullSink {
+pub(in crate::bench) struct NullSink {
     addr: SocketAddr,
     ca_file: PathBuf,
 }
@@ -103,7 +103,7 @@ impl NullSink {
     ///
     /// # Errors
     /// When it cannot listen, or the certificate not be written.
-    pub(super) async fn start(folder: &Path) -> Result<Self> {
+    pub(in crate::bench) async fn start(folder: &Path) -> Result<Self> {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
         let ca_file = folder.join("null-sink.pem");
         std::fs::write(&ca_file, made.cert.pem())?;
@@ -134,11 +134,11 @@ impl NullSink {
         Ok(Self { addr, ca_file })
     }
 
-    pub(super) fn endpoint(&self) -> String {
+    pub(in crate::bench) fn endpoint(&self) -> String {
         format!("https://{}", self.addr)
     }
 
-    pub(super) fn ca_file(&self) -> &Path {
+    pub(in crate::bench) fn ca_file(&self) -> &Path {
         &self.ca_file
     }
 }
