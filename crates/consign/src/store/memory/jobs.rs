@@ -196,6 +196,14 @@ impl Jobs for MemoryStore {
         Ok(self.read().tasks.get(&id).map(|row| row.task.clone()))
     }
 
+    async fn linked_file(&self, id: TaskId, number: u32) -> Result<Option<(Task, Option<File>)>> {
+        let rows = self.read();
+        let Some(row) = rows.tasks.get(&id) else { return Ok(None) };
+        let place = usize::try_from(number).unwrap_or(usize::MAX).checked_sub(1);
+        let file = place.and_then(|place| row.task.files.get(place)).cloned();
+        Ok(Some((Task { files: Vec::new(), depends_on: Vec::new(), ..row.task.clone() }, file)))
+    }
+
     async fn tasks(&self, user: UserId, ids: &[TaskId]) -> Result<Vec<Task>> {
         let rows = self.read();
         let found = ids.iter().filter_map(|id| rows.tasks.get(id)).map(|row| row.task.clone());

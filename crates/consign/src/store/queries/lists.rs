@@ -1,5 +1,7 @@
 //! Statements that read several jobs or tasks.
 
+use std::collections::BTreeMap;
+
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
@@ -99,7 +101,8 @@ pub(crate) async fn tasks(conn: &mut Conn, user: UserId, ids: &[TaskId]) -> sqlx
         }
     }
     complete(conn, &mut found).await?;
-    found.sort_unstable_by_key(|task| ids.iter().position(|id| *id == task.id));
+    let places: BTreeMap<TaskId, usize> = ids.iter().zip(0..).map(|(id, place)| (*id, place)).collect();
+    found.sort_unstable_by_key(|task| places.get(&task.id).copied());
     Ok(found)
 }
 

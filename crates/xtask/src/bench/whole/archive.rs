@@ -41,9 +41,10 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     for number in 0..=rounds {
         let ours = ours(&server, source).await?;
         let zip = place.folder.join("peer.zip").display().to_string();
-        let mut arguments: Vec<String> = ["-c", "-f", &zip, "--format", "zip", "--options", "zip:compression-level=1", "-C"]
-            .map(str::to_owned)
-            .into();
+        let mut arguments: Vec<String> =
+            ["-c", "-f", &zip, "--format", "zip", "--options", "zip:compression-level=1", "-C"]
+                .map(str::to_owned)
+                .into();
         arguments.extend([folder.display().to_string(), ".".to_owned()]);
         let bsdtar = peer::run("bsdtar", &arguments, |_| {}).await?;
         std::fs::remove_file(&zip)?;

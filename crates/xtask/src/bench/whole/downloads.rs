@@ -65,7 +65,10 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
                 let (us, them) = sides(at);
                 let us = fetch(&us, streams, size).await?;
                 let them = if let Some(them) = them { Some(fetch(&them, streams, size).await?) } else { None };
-                place.say(&format!("{TITLE}: {name}, {streams} at once, round {number} of {rounds}: {:.2} s", us.wall_secs));
+                place.say(&format!(
+                    "{TITLE}: {name}, {streams} at once, round {number} of {rounds}: {:.2} s",
+                    us.wall_secs
+                ));
                 if number > 0 {
                     pairs.push((us, them));
                 }
@@ -135,10 +138,11 @@ impl Nginx {
         let port = || Ok::<_, anyhow::Error>(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
         let (plain, secure) = (port()?, port()?);
         let at = root.display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].iter().fold(String::new(), |mut text, kind| {
-            let _ = write!(text, "{kind}_temp_path {at}/{kind}; ");
-            text
-        });
+        let temporary: String =
+            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].iter().fold(String::new(), |mut text, kind| {
+                let _ = write!(text, "{kind}_temp_path {at}/{kind}; ");
+                text
+            });
         let config = format!(
             "daemon off; worker_processes auto; pid {at}/pid; error_log {at}/error.log warn;\n\
              events {{ worker_connections 512; }}\n\

@@ -86,8 +86,12 @@ async fn sample(server: &Served, origin: &Origin, files: u32) -> Result<Sample> 
     server.bytes(&format!("/v2/tasks/{}", source(&jobs))).await?;
     let read_secs = began.elapsed().as_secs_f64();
     let links = jobs[2]["tasks"][0]["result"]["files"].as_array().context("no files")?;
-    let links: Vec<&str> =
-        links.iter().rev().take(LINKS_MAX).filter_map(|file| file["url"].as_str()?.strip_prefix(server.url())).collect();
+    let links: Vec<&str> = links
+        .iter()
+        .rev()
+        .take(LINKS_MAX)
+        .filter_map(|file| file["url"].as_str()?.strip_prefix(server.url()))
+        .collect();
     let began = Instant::now();
     for link in &links {
         server.bytes(link).await?;
@@ -134,7 +138,8 @@ fn told(all: &[Sample]) -> String {
 }
 
 fn plots(all: &[Sample]) -> Vec<(String, String)> {
-    let line = |figure: &dyn Fn(&Sample) -> f64| all.iter().map(|sample| (sample.files.into(), figure(sample))).collect();
+    let line =
+        |figure: &dyn Fn(&Sample) -> f64| all.iter().map(|sample| (sample.files.into(), figure(sample))).collect();
     let time = Growing { title: "Milliseconds a file", across: "files in the task", up: "ms" };
     let memory = Growing { title: "Peak memory of the server", across: "files in the task", up: "MiB" };
     vec![
@@ -147,9 +152,6 @@ fn plots(all: &[Sample]) -> Vec<(String, String)> {
                 ("fetch one link", line(&|sample| sample.link_secs * 1e3)),
             ]),
         ),
-        (
-            "growth-files-memory.svg".to_owned(),
-            memory.plot(vec![("peak", line(&|sample| sample.peak_bytes / MIB))]),
-        ),
+        ("growth-files-memory.svg".to_owned(), memory.plot(vec![("peak", line(&|sample| sample.peak_bytes / MIB))])),
     ]
 }

@@ -86,8 +86,7 @@ async fn sample(
     name: &'static str,
     jobs: u32,
 ) -> Result<Seen> {
-    let mut seen =
-        Seen { name, started: Vec::new(), fetched: Vec::new(), finished: Vec::new(), queued_after: 0 };
+    let mut seen = Seen { name, started: Vec::new(), fetched: Vec::new(), finished: Vec::new(), queued_after: 0 };
     for number in 0..jobs {
         let mark = format!("{}-{number}", name.replace(' ', "-"));
         let began = Instant::now();

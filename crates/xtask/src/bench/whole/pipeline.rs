@@ -74,7 +74,8 @@ async fn ours(server: &Served, url: &str, sink: &NullSink, size: u64) -> Result<
     let (wall_secs, cpu_secs) = (began.elapsed().as_secs_f64(), server.cpu_secs()? - cpu);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size in bytes")]
     let peak_bytes = server.peak_bytes()? as u64;
-    let sent: Vec<&Value> = job["tasks"].as_array().into_iter().flatten().map(|task| &task["result"]["files"]).collect();
+    let sent: Vec<&Value> =
+        job["tasks"].as_array().into_iter().flatten().map(|task| &task["result"]["files"]).collect();
     ensure!(sent.iter().all(|files| files[0]["size"] == size), "not the whole file was delivered: {sent:?}");
     server.remove(&job).await?;
     Ok(Cost { wall_secs, cpu_secs, peak_bytes })

@@ -14,7 +14,7 @@ use consign::clock::{Clock, Timestamp};
 use consign::id::{JobId, SessionId, TaskId, UserId};
 use consign::model::{BlobKey, File, Job, Origin, Page, State, Task, WireStatus};
 use consign::store::{
-    Applied, ClaimRequest, Creation, JobFilter, Jobs as _, NewJob, SqliteStore, Store as _, TaskFilter,
+    Applied, ClaimRequest, Creation, Deletion, JobFilter, Jobs as _, NewJob, SqliteStore, Store as _, TaskFilter,
     Transitions as _,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
@@ -160,12 +160,8 @@ impl Scene {
         }
         let mut left = jobs * TASKS_PER_JOB;
         while left > 0 {
-            let request = ClaimRequest {
-                session: self.session,
-                tasks_max: BATCH,
-                per_user_max: u32::MAX,
-                now: self.clock.now(),
-            };
+            let request =
+                ClaimRequest { session: self.session, tasks_max: BATCH, per_user_max: u32::MAX, now: self.clock.now() };
             let began = Instant::now();
             let claims = self.store.claim(&request).await?;
             taken.push(("claim 16 tasks", millis(began)));
@@ -248,9 +244,11 @@ async fn sample(path: &Path, tasks: u32, jobs: u32) -> Result<Sample> {
     let made = scene.work(jobs, &mut taken).await?;
     let cpu_micros = (cpu_secs(own)? - cpu) * 1e6 / f64::from(jobs * TASKS_PER_JOB);
     scene.read(&made, &mut taken).await?;
+    tell_nobody(path).await?;
     for id in &made {
         let began = Instant::now();
-        let _ = scene.store.delete_job(scene.user, *id, scene.clock.now()).await?;
+        let deleted = scene.store.delete_job(scene.user, *id, scene.clock.now()).await?;
+        ensure!(deleted == Deletion::Done, "a job was not deleted");
         taken.push(("delete a job", millis(began)));
     }
     scene.store.close().await;
@@ -269,13 +267,19 @@ async fn sample(path: &Path, tasks: u32, jobs: u32) -> Result<Sample> {
     Ok(Sample { tasks, mebibytes, figures: figures.collect(), cpu_micros })
 }
 
+/// Empties the outbox, which has no reader here: what it has not told of is not deleted.
+async fn tell_nobody(path: &Path) -> Result<()> {
+    let mut conn = SqliteConnectOptions::new().filename(path).connect().await?;
+    sqlx::query("DELETE FROM outbox").execute(&mut conn).await?;
+    sqlx::Connection::close(conn).await?;
+    Ok(())
+}
+
 /// Copies the originals as often as there are numbers in `copies`.
 async fn grow(path: &Path, until: Timestamp, copies: std::ops::Range<u32>) -> Result<()> {
     // Nobody minds if these are lost: the run would be repeated.
     let options = SqliteConnectOptions::new().filename(path).synchronous(SqliteSynchronous::Off).foreign_keys(false);
     let mut conn = options.connect().await?;
-    // The outbox has no reader here.
-    sqlx::query("DELETE FROM outbox").execute(&mut conn).await?;
     for table in TABLES {
         if copies.is_empty() {
             break;
@@ -351,7 +355,9 @@ fn told(jobs: u32, all: &[Sample]) -> String {
     all.iter().for_each(|sample| {
         let _ = write!(text, " {:.0} |", sample.mebibytes);
     });
-    text.push_str("\n\n![milliseconds a change](growth-rows.svg)\n\n![milliseconds a reading](growth-rows-lists.svg)\n");
+    text.push_str(
+        "\n\n![milliseconds a change](growth-rows.svg)\n\n![milliseconds a reading](growth-rows-lists.svg)\n",
+    );
     text
 }
 
@@ -373,7 +379,13 @@ fn plots(all: &[Sample]) -> Vec<(String, String)> {
         ),
         (
             "growth-rows-lists.svg".to_owned(),
-            lists.plot(lines(&["read a job", "list jobs", "list jobs, page 100", "list failed jobs (none)", "list failed tasks (none)"])),
+            lists.plot(lines(&[
+                "read a job",
+                "list jobs",
+                "list jobs, page 100",
+                "list failed jobs (none)",
+                "list failed tasks (none)",
+            ])),
         ),
     ]
 }

@@ -89,7 +89,8 @@ impl Served {
             trusted.push(CertificateDer::from_pem_file(cert)?);
         }
         settings.extend(setup.more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        let process = command(setup.program).arg("serve").envs(settings.clone()).spawn()?;
+        let process =
+            command(setup.program).arg("serve").envs(settings.clone()).stdout(std::process::Stdio::null()).spawn()?;
         let guard = Guard::new(["127.0.0.0/8".parse().context("a network")?]);
         let limits = Limits { idle_timeout: PATIENCE, ..Limits::default() };
         let client = Client::new(guard, tls_config(&trusted)?, &limits);
@@ -150,7 +151,11 @@ impl Served {
         let answer = self.client.send(request, "calling the API").await?;
         let status = answer.status();
         let answer = answer.into_body().bytes(ANSWER_BYTES_MAX).await?;
-        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&answer[..answer.len().min(2000)]));
+        ensure!(
+            status.is_success(),
+            "{path}: {status}: {}",
+            String::from_utf8_lossy(&answer[..answer.len().min(2000)])
+        );
         Ok(answer)
     }
 

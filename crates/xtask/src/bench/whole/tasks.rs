@@ -163,7 +163,8 @@ fn plots(all: &[(&'static str, Vec<Sample>)]) -> Vec<(String, String)> {
         };
         all.iter().map(|(name, samples)| (*name, line(samples))).collect()
     };
-    let time = Growing { title: "Milliseconds a task, from accepted to finished", across: "tasks in the job", up: "ms" };
+    let time =
+        Growing { title: "Milliseconds a task, from accepted to finished", across: "tasks in the job", up: "ms" };
     let cpu = Growing { title: "The server's CPU a task, all in all", across: "tasks in the job", up: "ms" };
     vec![
         ("growth-tasks.svg".to_owned(), time.plot(lines(|sample| sample.run_secs))),
