@@ -5,8 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use connectors::Limits;
+use connectors::egress::Guard;
+use connectors::http::{Body, Client, tls_config};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
 use tokio::process::Child;
+use tokio::task::JoinSet;
 
 use super::Place;
 use super::origin::Origin;
@@ -33,7 +39,7 @@ struct Side<'a> {
     cpu: Box<dyn Fn() -> Result<f64> + Send + Sync + 'a>,
 }
 
-/// Fetches the file in turns, with `curl`.
+/// Fetches the file in turns.
 ///
 /// # Errors
 /// When a server cannot be started, or the file is not served whole.
@@ -57,14 +63,16 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
         let them = nginx.as_ref().map(|nginx| Side { url: nginx.urls[at].clone(), cpu: Box::new(|| nginx.cpu_secs()) });
         (us, them)
     };
+    let guard = Guard::new(["127.0.0.0/8".parse().context("a network")?]);
+    let client = Client::new(guard, tls_config(&[CertificateDer::from_pem_file(&cert)?])?, &Limits::default());
     let mut lanes = Vec::new();
     for (at, name) in ["plain", "TLS"].into_iter().enumerate() {
         for streams in STREAMS {
             let mut pairs = Vec::new();
             for number in 0..=rounds {
                 let (us, them) = sides(at);
-                let us = fetch(&us, streams, size).await?;
-                let them = if let Some(them) = them { Some(fetch(&them, streams, size).await?) } else { None };
+                let us = fetch(&client, &us, streams, size).await?;
+                let them = if let Some(them) = them { Some(fetch(&client, &them, streams, size).await?) } else { None };
                 place.say(&format!(
                     "{TITLE}: {name}, {streams} at once, round {number} of {rounds}: {:.2} s",
                     us.wall_secs
@@ -100,24 +108,28 @@ pub(super) async fn offered(server: &Served, url: &str) -> Result<String> {
     Ok(link.to_owned())
 }
 
-/// Fetches the file with as many programs at once, each its share.
-async fn fetch(side: &Side<'_>, streams: u64, size: u64) -> Result<Took> {
-    let curl = testkit::tool::find("curl")?;
+/// Fetches the file over as many connections at once, each its share.
+async fn fetch(client: &Client, side: &Side<'_>, streams: u64, size: u64) -> Result<Took> {
     let (cpu, began) = ((side.cpu)()?, Instant::now());
     let share = size / streams;
-    let programs: Vec<Child> = (0..streams)
-        .map(|number| {
-            let range = format!("{}-{}", number * share, (number + 1) * share - 1);
-            let mut curl = command(&curl);
-            curl.args(["--silent", "--show-error", "--fail", "--insecure", "--output", "/dev/null", "--write-out"]);
-            curl.args(["%{size_download}", "--range", &range, &side.url]).stdout(std::process::Stdio::piped());
-            Ok(curl.spawn()?)
-        })
-        .collect::<Result<_>>()?;
-    for program in programs {
-        let output = program.wait_with_output().await?;
-        let got = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success() && got == share.to_string(), "curl got {got} of {share} bytes");
+    let mut fetched = JoinSet::new();
+    for number in 0..streams {
+        let range = format!("bytes={}-{}", number * share, (number + 1) * share - 1);
+        let request = http::Request::get(&side.url).header("range", range).body(Body::empty())?;
+        let client = client.clone();
+        fetched.spawn(async move {
+            let answer = client.send(request, "fetching a file").await?;
+            ensure!(answer.status() == http::StatusCode::PARTIAL_CONTENT, "{}", answer.status());
+            let (mut body, mut got) = (answer.into_body(), 0);
+            while let Some(chunk) = body.chunk().await? {
+                got += chunk.len() as u64;
+            }
+            Ok(got)
+        });
+    }
+    while let Some(ended) = fetched.join_next().await {
+        let got = ended??;
+        ensure!(got == share, "{got} of {share} bytes came");
     }
     Ok(Took { wall_secs: began.elapsed().as_secs_f64(), cpu_secs: (side.cpu)()? - cpu })
 }
@@ -191,7 +203,7 @@ impl Drop for Nginx {
 fn told(mebibytes: u64, lanes: &[(String, Vec<(Took, Option<Took>)>)]) -> String {
     let size = mebibytes as f64;
     let mut text = format!(
-        "One file of {mebibytes} MiB, in the page cache of the system, fetched by `curl` (several at once: each its share, by \
+        "One file of {mebibytes} MiB, in the page cache of the system, fetched by one client (several connections at once: each its share, by \
          `Range`), {} pairs in turns. CPU is that of the server. nginx has `sendfile on` and `tcp_nopush on`, TLS 1.3 on both \
          sides. The clients share the machine.\n\n\
          | | Consign MiB/s | CPU-s/GiB | nginx MiB/s | CPU-s/GiB | nginx's time / ours |\n|---|---|---|---|---|---|\n",
