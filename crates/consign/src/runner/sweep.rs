@@ -52,8 +52,8 @@ async fn sweep(runner: &Runner) -> Result<()> {
         }
         if !emptied.is_empty() {
             connectors::fail_point!("sweep.removed");
+            tools.store.trash_emptied(&emptied).await?;
         }
-        tools.store.trash_emptied(&emptied).await?;
         if emptied.len() < BATCH as usize {
             break;
         }

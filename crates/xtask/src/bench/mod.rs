@@ -15,7 +15,6 @@ use tokio::signal::unix::{SignalKind, signal};
 mod consign;
 mod cost;
 mod figures;
-#[expect(dead_code, reason = "lines are for benchmarks of growth")]
 mod plot;
 mod transfers;
 mod whole;
@@ -41,6 +40,8 @@ Every round prints how it stands. The runs are kept beside the page (transfers.j
   cargo xtask bench transfers --mebibytes 256 --pairs 3             about a quarter of that
   cargo xtask bench transfers --only \"sftp upload\"                  one lane; the others stay as they were
   cargo xtask bench transfers --small                               a minute: does it still work?
+  cargo xtask bench jobs --only Created                     one section of jobs.md; the others stay as they were
+  cargo xtask bench growth --only Rows                              the same of growth.md
   cargo xtask bench transfers --program ./consign --out /tmp/x      another build of the server, into another folder
 
 To see where the time goes, give --program and let `perf record -g -p PID` look at the server while a lane runs.";

@@ -134,6 +134,3 @@ fn publish(bed: &Bed, page: &Page, mut section: Section) -> Result<()> {
     let old = out.and_then(|out| std::fs::read_to_string(out.join(page.file)).ok()).unwrap_or_default();
     bed.publish(page.file, &page.with(&old, &section), &section.plots)
 }
-
-#[cfg(test)]
-mod tests;
