@@ -38,6 +38,8 @@ Every round prints how it stands. The runs are kept beside the page (transfers.j
 
   cargo xtask bench transfers                                       everything, 1 GiB, 5 rounds: about an hour
   cargo xtask bench transfers --mebibytes 256 --pairs 3             about a quarter of that
+  cargo xtask bench jobs                                            whole jobs, on disk: about eight minutes
+  cargo xtask bench growth                                          files, tasks and rows: about six
   cargo xtask bench transfers --only \"sftp upload\"                  one lane; the others stay as they were
   cargo xtask bench transfers --small                               a minute: does it still work?
   cargo xtask bench jobs --only Created                     one section of jobs.md; the others stay as they were

@@ -44,7 +44,7 @@ struct Side<'a> {
 /// # Errors
 /// When a server cannot be started, or the file is not served whole.
 pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
-    let (mebibytes, rounds): (u64, u32) = if place.small { (8, 1) } else { (1024, 5) };
+    let (mebibytes, rounds) = (place.mebibytes(), place.rounds(4));
     let size = mebibytes * 1024 * 1024;
     let (cert, key) = certificate(&place.folder)?;
     let origin = Origin::start("127.0.0.1").await?;

@@ -38,7 +38,7 @@ struct Seen {
 /// # Errors
 /// When a job does not finish.
 pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
-    let (jobs, backlog) = if place.small { (5, 2) } else { (1000, 100) };
+    let (jobs, backlog) = if place.small { (5, 2) } else { (500, 100) };
     // A host of its own for the backlog: transfers of one host wait for each other.
     let (origin, other) = (Origin::start("127.0.0.1").await?, Origin::start("127.0.0.2").await?);
     let server = Served::start(&Setup::new(&place.program, &place.folder)).await?;

@@ -27,7 +27,7 @@ mod tasks;
 mod waiters;
 
 /// Time after which a measurement that grows does not begin with a larger size.
-const LATE: Duration = Duration::from_secs(150);
+const LATE: Duration = Duration::from_secs(60);
 
 const JOBS: Page = Page {
     file: "jobs.md",
@@ -65,6 +65,17 @@ impl Place<'_> {
 
     fn say(&self, line: &str) {
         self.bed.say(line);
+    }
+
+    /// Rounds that count: so many, unless `--pairs` says otherwise.
+    fn rounds(&self, full: u32) -> u32 {
+        let asked = self.bed.options.pairs.and_then(|pairs| u32::try_from(pairs.max(1)).ok());
+        asked.unwrap_or(if self.small { 1 } else { full })
+    }
+
+    /// Size of a large file.
+    fn mebibytes(&self) -> u64 {
+        self.bed.size_bytes() >> 20
     }
 
     /// How long to rest: where nothing is measured, hardly at all.

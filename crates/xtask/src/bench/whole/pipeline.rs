@@ -31,7 +31,7 @@ struct Round {
 /// # Errors
 /// When something cannot be started, or does not deliver the file.
 pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
-    let (mebibytes, rounds): (u64, u32) = if place.small { (8, 1) } else { (1024, 5) };
+    let (mebibytes, rounds) = (place.mebibytes(), place.rounds(3));
     let size = mebibytes * 1024 * 1024;
     let memory = place.in_memory()?;
     let sink = NullSink::start(&place.folder).await?;
