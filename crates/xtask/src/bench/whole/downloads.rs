@@ -142,6 +142,7 @@ struct Nginx {
 
 impl Nginx {
     /// Starts it, if the test bed has it.
+    #[expect(clippy::disallowed_methods, reason = "a client of a server on loopback")]
     async fn start(folder: &Path, size: u64, cert: &Path, key: &Path) -> Result<Option<Self>> {
         let Ok(program) = testkit::tool::find("nginx") else { return Ok(None) };
         let root = folder.join("nginx");
