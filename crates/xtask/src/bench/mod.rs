@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod consign;
 mod cost;
 mod figures;
+#[cfg_attr(not(test), expect(dead_code, reason = "linear axes are for benches/store"))]
 mod plot;
 mod transfers;
 mod whole;

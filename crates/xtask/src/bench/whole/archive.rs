@@ -23,7 +23,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// # Errors
 /// When a side fails.
 pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
-    let (files, rounds) = (if place.small { 10 } else { 10_000 }, place.rounds(3));
+    let (files, rounds): (u32, u32) = (if place.small { 10 } else { 10_000 }, place.rounds(3));
     let origin = Origin::start("127.0.0.1").await?;
     let server = Served::start(&Setup::new(&place.program, &place.folder)).await?;
     place.say(&format!("{TITLE}: importing {files} files"));

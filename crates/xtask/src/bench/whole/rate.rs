@@ -59,7 +59,7 @@ const LANES: [Lane; 5] = [
 /// # Errors
 /// When a job cannot be made.
 pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
-    let (jobs, rounds) = (if place.small { 5 } else { 1000 }, place.rounds(3));
+    let (jobs, rounds): (u32, u32) = (if place.small { 5 } else { 1000 }, place.rounds(3));
     let server = Arc::new(Served::start(&Setup::new(&place.program, &place.folder)).await?);
     let store = SqliteStore::open_shared(server.database()).await?;
     let mut all: Vec<Vec<Round>> = LANES.iter().map(|_| Vec::new()).collect();
