@@ -17,8 +17,16 @@ bin=$(newest '')
 [ -x "$bin/postgres" ] || die "PostgreSQL is not installed: run scripts/testbed/setup.sh"
 case $bin in "$CACHE"/*) libraries=$(libraries "$CACHE/deb-postgres/root") ;; *) libraries= ;; esac
 
-# Not below the cache: that may be in a home folder which the server's user cannot enter.
-data=$(mktemp -d /tmp/consign-postgres.XXXXXX)
+# Not below the cache: that may be in a home folder which the server's user cannot enter. What need not survive is in memory
+# where there is plenty: a database is 300 files, a run makes hundreds of them, and some disks take minutes to remove that.
+ROOM_MIB=8192
+free_mib() { awk '$1 == "MemAvailable:" { print int($2 / 1024) }' /proc/meminfo; }
+shared_mib() { df -m --output=avail /dev/shm 2>/dev/null | tail -n 1; }
+place=/tmp
+if [ -z "${POSTGRES_DURABLE:-}" ] && [ -w /dev/shm ] && [ "$(free_mib)" -ge $ROOM_MIB ] && [ "$(shared_mib)" -ge $ROOM_MIB ]; then
+    place=/dev/shm
+fi
+data=$(mktemp -d $place/consign-postgres.XXXXXX)
 echo "$data" >"$dir/data"
 as=()
 if [ "$(id -u)" = 0 ]; then

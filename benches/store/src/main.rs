@@ -139,10 +139,11 @@ async fn setting(server: &Postgres, folder: &std::path::Path, arguments: &Argume
     }
     let mut sqlite = sqlx::SqlitePool::connect(":memory:").await?.acquire().await?;
     let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut *sqlite).await?;
-    let mut command = "cargo run --release --manifest-path benches/store/Cargo.toml --".to_owned();
-    if arguments.small {
-        command.push_str(" --small");
-    }
+    let Arguments { jobs, rounds, growth, growth_secs, .. } = arguments;
+    let command = format!(
+        "cargo run --release --manifest-path benches/store/Cargo.toml -- \
+         --jobs {jobs} --rounds {rounds} --growth {growth} --growth-secs {growth_secs}"
+    );
     Ok(Setting {
         command,
         machine: figures::machine(),

@@ -73,6 +73,8 @@ pub struct Options {
     pub history: PathBuf,
     /// A new job so often.
     pub job_every: Duration,
+    /// Only faults whose name contains this text, and far enough apart that each is over before the next.
+    pub faults: String,
 }
 
 /// What a run showed.
@@ -148,7 +150,9 @@ async fn storm(options: &Options, fleet: &Arc<Fleet>, clients: &Arc<Clients>) ->
 async fn strike(options: &Options, fleet: &Arc<Fleet>, clients: &Arc<Clients>) -> Result<()> {
     let began = Instant::now();
     let mut striking = JoinSet::new();
-    for (number, fault) in schedule::plan(options.seed, options.length, &fleet.targets()).into_iter().enumerate() {
+    for (number, fault) in
+        schedule::plan(options.seed, options.length, &fleet.targets(), &options.faults).into_iter().enumerate()
+    {
         sleep_until(began + fault.at).await;
         let (fleet, client) = (Arc::clone(fleet), clients.client.clone());
         striking.spawn(async move {

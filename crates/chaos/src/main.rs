@@ -32,6 +32,9 @@ struct Cli {
     /// Milliseconds from one job to the next.
     #[arg(long, default_value_t = 400)]
     job_every_ms: u64,
+    /// Only faults whose name contains this text, such as `kill -9`, 20 s apart: how long does each take to get over?
+    #[arg(long, default_value = "")]
+    faults: String,
     /// Where to write the history.
     #[arg(long, default_value = "target/chaos.jsonl")]
     history: PathBuf,
@@ -76,6 +79,7 @@ async fn storm(cli: &Cli) -> Result<Outcome> {
         all_destinations: !cli.few_destinations,
         history: cli.history.clone(),
         job_every: Duration::from_millis(cli.job_every_ms),
+        faults: cli.faults.clone(),
     };
     chaos::run(&options).await
 }

@@ -10,6 +10,8 @@ use crate::dice::Dice;
 const FROZEN: Duration = Duration::from_secs(13);
 /// Before the first fault, so that there is work under way.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// Between two faults of which each is looked at by itself; in milliseconds.
+const ALONE_MS: u64 = 20_000;
 
 /// What can be done to a system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,16 +120,17 @@ impl Targets {
 }
 
 /// Plans the faults of `length`: all kinds in a random order, again and again, at random moments. The last ones are taken
-/// back when it is over.
-pub(crate) fn plan(seed: u64, length: Duration, targets: &Targets) -> Vec<Fault> {
+/// back when it is over. With `only`, faults whose name contains it, each after the one before is over.
+pub(crate) fn plan(seed: u64, length: Duration, targets: &Targets, only: &str) -> Vec<Fault> {
     let mut dice = Dice::new(seed ^ 0xfa17);
     let (mut faults, mut bag, mut at) = (Vec::new(), Vec::new(), WARM_UP);
     // Short runs strike closer together, so that each kind has its turn.
     let gap_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX) / 14;
-    let gap_ms = gap_ms.clamp(2000, 8000);
+    let gap_ms = if only.is_empty() { gap_ms.clamp(2000, 8000) } else { ALONE_MS };
     while at + Duration::from_secs(1) < length {
         if bag.is_empty() {
             bag = targets.bag(&mut dice);
+            bag.retain(|(kind, _)| kind.name().contains(only));
             // What takes longest comes first, so that it can end.
             if faults.is_empty() {
                 bag.sort_by_key(|(kind, _)| *kind == Kind::Freeze);
@@ -171,15 +174,15 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_schedule() {
         let length = Duration::from_mins(1);
-        assert_eq!(plan(1, length, &fleet()), plan(1, length, &fleet()));
-        assert_ne!(plan(1, length, &fleet()), plan(2, length, &fleet()));
+        assert_eq!(plan(1, length, &fleet(), ""), plan(1, length, &fleet(), ""));
+        assert_ne!(plan(1, length, &fleet(), ""), plan(2, length, &fleet(), ""));
     }
 
     #[test]
     fn a_minute_has_every_kind_of_fault_and_all_are_over_in_time() {
         for seed in 0..50 {
             let length = Duration::from_mins(1);
-            let faults = plan(seed, length, &fleet());
+            let faults = plan(seed, length, &fleet(), "");
             let kinds: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
             assert!(kinds.len() >= 9, "{seed}: {kinds:?}");
             assert!(kinds.contains(&Kind::Freeze), "{seed}");
@@ -188,10 +191,18 @@ mod tests {
     }
 
     #[test]
+    fn faults_can_be_chosen_and_then_come_one_by_one() {
+        let faults = plan(1, Duration::from_mins(10), &fleet(), "kill -9");
+        assert!(faults.len() > 20 && faults.iter().all(|fault| fault.kind == Kind::Kill), "{faults:?}");
+        assert!(faults.windows(2).all(|pair| pair[1].at - pair[0].at >= Duration::from_millis(ALONE_MS / 2)));
+        assert_eq!(plan(1, Duration::from_mins(10), &fleet(), "no such fault"), []);
+    }
+
+    #[test]
     fn one_process_is_not_struck_where_it_has_nothing() {
         let one = vec!["all".to_owned()];
         let targets = Targets { apis: one.clone(), runners: one, has_database: false, has_file_store: false };
-        let faults = plan(1, Duration::from_mins(10), &targets);
+        let faults = plan(1, Duration::from_mins(10), &targets, "");
         let kinds: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
         assert!(!kinds.contains(&Kind::DatabaseCrash) && !kinds.contains(&Kind::FilesCut), "{kinds:?}");
         assert!(faults.iter().all(|fault| ["all", "destinations"].contains(&fault.target.as_str())));

@@ -186,5 +186,5 @@ async fn a_handshake_that_nobody_answers_times_out_as_connecting() {
     let began = Instant::now();
     let error = client.send(request(&format!("https://{address}/"), Body::empty()), "testing").await.unwrap_err();
     assert_eq!(error.kind, Kind::Timeout);
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(20));
 }

@@ -9,7 +9,7 @@ use super::Runner;
 use super::lease::{HEARTBEAT_EVERY, SESSION_DEAD_AFTER};
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
-use crate::store::Result;
+use crate::store::{Expired, Result};
 
 /// How long a lease may be unknown to its own process: longer than it takes from the commit of a claim to its work.
 const STRAY_AFTER: Duration = Duration::from_secs(5);
@@ -70,17 +70,21 @@ async fn look(runner: &Runner) -> Result<Option<Timestamp>> {
     let tools = runner.tools();
     let now = tools.clock.now();
     let attempts_max = tools.config.limits.attempts_max;
+    let mut due: Vec<Timestamp> = Vec::new();
     // A process that lost touch itself must not judge others.
     if runner.may_work() {
         let began = Instant::now();
-        let recovered = tools.store.expire_sessions(now.minus(SESSION_DEAD_AFTER), attempts_max, now).await?;
+        let Expired { tasks: recovered, oldest } =
+            tools.store.expire_sessions(now.minus(SESSION_DEAD_AFTER), attempts_max, now).await?;
         tools.metrics.stored("recover", began.elapsed());
         tools.metrics.recovered.inc_by(recovered);
         if recovered > 0 {
             tracing::warn!(tasks = recovered, "took back the tasks of a dead process");
         }
+        // Work that nobody does waits no longer than it must: the next look is when the next session would be dead.
+        due.extend(oldest.map(|seen| seen.plus(SESSION_DEAD_AFTER + Duration::from_millis(1))));
     }
-    let delayed = tools.store.release_due(now).await?;
-    let uploads = tools.store.expire_uploads(now).await?;
-    Ok(delayed.into_iter().chain(uploads).min())
+    due.extend(tools.store.release_due(now).await?);
+    due.extend(tools.store.expire_uploads(now).await?);
+    Ok(due.into_iter().min())
 }

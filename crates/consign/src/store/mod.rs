@@ -39,7 +39,7 @@ pub use signed_urls::SignedUrls;
 pub use sqlite::SqliteStore;
 pub use state::State;
 pub use transitions::{
-    Applied, Cancellation, Claim, ClaimRequest, Deletion, Heartbeat, Input, TaskProgress, Transitions,
+    Applied, Cancellation, Claim, ClaimRequest, Deletion, Expired, Heartbeat, Input, TaskProgress, Transitions,
 };
 pub use webhooks::{
     AttemptEnd, DeliveryClaim, DeliveryFilter, NewDelivery, NewWebhook, OutboxLine, Parcel, Receiver, Recipient,

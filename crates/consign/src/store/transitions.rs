@@ -105,6 +105,15 @@ pub enum Heartbeat {
     Expired,
 }
 
+/// What became of sessions that were not seen any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Tasks that they held.
+    pub tasks: u64,
+    /// When the one of all other sessions was last seen that has not been seen for the longest: the next one to expire.
+    pub oldest: Option<Timestamp>,
+}
+
 /// Changes of state.
 #[async_trait]
 pub trait Transitions: Send + Sync {
@@ -119,8 +128,8 @@ pub trait Transitions: Send + Sync {
     async fn close_session(&self, id: SessionId, now: Timestamp) -> Result<()>;
 
     /// Ends sessions that were last seen before `seen_before`; their tasks are queued again, or end with
-    /// `WORKER_LOST` once they were claimed `attempts_max` times. Returns the number of those tasks.
-    async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<u64>;
+    /// `WORKER_LOST` once they were claimed `attempts_max` times.
+    async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<Expired>;
 
     /// Claims tasks that are ready, fairly between users. One token a call.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>>;

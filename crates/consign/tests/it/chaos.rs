@@ -23,6 +23,7 @@ async fn nothing_is_lost(name: &str, length: Duration, fleet: bool) {
         all_destinations: fleet,
         history: folder.path().join("history.jsonl"),
         job_every: Duration::from_millis(400),
+        faults: String::new(),
     };
     let Some(outcome) = or_skip(chaos::run(&options).await) else { return };
     println!("{}", outcome.summary);

@@ -95,7 +95,11 @@ async fn the_state_survives_the_way_there_and_back() {
     // The new database goes on where the old one stopped.
     scene.store = Arc::clone(&second);
     scene.wait(60);
-    assert_eq!(second.expire_sessions(scene.now(), 100, scene.now()).await.unwrap(), 9, "those that were running");
+    assert_eq!(
+        second.expire_sessions(scene.now(), 100, scene.now()).await.unwrap().tasks,
+        9,
+        "those that were running"
+    );
     assert_eq!(second.ensure_user("eve", scene.now()).await.unwrap().id.0, scene.user.0 + 1);
     let session = consign::id::SessionId::new(scene.now());
     second.open_session(session, "host-b", false, scene.now()).await.unwrap();

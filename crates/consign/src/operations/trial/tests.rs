@@ -265,7 +265,7 @@ async fn silence_ends_a_step_and_the_whole() {
     let probed = probe(&Fake::that(&hangs), &Naming::Own).await;
     assert_eq!(ended(&probed, Status::Refused), ["replace", "stat", "read", "list", "delete"]);
     assert!(probed.left_behind.is_some());
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Scene, cases};
 use crate::id::{SessionId, TaskId, Token};
 use crate::model::State;
-use crate::store::{Applied, Cancellation, Claim, ClaimRequest, Heartbeat, TaskProgress};
+use crate::store::{Applied, Cancellation, Claim, ClaimRequest, Expired, Heartbeat, TaskProgress};
 
 cases!(
     a_claim_says_what_is_needed,
@@ -98,7 +98,7 @@ async fn a_token_of_an_earlier_attempt_changes_nothing(scene: Scene) {
     scene.job("a").await;
     let first = scene.claim_one().await;
     scene.wait(60);
-    assert_eq!(scene.store.expire_sessions(scene.now(), 9, scene.now()).await.unwrap(), 1);
+    assert_eq!(scene.store.expire_sessions(scene.now(), 9, scene.now()).await.unwrap().tasks, 1);
     everything_is_stale(&scene, first.task.id, first.token).await;
     let session = SessionId::new(scene.now());
     scene.store.open_session(session, "host-b", false, scene.now()).await.unwrap();
@@ -159,14 +159,16 @@ async fn an_expired_session_loses_its_tasks(scene: Scene) {
     scene.claim(10).await;
     scene.wait(3);
     scene.store.heartbeat(scene.session, &[], scene.now()).await.unwrap();
-    assert_eq!(scene.store.expire_sessions(scene.now(), 9, scene.now()).await.unwrap(), 0, "it was seen");
+    let looked = scene.store.expire_sessions(scene.now(), 9, scene.now()).await.unwrap();
+    assert_eq!(looked, Expired { tasks: 0, oldest: Some(scene.now()) }, "it was seen");
     assert_eq!(scene.states(&made).await, "processing: a running, b running");
     let later = scene.now().plus(Duration::from_micros(1));
-    assert_eq!(scene.store.expire_sessions(later, 9, scene.now()).await.unwrap(), 2);
+    let looked = scene.store.expire_sessions(later, 9, scene.now()).await.unwrap();
+    assert_eq!(looked, Expired { tasks: 2, oldest: None });
     assert_eq!(scene.states(&made).await, "processing: a queued, b queued");
     let beat = scene.store.heartbeat(scene.session, &[], scene.now()).await.unwrap();
     assert_eq!(beat, Heartbeat::Expired);
-    assert_eq!(scene.store.expire_sessions(later, 9, scene.now()).await.unwrap(), 0);
+    assert_eq!(scene.store.expire_sessions(later, 9, scene.now()).await.unwrap().tasks, 0);
 }
 
 async fn a_task_that_was_lost_too_often_ends(mut scene: Scene) {
@@ -175,7 +177,7 @@ async fn a_task_that_was_lost_too_often_ends(mut scene: Scene) {
         let claim = scene.claim_one().await;
         assert_eq!(claim.task.attempt, attempt);
         scene.wait(60);
-        assert_eq!(scene.store.expire_sessions(scene.now(), 3, scene.now()).await.unwrap(), 1);
+        assert_eq!(scene.store.expire_sessions(scene.now(), 3, scene.now()).await.unwrap().tasks, 1);
         scene.session = SessionId::new(scene.now());
         scene.store.open_session(scene.session, "host-a", false, scene.now()).await.unwrap();
     }

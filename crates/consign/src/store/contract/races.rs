@@ -13,6 +13,7 @@ cases!(
     two_finish_at_once,
     finish_against_cancel,
     finish_against_loss_of_the_lease,
+    a_claim_against_the_end_of_its_session,
     finish_against_deletion,
     two_inputs_end_at_once,
     a_cascade_against_a_finish,
@@ -101,13 +102,30 @@ async fn finish_against_loss_of_the_lease(mut scene: Scene) {
         let claim = scene.claim_one().await;
         scene.wait(60);
         let (store, now) = (Arc::clone(&scene.store), scene.now());
-        let expiring = async move { store.expire_sessions(now, 9, now).await.unwrap() };
+        let expiring = async move { store.expire_sessions(now, 9, now).await.unwrap().tasks };
         let (applied, lost) = race(finishing(&scene, &claim), expiring, run).await;
         assert_eq!((applied == Applied::Done, lost), (lost == 0, lost));
         let state = if lost == 0 { State::Finished } else { State::Queued };
         assert_eq!(scene.task(made.task("a")).await.state, state);
         scene.session = SessionId::new(scene.now());
         scene.store.open_session(scene.session, "host-a", true, scene.now()).await.unwrap();
+        scene.run_all(&[]).await;
+    }
+}
+
+async fn a_claim_against_the_end_of_its_session(mut scene: Scene) {
+    for run in 0..RUNS {
+        let made = scene.job("a").await;
+        let (session, now) = (scene.session, scene.now());
+        let store = Arc::clone(&scene.store);
+        let request = ClaimRequest { session, tasks_max: 1, per_user_max: 9, now };
+        let claiming = async move { store.claim(&request).await.unwrap() };
+        let store = Arc::clone(&scene.store);
+        let closing = async move { store.close_session(session, now).await.unwrap() };
+        let (_, ()) = race(claiming, closing, run).await;
+        assert_eq!(scene.task(made.task("a")).await.state, State::Queued, "nobody is left who would take it back");
+        scene.session = SessionId::new(scene.now());
+        scene.store.open_session(scene.session, "host-a", false, scene.now()).await.unwrap();
         scene.run_all(&[]).await;
     }
 }

@@ -10,7 +10,7 @@ use crate::error::Code;
 use crate::id::{JobId, SessionId, TaskId, Token, UserId};
 use crate::model::{File, State};
 use crate::store::{
-    Applied, Cancellation, Claim, ClaimRequest, Deletion, Heartbeat, Result, TaskProgress, Transitions,
+    Applied, Cancellation, Claim, ClaimRequest, Deletion, Expired, Heartbeat, Result, TaskProgress, Transitions,
 };
 
 impl Rows {
@@ -139,7 +139,7 @@ impl Transitions for MemoryStore {
         Ok(())
     }
 
-    async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<u64> {
+    async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<Expired> {
         Ok(self.change(|rows| {
             let dead: Vec<SessionId> = rows
                 .sessions
@@ -147,7 +147,8 @@ impl Transitions for MemoryStore {
                 .filter(|(_, session)| session.last_seen < seen_before)
                 .map(|(id, _)| *id)
                 .collect();
-            dead.into_iter().map(|id| rows.end_session(id, attempts_max, now) as u64).sum()
+            let tasks = dead.into_iter().map(|id| rows.end_session(id, attempts_max, now) as u64).sum();
+            Expired { tasks, oldest: rows.sessions.values().map(|session| session.last_seen).min() }
         }))
     }
 

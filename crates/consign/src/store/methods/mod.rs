@@ -9,8 +9,8 @@ use crate::clock::Timestamp;
 use crate::id::{JobId, SessionId, SignedUrlId, TaskId, Token, UserId};
 use crate::model::{ApiKey, BlobKey, File, Job, LedgerEntry, Page, SignedUrl, State, Task, User};
 use crate::store::{
-    Accounts, Applied, Cancellation, Claim, ClaimRequest, Creation, Deletion, Heartbeat, JobFilter, Jobs, Ledger,
-    NewJob, NewKey, NewTask, Result, SignedUrls, TaskFilter, TaskProgress, Transitions,
+    Accounts, Applied, Cancellation, Claim, ClaimRequest, Creation, Deletion, Expired, Heartbeat, JobFilter, Jobs,
+    Ledger, NewJob, NewKey, NewTask, Result, SignedUrls, TaskFilter, TaskProgress, Transitions,
 };
 
 mod webhooks;
@@ -134,7 +134,7 @@ impl Transitions for Database {
         command!(self, [] sessions::close(id, now))
     }
 
-    async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<u64> {
+    async fn expire_sessions(&self, seen_before: Timestamp, attempts_max: u32, now: Timestamp) -> Result<Expired> {
         command!(self, [] sessions::expire(seen_before, attempts_max, now))
     }
 

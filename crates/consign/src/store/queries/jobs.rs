@@ -11,7 +11,7 @@ use super::rows::{
     bigint, chosen, complete, file as file_row, file_columns, job as job_row, job_columns, task as task_row,
     task_columns,
 };
-use super::settle::{end_unborn, settle, turns};
+use super::settle::{end_unborn, first_turn, settle};
 use super::webhooks::note;
 use super::{Conn, Db, ROWS_PER_STATEMENT, Tx};
 use crate::clock::Timestamp;
@@ -188,7 +188,7 @@ async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &
     let Some(first) = tasks.first() else { return Ok(()) };
     let (user, now) = (first.user_id, first.created_at);
     let ready = births.iter().filter(|birth| matches!(birth, Birth::Ready)).count();
-    let mut turn = if ready > 0 { turns(tx, i64::from(user.0)).await? } else { 0 };
+    let mut turn = if ready > 0 { first_turn(tx, i64::from(user.0)).await? } else { 0 };
     tx.changed.ready |= ready > 0;
 
     let mut rows = Vec::with_capacity(tasks.len());

@@ -4,14 +4,14 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::dialect::{among, for_share, for_update, skip_locked};
-use super::rows::{bigint, number};
+use super::rows::{bigint, moment_if_any, number};
 use super::settle::{Ended, ended_columns, settle};
 use super::transitions::note;
 use super::{Conn, Tx};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::id::{SessionId, TaskId, Token};
-use crate::store::{Heartbeat, TaskProgress};
+use crate::store::{Expired, Heartbeat, TaskProgress};
 
 /// What a task says that took down too many processes.
 const WORKER_LOST_MESSAGE: &str = "The server was interrupted each time it worked on this task.";
@@ -89,7 +89,7 @@ pub(crate) async fn expire(
     seen_before: Timestamp,
     attempts_max: u32,
     now: Timestamp,
-) -> sqlx::Result<u64> {
+) -> sqlx::Result<Expired> {
     let rows = sqlx::query(concat!("SELECT id FROM sessions WHERE last_seen < $1", skip_locked!()))
         .bind(seen_before.0)
         .fetch_all(&mut *tx.conn)
@@ -98,7 +98,8 @@ pub(crate) async fn expire(
     for row in &rows {
         tasks += end(tx, row.try_get("id")?, bigint(attempts_max), now).await?;
     }
-    Ok(tasks)
+    let left = sqlx::query("SELECT MIN(last_seen) AS oldest FROM sessions").fetch_one(&mut *tx.conn).await?;
+    Ok(Expired { tasks, oldest: moment_if_any(&left, "oldest")? })
 }
 
 /// Ends a session; its tasks are queued again with the turn they had, or end if they were claimed too often.

@@ -192,13 +192,13 @@ async fn count_down(
 }
 
 async fn enqueue(tx: &mut Tx, user: i64, tasks: &[(i64, Uuid)], now: Timestamp) -> sqlx::Result<()> {
-    let first = turns(tx, user).await?;
-    let turns: Vec<(Uuid, i64)> = tasks.iter().map(|(_, id)| *id).zip(first..).collect();
-    for chunk in turns.chunks(ROWS_PER_STATEMENT) {
+    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
         let mut query = QueryBuilder::<Db>::new("UPDATE tasks SET state = 'queued', ready_at = ");
-        query.push_bind(now.0).push(", vt = next.column2 FROM (");
-        query.push_values(chunk, |mut row, &(id, turn)| {
-            row.push_bind(id).push_bind(turn);
+        query.push_bind(now.0).push(", vt = next.column2 + ");
+        push_first_turn(&mut query, user);
+        query.push(" FROM (");
+        query.push_values(chunk.iter().zip(0_i64..), |mut row, (&(_, id), place)| {
+            row.push_bind(id).push_bind(place);
         });
         query.push(") AS next WHERE tasks.id = next.column1 AND tasks.state = 'blocked'");
         query.build().execute(&mut *tx.conn).await?;
@@ -212,19 +212,20 @@ async fn enqueue(tx: &mut Tx, user: i64, tasks: &[(i64, Uuid)], now: Timestamp) 
 /// is still queued. The tasks after it get the turns after it. So a backlog spreads out behind its owner, and another user's
 /// first task comes next. Locks nothing: two transactions of a user may give the same turn, and the older task then goes
 /// first.
-pub(super) async fn turns(tx: &mut Tx, user: i64) -> sqlx::Result<i64> {
-    let row = sqlx::query(
-        "SELECT (SELECT value FROM meta WHERE name = 'virtual_time') AS current, \
-                (SELECT vt FROM users WHERE id = $1) AS claimed, \
-                (SELECT vt FROM tasks WHERE state = 'queued' AND user_id = $1 AND priority = 0 \
-                 ORDER BY vt DESC LIMIT 1) AS queued",
-    )
-    .bind(user)
-    .fetch_one(&mut *tx.conn)
-    .await?;
-    let claimed = row.try_get::<Option<i64>, _>("claimed")?.unwrap_or(0);
-    let queued = row.try_get::<Option<i64>, _>("queued")?.unwrap_or(0);
-    Ok(row.try_get::<i64, _>("current")?.max(claimed.max(queued) + 1))
+fn push_first_turn(query: &mut QueryBuilder<Db>, user: i64) {
+    query.push("(SELECT MAX(turn) FROM (SELECT value AS turn FROM meta WHERE name = 'virtual_time' ");
+    query.push("UNION ALL SELECT vt + 1 FROM users WHERE id = ").push_bind(user);
+    query.push(
+        " UNION ALL SELECT vt + 1 FROM (SELECT vt FROM tasks WHERE state = 'queued' AND priority = 0 AND user_id = ",
+    );
+    query.push_bind(user).push(" ORDER BY vt DESC LIMIT 1) AS queued) AS turns)");
+}
+
+/// [`push_first_turn`] by itself, for tasks that are not stored yet.
+pub(super) async fn first_turn(tx: &mut Tx, user: i64) -> sqlx::Result<i64> {
+    let mut query = QueryBuilder::<Db>::new("SELECT ");
+    push_first_turn(&mut query, user);
+    query.push(" AS turn").build().fetch_one(&mut *tx.conn).await?.try_get("turn")
 }
 
 async fn orphan_uploads(tx: &mut Tx, task: Uuid, now: Timestamp) -> sqlx::Result<()> {

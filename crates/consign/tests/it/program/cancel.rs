@@ -13,7 +13,7 @@ use super::harness::{MIB, Program, eventually, id, task};
 use super::places::{Bucket, Folder};
 
 /// How long a request may take that only says that something is to stop.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(10);
 const SIZE: usize = 48 * MIB;
 const PARTS: [(&str, &str); 2] = [("TRANSFER__PART_BYTES", "5MiB"), ("TRANSFER__PARTS_IN_FLIGHT", "2")];
 

@@ -171,7 +171,7 @@ async fn a_receiver_that_hangs_delays_nobody_else() {
         jobs.iter().all(|job| heard.contains(&job["id"])).then_some(())
     })
     .await;
-    assert!(ended.elapsed() < Duration::from_secs(5), "{:?} behind one that hangs", ended.elapsed());
+    assert!(ended.elapsed() < Duration::from_secs(12), "{:?} behind one that hangs", ended.elapsed());
     let rounds = 1 + began.elapsed().as_secs() / 15;
     assert!(receiver.heard("/hang").len() as u64 <= 4 * rounds, "it is sent four at once");
     logged(&program, &webhook, |log| log.len() >= 10 && log.iter().all(|one| one["status"] == "delivered")).await;
