@@ -81,14 +81,13 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     let more = [("CONSIGN_LIMITS__TASKS_PER_JOB_MAX", "10000")];
     let server = Served::start(&Setup { more: &more, ..Setup::new(&place.program, &place.folder) }).await?;
     sample(&server, wide(1)).await?;
-    let mut all: Vec<(&'static str, Vec<Sample>)> = Vec::new();
+    let mut all: Vec<(&'static str, Vec<Sample>)> = SHAPES.iter().map(|shape| (shape.name, Vec::new())).collect();
     let began = Instant::now();
-    for shape in &SHAPES {
-        let mut samples = Vec::new();
-        for &tasks in steps {
+    for &tasks in steps {
+        for (shape, (_, samples)) in SHAPES.iter().zip(&mut all) {
             if place.is_late(began) {
                 place.say(&format!("{TITLE}: no time left for {tasks} tasks, {}", shape.name));
-                break;
+                continue;
             }
             let sample = sample(&server, (shape.tasks)(tasks)).await?;
             place.say(&format!(
@@ -97,7 +96,6 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
             ));
             samples.push(sample);
         }
-        all.push((shape.name, samples));
     }
     server.stop().await?;
     Ok(Section { title: TITLE, text: told(&all), plots: plots(&all) })

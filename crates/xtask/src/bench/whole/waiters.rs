@@ -25,8 +25,8 @@ const SIP_PAUSE: Duration = Duration::from_secs(1);
 /// The socket of a slow client holds no more than this, as far as the system allows.
 const SOCKET_BYTES: usize = 4096;
 /// Until what was opened has come to rest, and for how long it is then watched.
-const REST: Duration = Duration::from_secs(3);
-const WATCH: Duration = Duration::from_secs(12);
+const REST: Duration = Duration::from_secs(2);
+const WATCH: Duration = Duration::from_secs(6);
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// What a crowd costs.
