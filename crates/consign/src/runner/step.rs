@@ -138,11 +138,10 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     }
     if recorded != Recorded::Kept {
         discard(runner, id, token).await;
-        // Its task may be gone, and what it wrote since then lies in a folder that was removed before.
-        runner.tools().store.hints().announce_sweep();
     } else if number > 1 {
         discard_earlier(runner, id).await;
     }
+    runner.tools().store.hints().announce_sweep();
 }
 
 /// Removes the files of an attempt, unless they are the task's: an end whose answer was lost is told as stale when it

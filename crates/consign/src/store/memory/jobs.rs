@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{JobRow, MemoryStore, Outcome, Promise, Rows, TaskRow};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
-use crate::model::{BlobKey, EventKind, Job, Page, State, Task, WireStatus};
+use crate::model::{BlobKey, EventKind, File, Job, Page, State, Task, WireStatus};
 use crate::store::{Creation, Error, Idempotency, JobFilter, Jobs, NewJob, NewTask, Result, TaskFilter};
 
 /// How long the answer to an idempotency key is kept.

@@ -291,6 +291,8 @@ async fn grow(path: &Path, until: Timestamp, copies: std::ops::Range<u32>) -> Re
     }
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await?;
     sqlx::Connection::close(conn).await?;
+    // What was written in bulk must not be on its way to the disk while commits are waited for.
+    rustix::fs::sync();
     Ok(())
 }
 
