@@ -72,7 +72,7 @@ async fn find(state: &AppState, id: TaskId, name: &str, query: &Query) -> ApiRes
     let invalid = || ApiError::new(Code::LinkInvalid, "The link has expired or was changed; ask for a new one.");
     let signature = query.get("temp_url_sig").ok_or_else(invalid)?;
     let expires: i64 = query.get("temp_url_expires").and_then(|text| text.parse().ok()).ok_or_else(invalid)?;
-    let number = query.get(link::NUMBER).map_or(Ok(1), |text| text.parse()).map_err(|_| invalid())?;
+    let number = query.get(link::NUMBER).map_or(Ok(1), str::parse).map_err(|_| invalid())?;
     let (task, file) = state.store.linked_file(id, number).await?.ok_or_else(ApiError::not_found)?;
     if task.state != TaskState::Finished {
         return Err(ApiError::not_found());
