@@ -322,6 +322,8 @@ fn common(options: &Options, folder: &Path) -> Vec<(String, String)> {
         setting("LIMITS__ATTEMPTS_MAX", "100"),
         setting("TRANSFER__PART_BYTES", "5MiB"),
         setting("TRANSFER__IDLE_TIMEOUT", "5s"),
+        // Every other seed tries what is sent ahead.
+        setting("TRANSFER__OVERLAP", (options.seed % 2 == 1).to_string()),
         setting("SWIFT__SEGMENT_BYTES", "5MiB"),
     ];
     if options.fleet {

@@ -35,6 +35,9 @@ impl Place {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::S3, Self::Sftp, Self::Azure, Self::Gcs, Self::Swift, Self::Url];
 
+    /// Those that take parts of a file that is still arriving.
+    const EARLY: [Self; 2] = [Self::S3, Self::Azure];
+
     /// Its name in the history.
     pub fn name(self) -> &'static str {
         match self {
@@ -131,6 +134,12 @@ impl Spec {
                 exports.push(often);
             }
         }
+        // A large file from the web that goes to one place may be sent on while it arrives.
+        let is_ahead = import == Import::Url && size >= LARGE.start && dice.chance(50);
+        if is_ahead {
+            let early: Vec<Place> = places.iter().copied().filter(|place| Place::EARLY.contains(place)).collect();
+            exports = vec![*dice.pick(&early)];
+        }
         let change = match dice.within(0..100) {
             0..8 => Change::Cancel(dice.within(50..3000)),
             8..14 => Change::Delete(dice.within(50..4000)),
@@ -142,7 +151,7 @@ impl Spec {
             seed: dice.roll(),
             size,
             exports,
-            has_lame_input: dice.chance(10),
+            has_lame_input: dice.chance(10) && !is_ahead,
             sent: if dice.chance(25) { dice.within(2..4) } else { 1 },
             follow: *dice.pick(&[Follow::Ask, Follow::Ask, Follow::Wait, Follow::Stream]),
             change,

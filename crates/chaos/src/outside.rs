@@ -1,23 +1,34 @@
 //! The world outside: a web server that files come from and a receiver of webhooks that writes down what it hears.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Result;
 use aws_lc_rs::hmac;
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use testkit::bytes;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::history::{Event, History};
+
+/// A file is sent in pieces of so many bytes,
+const PIECE_BYTES: usize = 1024 * 1024;
+/// with a pause before each but the first.
+const PIECE_PAUSE: Duration = Duration::from_millis(50);
 
 /// It ends when dropped.
 #[derive(Debug)]
@@ -74,8 +85,17 @@ impl Drop for Outside {
     }
 }
 
-async fn file(Path((seed, size, _)): Path<(u64, u64, String)>) -> Vec<u8> {
-    bytes::pattern(seed, usize::try_from(size).unwrap_or_default())
+/// A large file takes a while, so that something can happen meanwhile.
+async fn file(Path((seed, size, _)): Path<(u64, u64, String)>) -> impl IntoResponse {
+    let content = Bytes::from(bytes::pattern(seed, usize::try_from(size).unwrap_or_default()));
+    let pieces = (0..content.len()).step_by(PIECE_BYTES).map(move |start| (start, content.clone()));
+    let pieces = stream::iter(pieces).then(|(start, content)| async move {
+        if start > 0 {
+            sleep(PIECE_PAUSE).await;
+        }
+        Ok::<_, Infallible>(content.slice(start..content.len().min(start + PIECE_BYTES)))
+    });
+    ([(CONTENT_LENGTH, size)], Body::from_stream(pieces))
 }
 
 async fn hear(

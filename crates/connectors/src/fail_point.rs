@@ -24,6 +24,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("ledger.opened", "an upload is in the ledger"),
     ("ledger.part", "a part is in the ledger"),
     ("ledger.closed", "an upload is struck out of the ledger"),
+    ("ahead.sealed", "the ledger says what file was sent ahead, and its import has not ended"),
+    ("ahead.handed_over", "an export has taken over what was sent ahead"),
     ("files.written", "a file is written, and has its final name not yet"),
     ("files.published", "a file has its final name"),
     ("sweep.removed", "files of removed tasks are gone, and the trash is not emptied"),

@@ -66,6 +66,13 @@ pub trait Connector: Debug + Send + Sync {
     /// Any [`Kind`]. What was opened at the storage is in the journal and not cleaned up: call again, or `abort`.
     async fn put(&self, put: Put) -> Result<Receipt>;
 
+    /// Whether [`Self::put`] of a file of `size_bytes` may be given a source that is still arriving: it sends each part once
+    /// [`Source::arrived`] lets it, uses no digest before [`Source::whole`] has returned, and shows nothing under the name
+    /// before that.
+    fn begins_early(&self, _size_bytes: u64) -> bool {
+        false
+    }
+
     /// Tells size and marks of one object.
     ///
     /// # Errors

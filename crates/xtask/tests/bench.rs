@@ -1,5 +1,7 @@
 //! `cargo xtask bench transfers --small`: every lane runs, what arrives is right, and the page has all its columns. Nothing is timed.
 
+#![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -123,6 +123,10 @@ impl Connector for AzureBlob {
         Box::pin(self.store(put)).await
     }
 
+    fn begins_early(&self, size_bytes: u64) -> bool {
+        self.is_in_blocks(size_bytes)
+    }
+
     async fn stat(&self, name: &str) -> Result<Object> {
         Ok(self.look(name).await?.object)
     }

@@ -22,6 +22,7 @@ use super::xml::{self, BlockList, Commit};
 use super::{AzureBlob, COMMIT, LIST_BLOCKS, SEND_BLOCK, STORE, errors};
 use crate::error::{Error, Kind, Result};
 use crate::http::Reply;
+use crate::source::Digests;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 use crate::xml::write;
 
@@ -42,6 +43,8 @@ const ID_HASH_BYTES: usize = 16;
 
 /// What the journal calls an upload: Azure has no name for one.
 const HANDLE: &str = "blocks";
+/// The same of one that began before its bytes were known; its ids cannot follow from them and begin with what stands behind.
+const EARLY_HANDLE: &str = "blocks-";
 
 const METADATA_PREFIX: &str = "x-ms-meta-";
 const BLOB_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-type");
@@ -78,12 +81,24 @@ struct Plan {
     size_bytes: u64,
     block_bytes: u64,
     sha256: [u8; 32],
+    /// What all ids of this upload begin with, where it began before its bytes were known.
+    stem: Option<String>,
 }
 
 impl Plan {
     fn of(put: &Put, wanted_bytes: u64) -> Self {
-        let (size_bytes, sha256) = (put.source.size(), put.source.digests().sha256);
-        Self { size_bytes, block_bytes: block_bytes(size_bytes, wanted_bytes), sha256 }
+        let (size_bytes, digests) = (put.source.size(), put.source.digests());
+        let stem = match &put.resume {
+            _ if digests == Digests::UNKNOWN => Some(format!("{:032x}", rand::random::<u128>())),
+            Some(open) => open.handle.strip_prefix(EARLY_HANDLE).filter(|stem| is_stem(stem)).map(str::to_owned),
+            None => None,
+        };
+        Self { size_bytes, block_bytes: block_bytes(size_bytes, wanted_bytes), sha256: digests.sha256, stem }
+    }
+
+    /// What the journal calls the upload.
+    fn handle(&self) -> String {
+        self.stem.as_ref().map_or_else(|| HANDLE.to_owned(), |stem| format!("{EARLY_HANDLE}{stem}"))
     }
 
     /// Numbers of the blocks; the first is 1.
@@ -102,8 +117,8 @@ impl Plan {
     /// The id of a block: all ids of a blob have the same length, as the service insists. They are texts, because
     /// other programs that list blocks expect that.
     fn id(&self, number: u32) -> String {
-        let hash = hex::encode(&self.sha256[..ID_HASH_BYTES]);
-        STANDARD.encode(format!("{hash}-{:08x}-{number:06}", self.block_bytes))
+        let stem = self.stem.clone().unwrap_or_else(|| hex::encode(&self.sha256[..ID_HASH_BYTES]));
+        STANDARD.encode(format!("{stem}-{:08x}-{number:06}", self.block_bytes))
     }
 
     fn part(&self, number: u32) -> Part {
@@ -113,11 +128,16 @@ impl Plan {
     /// Whether an open upload is one of these bytes in these blocks.
     fn fits(&self, open: &OpenUpload, put: &Put) -> bool {
         open.target == put.name
-            && open.handle == HANDLE
+            && open.handle == self.handle()
             && open.part_bytes == self.block_bytes
             && open.sha256 == hex::encode(self.sha256)
             && open.parts.iter().all(|(number, part)| self.numbers().contains(number) && *part == self.part(*number))
     }
+}
+
+/// Whether ids may begin so: as long as those that follow from the bytes.
+fn is_stem(text: &str) -> bool {
+    text.len() == 2 * ID_HASH_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The size of the blocks of a blob of `size_bytes`.
@@ -128,6 +148,11 @@ fn block_bytes(size_bytes: u64, wanted_bytes: u64) -> u64 {
 }
 
 impl AzureBlob {
+    /// Whether a blob of this size goes in blocks.
+    pub(super) fn is_in_blocks(&self, size_bytes: u64) -> bool {
+        size_bytes > block_bytes(size_bytes, self.service.limits.part_bytes) && size_bytes <= BLOB_BYTES_MAX
+    }
+
     /// Stores one blob.
     pub(super) async fn store(&self, put: Put) -> Result<Receipt> {
         if put.source.size() > BLOB_BYTES_MAX {
@@ -150,15 +175,15 @@ impl AzureBlob {
         {
             headers.insert(BLOB_CONTENT_TYPE, value);
         }
-        let md5 = STANDARD.encode(put.source.digests().md5);
         if is_single {
-            self.store_single(&put, headers, md5).await
+            self.store_single(&put, headers).await
         } else {
-            self.store_blocks(&put, headers, md5, &plan, resume).await
+            self.store_blocks(&put, headers, &plan, resume).await
         }
     }
 
-    async fn store_single(&self, put: &Put, headers: HeaderMap, md5: String) -> Result<Receipt> {
+    async fn store_single(&self, put: &Put, headers: HeaderMap) -> Result<Receipt> {
+        let md5 = STANDARD.encode(put.source.digests().md5);
         let length = in_memory(put.source.size())?;
         let body = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
         let call = Call { headers, body, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
@@ -172,12 +197,11 @@ impl AzureBlob {
         &self,
         put: &Put,
         headers: HeaderMap,
-        md5: String,
         plan: &Plan,
         mut resume: Option<BTreeMap<u32, Part>>,
     ) -> Result<Receipt> {
         let commit = Call { headers, ..Call::new(COMMIT, Method::PUT, Some(&put.name)) };
-        let commit = commit.query("comp", "blocklist").header(BLOB_MD5, md5);
+        let commit = commit.query("comp", "blocklist");
         for _ in 0..UPLOADS_MAX {
             let parts = match resume.take() {
                 Some(parts) => self.still_there(put, plan, parts).await?,
@@ -240,10 +264,12 @@ impl AzureBlob {
             parts.insert(number, part);
         }
         drop(running);
+        put.source.whole().await?;
+        let commit = commit.clone().header(BLOB_MD5, STANDARD.encode(put.source.digests().md5));
         let list = Commit { ids: parts.values().map(|part| part.etag.as_str()).collect() };
         let body = Bytes::from(write(COMMIT, &list)?);
         let md5 = md5_text(&body);
-        let call = Call { body, ..commit.clone() }.header(MD5_HEADER, md5).header(CONTENT_TYPE, "application/xml");
+        let call = Call { body, ..commit }.header(MD5_HEADER, md5).header(CONTENT_TYPE, "application/xml");
         match self.service.call(&call).await {
             Ok(reply) => {
                 crate::fail_point!("azure.committed");
@@ -265,6 +291,7 @@ impl AzureBlob {
 
     async fn send_block(&self, put: &Put, plan: &Plan, number: u32) -> Result<(u32, Part)> {
         let part = plan.part(number);
+        put.source.arrived(plan.offset(number) + part.size).await?;
         let body = put.source.read_at(plan.offset(number), in_memory(part.size)?).await?;
         let hashed = body.clone();
         // Off the threads that move bytes.
@@ -294,7 +321,7 @@ impl AzureBlob {
 async fn begin(put: &Put, plan: &Plan) -> Result<BTreeMap<u32, Part>> {
     let open = OpenUpload {
         target: put.name.clone(),
-        handle: HANDLE.to_owned(),
+        handle: plan.handle(),
         sha256: hex::encode(plan.sha256),
         part_bytes: plan.block_bytes,
         parts: BTreeMap::new(),
@@ -346,12 +373,17 @@ mod tests {
 
     #[test]
     fn ids_have_one_length_and_follow_from_the_bytes() {
-        let plan = Plan { size_bytes: 50_000 * MIB - 1, block_bytes: MIB, sha256: [7; 32] };
+        let plan = Plan { size_bytes: 50_000 * MIB - 1, block_bytes: MIB, sha256: [7; 32], stem: None };
         assert_eq!((plan.numbers(), plan.length(1), plan.length(50_000)), (1..=50_000, MIB, MIB - 1));
         let ids: HashSet<String> = plan.numbers().map(|number| plan.id(number)).collect();
         assert_eq!(ids.len(), 50_000);
         assert!(ids.iter().all(|id| id.len() == 64));
-        for other in [Plan { block_bytes: MIB + 1, ..plan }, Plan { sha256: [8; 32], ..plan }] {
+        let plan = || Plan { stem: None, ..plan };
+        let stem = Some("0123456789abcdef".repeat(2));
+        for other in
+            [Plan { block_bytes: MIB + 1, ..plan() }, Plan { sha256: [8; 32], ..plan() }, Plan { stem, ..plan() }]
+        {
+            assert_eq!(other.id(1).len(), 64);
             assert!(!ids.contains(&other.id(1)));
         }
     }

@@ -143,6 +143,10 @@ impl Connector for Gcs {
         Box::pin(self.store(put)).await
     }
 
+    fn begins_early(&self, size_bytes: u64) -> bool {
+        self.is_in_chunks(size_bytes)
+    }
+
     async fn stat(&self, name: &str) -> Result<Object> {
         self.look(name).await
     }

@@ -27,6 +27,7 @@ use super::{CREATE, Gcs, OBJECT_BYTES_MAX, SEND, STATUS, STORE, checked};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::http::Reply;
 use crate::retry;
+use crate::source::Digests;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 
 /// A chunk is a multiple of this, apart from the last.
@@ -55,6 +56,11 @@ fn chunk_bytes(wanted_bytes: u64) -> u64 {
 }
 
 impl Gcs {
+    /// Whether an object of this size goes in chunks.
+    pub(super) fn is_in_chunks(&self, size_bytes: u64) -> bool {
+        size_bytes > chunk_bytes(self.service.limits.part_bytes) && size_bytes <= OBJECT_BYTES_MAX
+    }
+
     /// Stores one object.
     pub(super) async fn store(&self, put: Put) -> Result<Receipt> {
         checked(&put.name, STORE)?;
@@ -68,7 +74,7 @@ impl Gcs {
                 .because(error)
         })?;
         let chunk_bytes = chunk_bytes(self.service.limits.part_bytes);
-        let is_single = size <= chunk_bytes;
+        let is_single = !self.is_in_chunks(size);
         let resume = match put.resume.as_ref() {
             Some(open) if !is_single && fits(open, &put) => Some(open.clone()),
             Some(stale) => {
@@ -86,8 +92,13 @@ impl Gcs {
     }
 
     fn metadata(put: &Put) -> Bytes {
-        let crc32c = crc32c_text(put.source.digests().crc32c);
-        json!({"name": put.name, "contentType": put.content_type, "crc32c": crc32c}).to_string().into()
+        let mut metadata = json!({"name": put.name, "contentType": put.content_type});
+        let digests = put.source.digests();
+        // Of a file that is still arriving it is not known: the answer to the last chunk tells it.
+        if digests != Digests::UNKNOWN {
+            metadata["crc32c"] = crc32c_text(digests.crc32c).into();
+        }
+        metadata.to_string().into()
     }
 
     async fn store_single(&self, put: &Put, content_type: &HeaderValue) -> Result<Receipt> {
@@ -227,6 +238,11 @@ impl Gcs {
         let end = size.min(from.saturating_add(chunk_bytes));
         if from >= end {
             return self.state_of(session, &put.name, Some(size)).await;
+        }
+        put.source.arrived(end).await?;
+        if end == size {
+            // With the last chunk the object is there.
+            put.source.whole().await?;
         }
         let mut call = Service::on(session, SEND, Method::PUT, &put.name);
         let range = HeaderValue::try_from(format!("bytes {from}-{}/{size}", end - 1));

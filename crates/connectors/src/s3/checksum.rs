@@ -157,6 +157,18 @@ pub(super) fn is_checksum_right<'a>(
     count == expected_count.to_string() && composed == crc32c_text(crc_fast::crc32_iscsi(&joined))
 }
 
+/// Whether the checksums of the parts make up that of the whole; what has no checksum cannot say that it does not.
+pub(super) fn is_of_parts<'a>(whole_crc32c: u32, parts: impl Iterator<Item = &'a Part>) -> bool {
+    let mut joined = 0;
+    for part in parts {
+        let crc = part.checksum.as_deref().and_then(|text| STANDARD.decode(text).ok());
+        let Some(crc) = crc.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()) else { return true };
+        let crc = u64::from(u32::from_be_bytes(crc));
+        joined = crc_fast::checksum_combine(crc_fast::CrcAlgorithm::Crc32Iscsi, joined, crc, part.size);
+    }
+    joined == u64::from(whole_crc32c)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +222,10 @@ mod tests {
         assert!(!is_checksum_right(&crc32c_text(whole ^ 1), parts.iter(), whole));
         let swapped = [parts[1].clone(), parts[0].clone()];
         assert!(!is_checksum_right(&composed, swapped.iter(), whole));
+        assert!(is_of_parts(whole, parts.iter()));
+        assert!(!is_of_parts(whole, swapped.iter()));
+        let unproved = [Part { checksum: None, ..parts[0].clone() }];
+        assert!(is_of_parts(whole, unproved.iter()), "nothing is known of it");
     }
 
     #[test]

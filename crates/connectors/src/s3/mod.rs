@@ -159,6 +159,10 @@ impl Connector for S3 {
         Box::pin(self.store(put)).await
     }
 
+    fn begins_early(&self, size_bytes: u64) -> bool {
+        self.is_in_parts(size_bytes)
+    }
+
     async fn stat(&self, name: &str) -> Result<Object> {
         self.head(name).await
     }

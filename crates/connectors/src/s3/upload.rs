@@ -59,6 +59,11 @@ impl Cargo {
 }
 
 impl S3 {
+    /// Whether an object of this size goes in parts.
+    pub(super) fn is_in_parts(&self, size_bytes: u64) -> bool {
+        size_bytes > part_bytes(size_bytes, self.service.limits.part_bytes) && size_bytes <= OBJECT_BYTES_MAX
+    }
+
     /// Stores one object.
     pub(super) async fn store(&self, put: Put) -> Result<Receipt> {
         let size = put.source.size();
@@ -66,7 +71,7 @@ impl S3 {
             return Err(Error::new(Kind::TooLarge, STORE, "the object is larger than the 5 TiB that S3 takes"));
         }
         let part_bytes = part_bytes(size, self.service.limits.part_bytes);
-        let is_single = size <= part_bytes;
+        let is_single = !self.is_in_parts(size);
         let mut note = None;
         let resume = match put.resume.as_ref() {
             Some(open) if !is_single && fits(open, &put, part_bytes) => Some(open.clone()),
@@ -182,9 +187,9 @@ impl S3 {
     }
 
     /// Sends what is missing and completes; nothing when the service no longer knows the upload.
-    async fn transfer(&self, put: &Put, open: OpenUpload) -> Result<Option<Receipt>> {
+    async fn transfer(&self, put: &Put, mut open: OpenUpload) -> Result<Option<Receipt>> {
         let mut counted = Counted::new(&put.progress);
-        let mut parts = open.parts;
+        let mut parts = std::mem::take(&mut open.parts);
         for part in parts.values() {
             counted.add(part.size);
         }
@@ -209,6 +214,11 @@ impl S3 {
             }
         }
         drop(running);
+        put.source.whole().await?;
+        if !checksum::is_of_parts(put.source.digests().crc32c, parts.values()) {
+            self.clear(&open, put).await?;
+            return Err(checksum::mismatch(SEND_PART));
+        }
         let receipt = self.complete(put, &open.handle, &parts).await?;
         if receipt.is_some() {
             crate::fail_point!("s3.completed");
@@ -228,6 +238,7 @@ impl S3 {
     async fn send_part(&self, put: &Put, upload_id: &str, part_bytes: u64, number: u32) -> Result<(u32, Part)> {
         let offset = u64::from(number - 1) * part_bytes;
         let size = part_bytes.min(put.source.size() - offset);
+        put.source.arrived(offset + size).await?;
         let bytes = put.source.read_at(offset, in_memory(size)?).await?;
         let cargo = Cargo::of(bytes, self.wants_md5()).await?;
         let call = Call::new(SEND_PART, Method::PUT, Some(&put.name))

@@ -190,6 +190,10 @@ impl Connector for Sftp {
         .await
     }
 
+    fn begins_early(&self, size_bytes: u64) -> bool {
+        size_bytes > self.account.config.limits.part_bytes
+    }
+
     async fn stat(&self, name: &str) -> Result<Object> {
         retry::request(self.tries(), |_| async { download::stat(&*self.session().await?, name).await }).await
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use russh_sftp::protocol::OpenFlags;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -54,6 +54,7 @@ impl Upload {
         self.send(session, &file, from).await?;
         self.seal(file).await?;
         crate::fail_point!("sftp.written");
+        self.put.source.whole().await?;
         let temporary = self.handle();
         let note = publish::publish(session, &temporary, &self.put.name).await?;
         crate::fail_point!("sftp.renamed");
@@ -130,6 +131,10 @@ impl Upload {
         let mut fault = None;
         loop {
             while fault.is_none() && !packets.is_done() {
+                // What is under way is not held up by bytes that have still to come.
+                if !acknowledgements.is_empty() && packets.arrived().now_or_never().is_none() {
+                    break;
+                }
                 let Some(turn) = turn(session, acknowledgements.is_empty()).await else { break };
                 match packets.next().await {
                     Ok((offset, data)) => acknowledgements.push_back(write(file, offset, data, step, turn)),
@@ -283,11 +288,24 @@ impl Packets {
         self.offset >= self.source.size()
     }
 
+    /// Bytes that are read in one go.
+    fn piece_bytes(&self) -> usize {
+        let rest = self.source.size() - self.offset;
+        usize::try_from(rest).map_or(self.read_bytes, |rest| rest.min(self.read_bytes))
+    }
+
+    /// Waits until the next packet can be read.
+    async fn arrived(&self) -> Result<()> {
+        if !self.ready.is_empty() {
+            return Ok(());
+        }
+        self.source.arrived(self.offset + self.piece_bytes() as u64).await
+    }
+
     async fn next(&mut self) -> Result<(u64, Bytes)> {
         if self.ready.is_empty() {
-            let rest = self.source.size() - self.offset;
-            let length = usize::try_from(rest).map_or(self.read_bytes, |rest| rest.min(self.read_bytes));
-            self.ready = self.source.read_at(self.offset, length).await?;
+            self.arrived().await?;
+            self.ready = self.source.read_at(self.offset, self.piece_bytes()).await?;
         }
         let data = self.ready.split_to(self.packet_bytes.min(self.ready.len()));
         let offset = self.offset;

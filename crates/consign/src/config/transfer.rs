@@ -17,6 +17,9 @@ pub struct Transfer {
     pub parts_in_flight: u32,
     /// Files of one task that are moved at once.
     pub files_at_once: u32,
+    /// Whether an export to S3, Azure, Google Cloud Storage or SFTP may send a large file while its only import still receives
+    /// it, so that both together take the longer of the two instead of the sum. See `docs/overlap.md`.
+    pub overlap: bool,
     /// Tries of one request inside a transfer.
     pub tries: u32,
     /// Longest time to open a connection.
@@ -31,6 +34,7 @@ impl Default for Transfer {
             part_bytes: ByteSize::mib(8),
             parts_in_flight: 4,
             files_at_once: 4,
+            overlap: false,
             tries: 5,
             connect_timeout: Period::from_secs(10),
             idle_timeout: Period::from_secs(60),

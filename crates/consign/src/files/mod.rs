@@ -10,21 +10,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use connectors::store::Shown;
-use connectors::{ByteStream, Digests, Kind, Progress, Source, WholeDigest};
+use connectors::{Digests, Source};
 
 use crate::error::{Code, TaskError};
 use crate::id::{TaskId, Token};
 use crate::model::{BlobKey, File};
 
+mod arriving;
 mod bucket;
 mod check;
 mod folder;
 mod hashing;
 pub mod name;
 mod probe;
+mod receive;
 mod scratch;
 mod stream;
 
+pub use arriving::{Arriving, Whole};
 use bucket::Bucket;
 pub use bucket::Settings as BucketSettings;
 use check::Room;
@@ -138,54 +141,6 @@ impl Files {
     pub async fn check_room(&self, bytes: u64) -> Result<(), Error> {
         let room = self.room.clone();
         blocking(move || room.check(bytes)).await
-    }
-
-    /// Receives a file: counts, limits and hashes in one pass, makes it durable, publishes it under `key`.
-    ///
-    /// # Errors
-    /// Any; then nothing is left behind.
-    ///
-    /// # Cancel safety
-    /// When dropped, nothing is left behind.
-    pub async fn receive(
-        &self,
-        key: &BlobKey,
-        stream: ByteStream,
-        announced_bytes: Option<u64>,
-        limit_bytes: u64,
-        progress: &Progress,
-    ) -> Result<Received, Error> {
-        self.receive_proven(key, stream, announced_bytes, limit_bytes, progress, None).await
-    }
-
-    /// As [`Self::receive`], and publishes only what has that digest, where one is known.
-    ///
-    /// # Errors
-    /// Any; then nothing is left behind.
-    ///
-    /// # Cancel safety
-    /// When dropped, nothing is left behind.
-    pub async fn receive_proven(
-        &self,
-        key: &BlobKey,
-        stream: ByteStream,
-        announced_bytes: Option<u64>,
-        limit_bytes: u64,
-        progress: &Progress,
-        digest: Option<&WholeDigest>,
-    ) -> Result<Received, Error> {
-        if announced_bytes.is_some_and(|announced| announced > limit_bytes) {
-            return Err(Error::TooLarge { limit_bytes });
-        }
-        self.check_room(announced_bytes.unwrap_or(0)).await?;
-        let scratch = self.scratch(key).await?;
-        let received = stream::pour(stream, scratch.writer(), announced_bytes, limit_bytes, progress).await?;
-        if digest.is_some_and(|digest| !digest.fits(&received.digests)) {
-            let detail = "what arrived is not what the storage says it holds; it was altered on its way, or replaced";
-            return Err(Error::Stream(connectors::Error::new(Kind::IntegrityMismatch, "receiving the file", detail)));
-        }
-        self.publish(scratch, &received).await?;
-        Ok(received)
     }
 
     /// Opens an empty file for bytes that do not come in order; [`Self::publish_scratch`] keeps them. Dropping it

@@ -6,6 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
+use super::arriving::{Arriving, Whole};
 use super::check::Room;
 use super::folder::Unpublished;
 use crate::model::BlobKey;
@@ -16,6 +19,8 @@ pub struct Scratch {
     pub(super) file: Arc<File>,
     pub(super) room: Room,
     pub(super) home: Home,
+    /// Bytes that are in the file, from its beginning.
+    pub(super) arrived: watch::Sender<u64>,
 }
 
 /// Where a scratch file belongs.
@@ -30,7 +35,12 @@ pub(super) enum Home {
 impl Scratch {
     /// Writes into it. All writers of a file share one position.
     pub fn writer(&self) -> Writer {
-        Writer { file: Arc::clone(&self.file), room: self.room.clone() }
+        Writer { file: Arc::clone(&self.file), room: self.room.clone(), arrived: self.arrived.clone() }
+    }
+
+    /// Reads it while it is received; it will have `size` bytes.
+    pub fn arriving(&self, size: u64) -> (Arriving, Whole) {
+        Arriving::new(self.file(), size, self.arrived.subscribe())
     }
 
     /// The open file.
@@ -44,12 +54,18 @@ impl Scratch {
 pub struct Writer {
     file: Arc<File>,
     room: Room,
+    arrived: watch::Sender<u64>,
 }
 
 impl Writer {
     #[cfg(test)]
     pub(super) fn new(file: Arc<File>, room: Room) -> Self {
-        Self { file, room }
+        Self { file, room, arrived: watch::Sender::default() }
+    }
+
+    /// All bytes before `end` are in the file.
+    pub(super) fn has_written(&self, end: u64) {
+        self.arrived.send_replace(end);
     }
 
     /// Checks that the disk has room for so many bytes more.

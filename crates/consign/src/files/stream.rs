@@ -92,6 +92,7 @@ impl Sink {
     async fn take(&mut self, batch: Batch) -> Result<(), Error> {
         let (mut slow, mut quick) = self.idle().await?;
         let start = self.written;
+        self.file.has_written(start);
         self.written += batch.bytes as u64;
         let pieces: Arc<[Bytes]> = batch.pieces.into();
         let (file, same, bytes) = (self.file.clone(), Arc::clone(&pieces), batch.bytes as u64);
@@ -120,6 +121,8 @@ impl Sink {
     }
 
     async fn finish(mut self) -> Result<(Slow, Quick), Error> {
-        self.idle().await
+        let hashes = self.idle().await?;
+        self.file.has_written(self.written);
+        Ok(hashes)
     }
 }

@@ -18,3 +18,16 @@ pub struct LedgerEntry {
     /// Failed tries to abort it.
     pub abort_tries: u32,
 }
+
+/// A task that waits for a running one and for nothing else: its uploads may begin before it is claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// The task.
+    pub id: TaskId,
+    /// Its operation.
+    pub operation: String,
+    /// Its arguments, sealed.
+    pub payload: Vec<u8>,
+    /// What is open on its behalf.
+    pub open: Vec<OpenUpload>,
+}

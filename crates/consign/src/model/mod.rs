@@ -13,7 +13,7 @@ pub mod webhook;
 
 pub use file::{BlobKey, Download, File};
 pub use job::{Job, Origin};
-pub use ledger::LedgerEntry;
+pub use ledger::{Follower, LedgerEntry};
 pub use page::Page;
 pub use signed_url::SignedUrl;
 pub use task::Task;

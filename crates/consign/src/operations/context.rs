@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug_span};
 
-use connectors::{ByteStream, Journal, Network, OpenUpload, Progress, Source, WholeDigest};
+use connectors::{ByteStream, Journal, Network, OpenUpload, Progress, Receipt, Source, WholeDigest};
+use futures_util::future::BoxFuture;
 
 use crate::clock::Clock;
 use crate::error::TaskError;
-use crate::files::{Files, name};
+use crate::files::{Arriving, Files, Whole, name};
 use crate::id::{TaskId, Token};
 use crate::model::{BlobKey, File};
 
@@ -36,6 +37,10 @@ pub struct Context {
     pub journal: Arc<dyn Journal>,
     /// Uploads that earlier attempts left open.
     pub open: Vec<OpenUpload>,
+    /// Is told of the file of an import while it arrives.
+    pub ahead: Option<Arc<dyn Ahead>>,
+    /// What was sent of the input before this task began.
+    pub head_start: Option<Arc<dyn HeadStart>>,
     /// Is told what is moved.
     pub meter: Arc<dyn Meter>,
     /// Takes progress from 0 to 99.
@@ -64,6 +69,35 @@ pub trait Meter: Send + Sync {
     /// A transfer ended.
     fn moved(&self, transfer: &Transfer<'_>);
 }
+
+/// Sends a file on while it arrives, if somebody waits for it.
+pub trait Ahead: Send + Sync {
+    /// The only file of this task begins to arrive.
+    fn begin(&self, coming: Coming);
+}
+
+/// A file that begins to arrive.
+#[derive(Debug)]
+pub struct Coming {
+    /// What it will be called.
+    pub name: String,
+    /// The media type that it will have.
+    pub content_type: String,
+    /// Its bytes, as far as they have come.
+    pub arriving: Arriving,
+    /// Says that it is whole.
+    pub whole: Whole,
+}
+
+/// An upload that began while its file was still arriving.
+pub trait HeadStart: Send + Sync {
+    /// Goes on with it under this task's lease, if it is one of this file to this name and stands well. Dropping the future
+    /// stops it.
+    fn go_on(&self, target: &str, file: &File, journal: &Arc<dyn Journal>, progress: &Progress) -> Option<Sending>;
+}
+
+/// An upload on its way.
+pub type Sending = BoxFuture<'static, connectors::Result<Receipt>>;
 
 /// Counts nothing.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +139,8 @@ pub struct Incoming<'a> {
     pub size: Option<u64>,
     /// A digest of all its bytes.
     pub digest: Option<WholeDigest>,
+    /// No other file comes with it.
+    pub is_only: bool,
     /// Its bytes.
     pub stream: ByteStream,
 }
@@ -124,7 +160,8 @@ impl Context {
         stream: ByteStream,
     ) -> Result<File, TaskError> {
         let progress = size.map_or_else(Progress::default, |size| self.progress(size));
-        self.save_part(number, Incoming { name, content_type, size, digest: None, stream }, &progress).await
+        self.save_part(number, Incoming { name, content_type, size, digest: None, is_only: true, stream }, &progress)
+            .await
     }
 
     /// As [`Self::save`], for one of several files that share a [`Self::progress`].
@@ -132,13 +169,19 @@ impl Context {
     /// # Errors
     /// As [`Self::save`]; `INTEGRITY_MISMATCH` when the bytes do not have the digest that was announced.
     pub async fn save_part(&self, number: u32, incoming: Incoming<'_>, progress: &Progress) -> Result<File, TaskError> {
-        let Incoming { name, content_type, size, digest, stream } = incoming;
+        let Incoming { name, content_type, size, digest, is_only, stream } = incoming;
         let key = BlobKey::new(self.task_id, self.token, number);
         let limit_bytes = self.bounds.file_bytes_max;
-        let received = self.files.receive_proven(&key, stream, size, limit_bytes, progress, digest.as_ref()).await?;
         let name = name::safe(name);
+        let content_type = name::media_type(&name, content_type);
+        let scratch = self.files.scratch_for(&key, size, limit_bytes).await?;
+        if let (Some(ahead), Some(size), true) = (&self.ahead, size, is_only) {
+            let (arriving, whole) = scratch.arriving(size);
+            ahead.begin(Coming { name: name.clone(), content_type: content_type.clone(), arriving, whole });
+        }
+        let received = self.files.fill(scratch, stream, size, limit_bytes, progress, digest.as_ref()).await?;
         Ok(File {
-            content_type: name::media_type(&name, content_type),
+            content_type,
             name,
             size: received.size,
             digests: received.digests,

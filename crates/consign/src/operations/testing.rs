@@ -100,6 +100,8 @@ impl Bench {
             network: Network::new(Guard::new([]), http::tls_config(&[]).unwrap(), Limits::default(), 4),
             journal: Arc::new(MemoryJournal::default()),
             open: self.open.clone(),
+            ahead: None,
+            head_start: None,
             meter: Arc::new(NoMeter),
             report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),
             clock: Clock::manual(NOW),

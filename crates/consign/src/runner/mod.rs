@@ -3,7 +3,7 @@
 //! Five loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
 //! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed,
 //! `abort` does so at destinations. What happens
-//! to one task is in `step`. The runner meets HTTP only in the store.
+//! to one task is in `step`, what is sent of a file before its export's turn in `ahead`. The runner meets HTTP only in the store.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +26,7 @@ use crate::store::{self, Store, TaskProgress};
 use crate::telemetry::metrics::Metrics;
 
 mod abort;
+mod ahead;
 mod claim;
 mod journal;
 mod lease;
@@ -35,6 +36,7 @@ mod retry;
 mod step;
 mod sweep;
 
+use ahead::Begun;
 pub use lease::{HEARTBEAT_EVERY, SESSION_DEAD_AFTER};
 
 /// What a runner works with.
@@ -69,6 +71,8 @@ pub struct Runner {
 struct Shared {
     tools: Tools,
     running: Mutex<BTreeMap<TaskId, Running>>,
+    /// Uploads that began early and wait for these tasks to be claimed.
+    head_starts: Mutex<BTreeMap<TaskId, Arc<Begun>>>,
     session: watch::Sender<SessionId>,
     /// When the last heartbeat that was answered was sent.
     last_beat: Mutex<Instant>,
@@ -105,6 +109,7 @@ impl Runner {
             shared: Arc::new(Shared {
                 tools,
                 running: Mutex::default(),
+                head_starts: Mutex::default(),
                 session: watch::Sender::new(session),
                 last_beat: Mutex::new(began),
                 slot_freed: Notify::new(),
@@ -134,6 +139,7 @@ impl Runner {
             self.cancel_all();
             shared.attempts.wait().await;
         }
+        self.head_starts().clear();
         shared.stop.cancel();
         shared.loops.close();
         shared.loops.wait().await;
@@ -169,8 +175,13 @@ impl Runner {
         self.shared.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn head_starts(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskId, Arc<Begun>>> {
+        self.shared.head_starts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Stops the work on all tasks; what they hold is given back or was lost already.
     fn cancel_all(&self) {
+        self.head_starts().clear();
         for running in self.running().values() {
             running.cancel.cancel();
         }

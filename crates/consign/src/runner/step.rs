@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::field::{Empty, display};
 use tracing::{Instrument as _, Span, error_span};
 
+use super::ahead::Ahead;
 use super::journal::TaskJournal;
 use super::meter::{self, TaskMeter};
 use super::{Runner, Running, retry, sweep};
 use crate::error::{Code, TaskError};
 use crate::id::{TaskId, Token};
 use crate::model::Task;
-use crate::operations::context::{Bounds, Context, InputFile};
+use crate::operations::context::{self, Bounds, Context, HeadStart, InputFile};
 use crate::operations::{self, Entry, Outcome, RawArgs};
 use crate::store::{Applied, Claim, Result};
 use crate::telemetry::metrics::{Held, LeaseLoss};
@@ -99,11 +100,12 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     let (id, token, number) = (claim.task.id, claim.token, claim.task.attempt);
     let started_at = claim.task.started_at;
     let operation = claim.task.operation.clone();
+    let ahead = Ahead::of(runner, id, token);
     let began = Instant::now();
     let end = {
         // What panics inside an operation is this program's fault, and must cost one task only.
         let watch = meter::watch(&runner.tools().metrics, &operation);
-        let work = connectors::retry::watched(watch, work(runner, claim, percent, &cancel));
+        let work = connectors::retry::watched(watch, work(runner, claim, percent, &cancel, ahead.clone()));
         let work = AssertUnwindSafe(work).catch_unwind();
         tokio::select! {
             biased;
@@ -121,6 +123,9 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     };
     Span::current().record("outcome", outcome);
     runner.tools().metrics.attempted(&operation, outcome, began.elapsed());
+    if let Some(ahead) = &ahead {
+        ahead.seal(if let End::Done(Ok(outcome)) = &end { Some(outcome) } else { None }).await;
+    }
     connectors::fail_point!("runner.worked");
     let recorded = match end {
         End::Done(result) => {
@@ -133,6 +138,9 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
         }
         End::Cancelled => Recorded::Not,
     };
+    if let Some(ahead) = &ahead {
+        ahead.recorded(recorded == Recorded::Kept).await;
+    }
     if recorded == Recorded::Not {
         give_back(runner, id, token).await;
     }
@@ -218,9 +226,11 @@ async fn work(
     claim: Claim,
     percent: Arc<AtomicU8>,
     cancel: &CancellationToken,
+    ahead: Option<Arc<Ahead>>,
 ) -> std::result::Result<Outcome, TaskError> {
     let (entry, args) = open(runner, &claim.task.operation, &claim.payload)?;
-    let context = context(runner, claim, percent, cancel).await?;
+    let ahead = ahead.map(|ahead| ahead as Arc<dyn context::Ahead>);
+    let context = Context { ahead, ..context(runner, claim, percent, cancel).await? };
     entry.run(args, context).await
 }
 
@@ -283,6 +293,8 @@ async fn context(
             cancel: cancel.clone(),
         }),
         open: claim.open,
+        ahead: None,
+        head_start: runner.head_starts().remove(&claim.task.id).map(|begun| begun as Arc<dyn HeadStart>),
         meter: Arc::new(TaskMeter { metrics: Arc::clone(&tools.metrics), operation: claim.task.operation }),
         report: Arc::new(move |now| percent.store(now.min(PERCENT_MAX), Ordering::Relaxed)),
         clock: tools.clock.clone(),

@@ -21,11 +21,6 @@ pub(super) mod sqlite {
             ""
         };
     }
-    macro_rules! for_share_of_t {
-        () => {
-            ""
-        };
-    }
     macro_rules! skip_locked {
         () => {
             ""
@@ -46,15 +41,10 @@ pub(super) mod sqlite {
             "user_id = $1 AND receiver = $2 AND due_at <= $3 ORDER BY due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, of, skip_locked};
+    pub(crate) use {among, due_of_receiver, for_share, for_update, of, skip_locked};
 
     #[expect(clippy::unused_async, reason = "the other database waits here")]
     pub(crate) async fn lock_claims(_: &mut Conn) -> sqlx::Result<()> {
-        Ok(())
-    }
-
-    #[expect(clippy::unused_async, reason = "the other database waits here")]
-    pub(crate) async fn lock_job(_: &mut Conn, _: Uuid) -> sqlx::Result<()> {
         Ok(())
     }
 
@@ -98,12 +88,6 @@ pub(super) mod postgres {
             " FOR SHARE"
         };
     }
-    /// The same for the rows of table `t` only.
-    macro_rules! for_share_of_t {
-        () => {
-            " FOR SHARE OF t"
-        };
-    }
     /// Behind a `SELECT` that picks rows to change, and leaves those alone that another transaction is changing.
     macro_rules! skip_locked {
         () => {
@@ -132,19 +116,14 @@ pub(super) mod postgres {
              ORDER BY user_id, receiver, due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_share_of_t, for_update, of, skip_locked};
+    pub(crate) use {among, due_of_receiver, for_share, for_update, of, skip_locked};
 
     /// One claim at a time: so limits are exact, and turns are given away in their order.
     pub(crate) async fn lock_claims(conn: &mut Conn) -> sqlx::Result<()> {
         sqlx::query("SELECT 1 FROM meta WHERE name = 'virtual_time' FOR NO KEY UPDATE").execute(conn).await.map(drop)
     }
 
-    /// One transition at a time of the tasks of a job.
-    pub(crate) async fn lock_job(conn: &mut Conn, job: Uuid) -> sqlx::Result<()> {
-        sqlx::query("SELECT 1 FROM jobs WHERE id = $1 FOR NO KEY UPDATE").bind(job).execute(conn).await.map(drop)
-    }
-
-    /// The same for the jobs that these tasks belong to.
+    /// One transition at a time of the jobs that these tasks belong to.
     pub(crate) async fn lock_jobs_of(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<()> {
         sqlx::query(
             "SELECT 1 FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM tasks WHERE id = ANY($1))) \

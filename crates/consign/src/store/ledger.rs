@@ -6,12 +6,17 @@ use connectors::{OpenUpload, Part};
 use super::Result;
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
-use crate::model::LedgerEntry;
+use crate::model::{Follower, LedgerEntry};
 
 /// The durable list of what is open at destinations. A line outlives its task: it holds a copy of the task's
 /// operation and sealed arguments.
+///
+/// Lines of a task are written by who holds its lease; while it waits for another task, by who holds that one's.
 #[async_trait]
 pub trait Ledger: Send + Sync {
+    /// The one task that waits for this running one, if that is all it waits for, and if the token still holds the lease.
+    async fn follower(&self, id: TaskId, token: Token) -> Result<Option<Follower>>;
+
     /// Writes down an upload before its first byte is sent, if the token still holds the lease; replaces what stood
     /// there for the same target. `false` when the lease is lost: then nothing must be sent.
     async fn ledger_open(&self, id: TaskId, token: Token, open: &OpenUpload, now: Timestamp) -> Result<bool>;

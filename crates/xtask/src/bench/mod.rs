@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod consign;
 mod cost;
 mod figures;
+mod overlap;
 #[cfg_attr(not(test), expect(dead_code, reason = "linear axes are for benches/store"))]
 mod plot;
 mod transfers;
@@ -64,6 +65,8 @@ pub(crate) struct Bench {
 enum What {
     /// Exports and imports of one file and of many, beside rclone, OpenSSH `sftp` and `aws s3 cp`
     Transfers,
+    /// A job that imports and exports one file, with and without `transfer.overlap`
+    Overlap,
     /// Whole jobs: a URL into a bucket, created to started, jobs a second, downloads, an archive, idle clients
     Jobs,
     /// Cost against number: files in a task, tasks in a job, rows in the database
@@ -71,7 +74,7 @@ enum What {
 }
 
 impl What {
-    const ALL: [Self; 3] = [Self::Transfers, Self::Jobs, Self::Growth];
+    const ALL: [Self; 4] = [Self::Transfers, Self::Overlap, Self::Jobs, Self::Growth];
 }
 
 /// What all benchmarks can be told.
@@ -139,20 +142,13 @@ impl Bed {
 
     /// The command that does this again.
     fn command(&self, what: &str) -> String {
-        let mut command = format!("cargo xtask bench {what}");
-        if self.options.small {
-            command.push_str(" --small");
-        }
-        if let Some(mebibytes) = self.options.mebibytes {
-            command.push_str(&format!(" --mebibytes {mebibytes}"));
-        }
-        if let Some(pairs) = self.options.pairs {
-            command.push_str(&format!(" --pairs {pairs}"));
-        }
-        for part in &self.options.only {
-            command.push_str(&format!(" --only \"{part}\""));
-        }
-        command
+        let Options { small, mebibytes, pairs, only, .. } = &self.options;
+        let mut words = vec![format!("cargo xtask bench {what}")];
+        words.extend(small.then(|| "--small".to_owned()));
+        words.extend(mebibytes.map(|mebibytes| format!("--mebibytes {mebibytes}")));
+        words.extend(pairs.map(|pairs| format!("--pairs {pairs}")));
+        words.extend(only.iter().map(|part| format!("--only \"{part}\"")));
+        words.join(" ")
     }
 
     /// A line for whoever watches.
@@ -227,9 +223,10 @@ async fn measure(what: Option<What>, bed: &Bed) -> Result<()> {
     let chosen = what.map_or_else(|| What::ALL.to_vec(), |what| vec![what]);
     for what in chosen {
         match what {
-            What::Transfers => transfers::run(bed).await?,
-            What::Jobs => whole::jobs(bed).await?,
-            What::Growth => whole::growth(bed).await?,
+            What::Transfers => Box::pin(transfers::run(bed)).await?,
+            What::Overlap => Box::pin(overlap::run(bed)).await?,
+            What::Jobs => Box::pin(whole::jobs(bed)).await?,
+            What::Growth => Box::pin(whole::growth(bed)).await?,
         }
     }
     Ok(())

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use connectors::store::{Ask, ObjectStore, Page, Shown};
 use connectors::{Kind, Source};
+use tokio::sync::watch;
 
 use super::check::Room;
 use super::scratch::{Home, Scratch};
@@ -94,7 +95,7 @@ impl Bucket {
         blocking(move || {
             room.check(0)?;
             let file = Arc::new(tempfile::tempfile_in(folder)?);
-            Ok(Scratch { file, room, home })
+            Ok(Scratch { file, room, home, arrived: watch::Sender::default() })
         })
         .await
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use connectors::Source;
+use tokio::sync::watch;
 
 use super::check::Room;
 use super::scratch::{Home, Scratch};
@@ -127,7 +128,7 @@ impl Scratch {
         })?;
         let part = Unpublished(Some(part));
         file.try_lock()?;
-        Ok(Self { file: Arc::new(file), room, home: Home::Folder { path, part } })
+        Ok(Self { file: Arc::new(file), room, home: Home::Folder { path, part }, arrived: watch::Sender::default() })
     }
 }
 

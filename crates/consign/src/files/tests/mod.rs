@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use connectors::Kind;
+use connectors::{ByteStream, Kind, Progress};
 use futures_util::{StreamExt as _, stream as streams};
 
 use super::*;

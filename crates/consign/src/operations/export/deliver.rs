@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use connectors::{Connector, Put, Receipt};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 
 use super::naming::{Name, Naming};
 use crate::error::{Code, TaskError};
@@ -26,8 +26,17 @@ impl Context {
         self.check_sizes(&*connector, &names)?;
 
         let host = connector.host();
-        let _slot = self.network.hosts.take(&host).await;
         let progress = self.progress(self.inputs.iter().map(|input| input.file.size).sum());
+        if let ([input], [name], Some(head_start)) = (self.inputs.as_slice(), names.as_slice(), &self.head_start)
+            && let Some(sending) = head_start.go_on(&name.target, &input.file, &self.journal, &progress)
+        {
+            let sent = sending.map(|receipt| match receipt {
+                Ok(receipt) => Ok(delivered(input, name, receipt)),
+                Err(error) => Err(of_file(input, error.into())),
+            });
+            return Ok(Outcome { files: vec![self.metered(Some(&host), false, sent).await?] });
+        }
+        let _slot = self.network.hosts.take(&host).await;
         let puts = self.inputs.iter().zip(&names).map(|(input, name)| {
             let put = Put {
                 name: name.target.clone(),

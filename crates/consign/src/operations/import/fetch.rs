@@ -36,8 +36,9 @@ impl Context {
         };
         let names = Naming::Own.names(named)?;
         let progress = self.progress(found.iter().map(|found| found.object().size).fold(0, u64::saturating_add));
+        let is_only = found.len() == 1;
         let received = found.into_iter().zip(&names).zip(1..).map(|((found, name), number)| {
-            self.receive(Arc::clone(&connector), found, (number, name.shown.as_str()), &progress)
+            self.receive(Arc::clone(&connector), found, (number, name.shown.as_str(), is_only), &progress)
         });
         let received = self.some_at_once(received.collect()).await;
         if received.is_err()
@@ -91,7 +92,7 @@ impl Context {
         &self,
         connector: Arc<dyn Connector>,
         found: Found,
-        (number, shown): (u32, &str),
+        (number, shown, is_only): (u32, &str, bool),
         progress: &Progress,
     ) -> Result<File, TaskError> {
         let name = found.object().name.clone();
@@ -105,6 +106,7 @@ impl Context {
                 content_type: described.object.content_type.as_deref(),
                 size: Some(described.object.size),
                 digest: described.digest,
+                is_only,
                 stream: download::whole(&connector, &described, &self.network.limits),
             };
             self.save_part(number, incoming, progress).await

@@ -16,6 +16,8 @@ cases!(
     lines_outlive_their_task,
     a_lost_lease_opens_nothing,
     a_failed_abort_is_tried_again_later,
+    an_upload_begins_for_the_one_task_that_waits,
+    what_began_for_a_task_that_waits_is_an_orphan_when_that_ends,
 );
 
 fn open(target: &str) -> OpenUpload {
@@ -147,4 +149,61 @@ async fn a_failed_abort_is_tried_again_later(scene: Scene) {
     assert!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().is_empty(), "not due");
     let orphans = scene.store.ledger_orphans(again_at, 10).await.unwrap();
     assert_eq!((orphans.len(), orphans[0].abort_tries), (1, 1));
+}
+
+async fn an_upload_begins_for_the_one_task_that_waits(scene: Scene) {
+    let made = scene.job("in; out: in").await;
+    let (id, out) = (made.task("in"), made.task("out"));
+    let claim = scene.claim_one().await;
+    let (token, now) = (claim.token, scene.now());
+    let follower = scene.store.follower(id, token).await.unwrap().unwrap();
+    assert_eq!((follower.id, follower.operation.as_str(), follower.open.len()), (out, "import/url", 0));
+    assert_eq!(follower.payload, format!("sealed {out}").into_bytes());
+    assert!(scene.store.ledger_open(out, token, &open("t"), now).await.unwrap());
+    assert!(scene.store.ledger_part(out, token, "t", 1, &part("one")).await.unwrap());
+    let begun = OpenUpload { parts: BTreeMap::from([(1, part("one"))]), ..open("t") };
+    assert_eq!(scene.store.follower(id, token).await.unwrap().unwrap().open, std::slice::from_ref(&begun));
+    let other = Token(token.0 ^ 1);
+    assert!(scene.store.follower(id, other).await.unwrap().is_none());
+    assert!(!scene.store.ledger_open(out, other, &open("u"), now).await.unwrap());
+    assert!(!scene.store.ledger_part(out, other, "t", 2, &part("two")).await.unwrap());
+    scene.finish(&claim).await;
+    assert!(!scene.store.ledger_open(out, token, &open("u"), now).await.unwrap(), "it is another's to claim");
+    assert!(!scene.store.ledger_part(out, token, "t", 2, &part("two")).await.unwrap());
+    assert!(scene.store.follower(id, token).await.unwrap().is_none());
+    assert!(scene.store.ledger_orphans(now, 10).await.unwrap().is_empty());
+    assert_eq!(scene.claim_one().await.open, [begun]);
+    for graph in ["in; a: in; b: in", "in; other; a: in other", "in"] {
+        let made = scene.job(graph).await;
+        let claims = scene.claim(10).await;
+        let claim = claims.iter().find(|claim| claim.task.id == made.task("in")).unwrap();
+        assert!(scene.store.follower(claim.task.id, claim.token).await.unwrap().is_none(), "{graph}");
+        for claim in &claims {
+            scene.finish(claim).await;
+        }
+        scene.run_all(&[]).await;
+    }
+}
+
+async fn what_began_for_a_task_that_waits_is_an_orphan_when_that_ends(scene: Scene) {
+    for (how, orphans) in [("failed", 1), ("cancelled", 1), ("export cancelled", 1), ("deleted", 1), ("delayed", 0)] {
+        let made = scene.job("in; out: in").await;
+        let (claim, out) = (scene.claim_one().await, made.task("out"));
+        assert!(scene.store.ledger_open(out, claim.token, &open("t"), scene.now()).await.unwrap());
+        match how {
+            "failed" => scene.fail(&claim).await,
+            "cancelled" => drop(scene.store.cancel(scene.user, claim.task.id, scene.now()).await.unwrap()),
+            "export cancelled" => drop(scene.store.cancel(scene.user, out, scene.now()).await.unwrap()),
+            "deleted" => drop(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap()),
+            _ => drop(scene.store.delay(claim.task.id, claim.token, scene.now(), scene.now()).await.unwrap()),
+        }
+        let due = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
+        assert_eq!(due.iter().filter(|entry| entry.task_id == out).count(), orphans, "{how}");
+        if how != "delayed" {
+            assert!(!scene.store.ledger_open(out, claim.token, &open("t"), scene.now()).await.unwrap(), "{how}");
+        }
+        scene.store.ledger_close(out, "t").await.unwrap();
+        scene.store.release_due(scene.now()).await.unwrap();
+        scene.run_all(&[]).await;
+    }
 }

@@ -3,17 +3,42 @@
 use async_trait::async_trait;
 use connectors::{OpenUpload, Part};
 
-use super::{Line, MemoryStore};
+use super::{Line, MemoryStore, Rows, TaskRow};
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
-use crate::model::LedgerEntry;
+use crate::model::{Follower, LedgerEntry, State};
 use crate::store::{Ledger, Result};
+
+impl Rows {
+    /// The token holds the task's lease, or that of one that the task waits for.
+    fn may_write_lines(&self, row: &TaskRow, token: Token) -> bool {
+        let is_held = |(id, _): &(TaskId, _)| self.tasks.get(id).is_some_and(|input| input.is_held_by(token));
+        row.is_held_by(token) || (row.task.state == State::Blocked && row.inputs.iter().any(is_held))
+    }
+}
 
 #[async_trait]
 impl Ledger for MemoryStore {
+    async fn follower(&self, id: TaskId, token: Token) -> Result<Option<Follower>> {
+        let rows = self.read();
+        if !rows.tasks.get(&id).is_some_and(|row| row.is_held_by(token)) {
+            return Ok(None);
+        }
+        let mut dependents = rows.tasks.values().filter(|row| row.task.depends_on.contains(&id));
+        let (Some(row), None) = (dependents.next(), dependents.next()) else { return Ok(None) };
+        let lines = rows.ledger.iter().filter(|((task, _), line)| *task == row.task.id && line.due_at.is_none());
+        let is_all = row.task.depends_on.len() == 1 && row.task.state == State::Blocked;
+        Ok(is_all.then(|| Follower {
+            id: row.task.id,
+            operation: row.task.operation.clone(),
+            payload: row.payload.clone(),
+            open: lines.map(|(_, line)| line.open.clone()).collect(),
+        }))
+    }
+
     async fn ledger_open(&self, id: TaskId, token: Token, open: &OpenUpload, _now: Timestamp) -> Result<bool> {
         Ok(self.change(|rows| {
-            let Some(row) = rows.tasks.get(&id).filter(|row| row.is_held_by(token)) else { return false };
+            let Some(row) = rows.tasks.get(&id).filter(|row| rows.may_write_lines(row, token)) else { return false };
             let (operation, payload) = (row.task.operation.clone(), row.payload.clone());
             let line = Line { operation, payload, open: open.clone(), due_at: None, abort_tries: 0 };
             rows.ledger.insert((id, open.target.clone()), line);
@@ -23,7 +48,7 @@ impl Ledger for MemoryStore {
 
     async fn ledger_part(&self, id: TaskId, token: Token, target: &str, number: u32, part: &Part) -> Result<bool> {
         Ok(self.change(|rows| {
-            let is_held = rows.tasks.get(&id).is_some_and(|row| row.is_held_by(token));
+            let is_held = rows.tasks.get(&id).is_some_and(|row| rows.may_write_lines(row, token));
             let line = rows.ledger.get_mut(&(id, target.to_owned())).filter(|_| is_held);
             line.map(|line| line.open.parts.insert(number, part.clone())).is_some()
         }))

@@ -7,7 +7,7 @@ use connectors::{OpenUpload, Part};
 use super::{Database, queries};
 use crate::clock::Timestamp;
 use crate::id::{JobId, SessionId, SignedUrlId, TaskId, Token, UserId};
-use crate::model::{ApiKey, BlobKey, File, Job, LedgerEntry, Page, SignedUrl, State, Task, User};
+use crate::model::{ApiKey, BlobKey, File, Follower, Job, LedgerEntry, Page, SignedUrl, State, Task, User};
 use crate::store::{
     Accounts, Applied, Cancellation, Claim, ClaimRequest, Creation, Deletion, Expired, Heartbeat, JobFilter, Jobs,
     Ledger, NewJob, NewKey, NewTask, Result, SignedUrls, TaskFilter, TaskProgress, Transitions,
@@ -201,6 +201,10 @@ impl Transitions for Database {
 
 #[async_trait]
 impl Ledger for Database {
+    async fn follower(&self, id: TaskId, token: Token) -> Result<Option<Follower>> {
+        read!(self, ledger::follower(id, token))
+    }
+
     async fn ledger_open(&self, id: TaskId, token: Token, open: &OpenUpload, now: Timestamp) -> Result<bool> {
         let open = open.clone();
         command!(self, [open] ledger::open(id, token, &open, now))

@@ -2,13 +2,35 @@
 
 use connectors::{OpenUpload, Part};
 use sqlx::Row as _;
+use uuid::Uuid;
 
-use super::dialect::for_share_of_t;
-use super::rows::{bigint, number, open_upload};
+use super::dialect::{self, for_share, of};
+use super::rows::{bigint, number, open_upload, open_uploads};
 use super::{Conn, Tx};
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
-use crate::model::LedgerEntry;
+use crate::model::{Follower, LedgerEntry};
+
+/// Whether this token lets its holder write lines of a task: it holds the task's lease, or the task waits for one whose
+/// lease it holds. Neither may end before the line is written: what ends a task orphans the lines that it sees.
+async fn may_write(tx: &mut Tx, id: TaskId, token: Token) -> sqlx::Result<bool> {
+    let own = concat!("SELECT 1 FROM tasks WHERE id = $1 AND state = 'running' AND lease = $2", for_share!());
+    if sqlx::query(own).bind(id.0).bind(token.0).fetch_optional(&mut *tx.conn).await?.is_some() {
+        return Ok(true);
+    }
+    dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
+    let input = concat!(
+        "SELECT 1 FROM tasks WHERE id ",
+        of!("SELECT depends_on FROM dependencies WHERE task_id = $1"),
+        " AND state = 'running' AND lease = $2",
+        for_share!()
+    );
+    if sqlx::query(input).bind(id.0).bind(token.0).fetch_optional(&mut *tx.conn).await?.is_none() {
+        return Ok(false);
+    }
+    let waiting = concat!("SELECT 1 FROM tasks WHERE id = $1 AND state = 'blocked'", for_share!());
+    Ok(sqlx::query(waiting).bind(id.0).fetch_optional(&mut *tx.conn).await?.is_some())
+}
 
 pub(crate) async fn open(
     tx: &mut Tx,
@@ -17,18 +39,17 @@ pub(crate) async fn open(
     open: &OpenUpload,
     now: Timestamp,
 ) -> sqlx::Result<bool> {
-    // The task must not end meanwhile: what ends it orphans the lines that it sees.
-    let written = sqlx::query(concat!(
+    if !may_write(tx, id, token).await? {
+        return Ok(false);
+    }
+    sqlx::query(
         "INSERT INTO ledger (task_id, target, handle, sha256, part_bytes, operation, payload, opened_at, abort_tries) \
-         SELECT t.id, $3, $4, $5, $6, t.operation, d.payload, $7, 0 \
-         FROM tasks t JOIN task_docs d ON d.task_id = t.id \
-         WHERE t.id = $1 AND t.state = 'running' AND t.lease = $2",
-        for_share_of_t!(),
-        " ON CONFLICT (task_id, target) DO UPDATE SET handle = excluded.handle, sha256 = excluded.sha256, \
-             part_bytes = excluded.part_bytes, opened_at = excluded.opened_at, due_at = NULL, abort_tries = 0"
-    ))
+         SELECT t.id, $2, $3, $4, $5, t.operation, d.payload, $6, 0 \
+         FROM tasks t JOIN task_docs d ON d.task_id = t.id WHERE t.id = $1 \
+         ON CONFLICT (task_id, target) DO UPDATE SET handle = excluded.handle, sha256 = excluded.sha256, \
+             part_bytes = excluded.part_bytes, opened_at = excluded.opened_at, due_at = NULL, abort_tries = 0",
+    )
     .bind(id.0)
-    .bind(token.0)
     .bind(&open.target)
     .bind(&open.handle)
     .bind(&open.sha256)
@@ -36,9 +57,6 @@ pub(crate) async fn open(
     .bind(now.0)
     .execute(&mut *tx.conn)
     .await?;
-    if written.rows_affected() == 0 {
-        return Ok(false);
-    }
     sqlx::query("DELETE FROM ledger_parts WHERE task_id = $1 AND target = $2")
         .bind(id.0)
         .bind(&open.target)
@@ -62,7 +80,9 @@ pub(crate) async fn write_part(
     let written = sqlx::query(
         "INSERT INTO ledger_parts (task_id, target, number, size, etag, checksum) \
          SELECT l.task_id, l.target, $4, $5, $6, $7 FROM ledger l JOIN tasks t ON t.id = l.task_id \
-         WHERE l.task_id = $1 AND l.target = $3 AND t.state = 'running' AND t.lease = $2 \
+         WHERE l.task_id = $1 AND l.target = $3 AND ((t.state = 'running' AND t.lease = $2) OR \
+             (t.state = 'blocked' AND EXISTS (SELECT 1 FROM dependencies d JOIN tasks i ON i.id = d.depends_on \
+                                              WHERE d.task_id = t.id AND i.state = 'running' AND i.lease = $2))) \
          ON CONFLICT (task_id, target, number) \
              DO UPDATE SET size = excluded.size, etag = excluded.etag, checksum = excluded.checksum",
     )
@@ -76,6 +96,32 @@ pub(crate) async fn write_part(
     .execute(&mut *tx.conn)
     .await?;
     Ok(written.rows_affected() > 0)
+}
+
+/// The one task that waits for a running one and for nothing else.
+pub(crate) async fn follower(conn: &mut Conn, id: TaskId, token: Token) -> sqlx::Result<Option<Follower>> {
+    let rows = sqlx::query(
+        "SELECT t.id, t.operation, t.state, p.payload, \
+                (SELECT COUNT(*) FROM dependencies o WHERE o.task_id = t.id) AS inputs \
+         FROM tasks i JOIN dependencies d ON d.depends_on = i.id JOIN tasks t ON t.id = d.task_id \
+         JOIN task_docs p ON p.task_id = t.id \
+         WHERE i.id = $1 AND i.state = 'running' AND i.lease = $2 LIMIT 2",
+    )
+    .bind(id.0)
+    .bind(token.0)
+    .fetch_all(&mut *conn)
+    .await?;
+    let [row] = rows.as_slice() else { return Ok(None) };
+    if row.try_get::<&str, _>("state")? != "blocked" || row.try_get::<i64, _>("inputs")? != 1 {
+        return Ok(None);
+    }
+    let id: Uuid = row.try_get("id")?;
+    Ok(Some(Follower {
+        id: TaskId(id),
+        operation: row.try_get("operation")?,
+        payload: row.try_get("payload")?,
+        open: open_uploads(conn, &[id]).await?.remove(&id).unwrap_or_default(),
+    }))
 }
 
 pub(crate) async fn close(tx: &mut Tx, id: TaskId, target: &str) -> sqlx::Result<()> {

@@ -27,9 +27,9 @@ const INPUT_FAILED_MESSAGE: &str = "Input task has failed";
 pub(super) struct Ended {
     id: Uuid,
     job_id: Option<Uuid>,
-    /// Some process had it once, and may have left uploads open. (The number of attempts does not tell: a lease that is
-    /// given back is not counted.)
-    was_claimed: bool,
+    /// Some process had it once, or may have sent what it waited for, and may have left uploads open. (The number of
+    /// attempts does not tell: a lease that is given back is not counted.)
+    has_uploads: bool,
     outcome: Outcome,
 }
 
@@ -60,7 +60,7 @@ impl Ended {
         Ok(Self {
             id: row.try_get("id")?,
             job_id: row.try_get("job_id")?,
-            was_claimed: row.try_get::<Option<&str>, _>("host_name")?.is_some(),
+            has_uploads: outcome != Outcome::Finished || row.try_get::<Option<&str>, _>("host_name")?.is_some(),
             outcome,
         })
     }
@@ -73,11 +73,11 @@ type Ready = BTreeMap<i64, Vec<(i64, Uuid)>>;
 pub(super) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sqlx::Result<()> {
     let mut jobs: BTreeMap<Uuid, Tally> = BTreeMap::new();
     let mut ready = Ready::new();
-    let mut left = ended;
+    let (mut left, mut openers) = (ended, Vec::new());
     while let Some(task) = left.pop() {
         tx.changed.ids.insert(task.id);
-        if task.was_claimed {
-            orphan_uploads(tx, task.id, now).await?;
+        if task.has_uploads {
+            openers.push(task.id);
         }
         if let Some(job) = task.job_id {
             jobs.entry(job).or_default().count(task.outcome);
@@ -88,6 +88,7 @@ pub(super) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sq
             count_down(tx, &task, &mut ready, &mut left, now).await?;
         }
     }
+    orphan_uploads(tx, &openers, now).await?;
     for (user, mut tasks) in ready {
         tasks.sort_unstable();
         enqueue(tx, user, &tasks, now).await?;
@@ -228,13 +229,18 @@ pub(super) async fn first_turn(tx: &mut Tx, user: i64) -> sqlx::Result<i64> {
     query.push(" AS turn").build().fetch_one(&mut *tx.conn).await?.try_get("turn")
 }
 
-async fn orphan_uploads(tx: &mut Tx, task: Uuid, now: Timestamp) -> sqlx::Result<()> {
-    let orphans = sqlx::query("UPDATE ledger SET due_at = $2 WHERE task_id = $1 AND due_at IS NULL")
-        .bind(task)
-        .bind(now.0)
-        .execute(&mut *tx.conn)
-        .await?;
-    tx.changed.sweep |= orphans.rows_affected() > 0;
+async fn orphan_uploads(tx: &mut Tx, tasks: &[Uuid], now: Timestamp) -> sqlx::Result<()> {
+    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new("UPDATE ledger SET due_at = ");
+        query.push_bind(now.0).push(" WHERE due_at IS NULL AND task_id IN (");
+        let mut list = query.separated(", ");
+        for &task in chunk {
+            list.push_bind(task);
+        }
+        query.push(")");
+        let orphans = query.build().execute(&mut *tx.conn).await?;
+        tx.changed.sweep |= orphans.rows_affected() > 0;
+    }
     Ok(())
 }
 

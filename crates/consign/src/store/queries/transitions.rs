@@ -214,9 +214,8 @@ pub(crate) async fn cancel(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp
     })
 }
 
-/// Cancels what is open of a job.
+/// Cancels what is open of a job that is locked.
 pub(super) async fn cancel_job(tx: &mut Tx, job: JobId, now: Timestamp) -> sqlx::Result<()> {
-    dialect::lock_job(&mut tx.conn, job.0).await?;
     let rows = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, ended_at = $4, \
                           lease = NULL, session_id = NULL, not_before = NULL \

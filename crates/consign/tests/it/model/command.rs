@@ -133,12 +133,26 @@ pub(super) struct Promise {
 /// What the holder of a lease does.
 #[derive(Clone, Debug)]
 pub(super) enum Deed {
-    Finish { files: u8 },
+    Finish {
+        files: u8,
+    },
     Fail,
-    Delay { seconds: u32 },
+    Delay {
+        seconds: u32,
+    },
     GiveBack,
-    OpenLine { target: u8, parts: u8 },
-    WritePart { target: u8, number: u8 },
+    /// `waiting`: on behalf of another task, which may wait for this one.
+    OpenLine {
+        waiting: Option<Pick>,
+        target: u8,
+        parts: u8,
+    },
+    WritePart {
+        waiting: Option<Pick>,
+        target: u8,
+        number: u8,
+    },
+    LookBehind,
 }
 
 /// How an attempt at a delivery ends.
@@ -193,9 +207,16 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => Just(Deed::Fail),
         2 => seconds().prop_map(|seconds| Deed::Delay { seconds }),
         2 => Just(Deed::GiveBack),
-        3 => (0..2_u8, 0..3_u8).prop_map(|(target, parts)| Deed::OpenLine { target, parts }),
-        2 => (0..2_u8, 0..4_u8).prop_map(|(target, number)| Deed::WritePart { target, number }),
+        4 => (waiting(), 0..2_u8, 0..3_u8)
+            .prop_map(|(waiting, target, parts)| Deed::OpenLine { waiting, target, parts }),
+        3 => (waiting(), 0..2_u8, 0..4_u8)
+            .prop_map(|(waiting, target, number)| Deed::WritePart { waiting, target, number }),
+        2 => Just(Deed::LookBehind),
     ]
+}
+
+fn waiting() -> impl Strategy<Value = Option<Pick>> {
+    prop::option::weighted(0.4, pick())
 }
 
 fn end() -> impl Strategy<Value = End> {

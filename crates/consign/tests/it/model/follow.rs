@@ -101,14 +101,17 @@ impl World {
                 self.same(async |store| store.delay(id, token, until, now).await).await;
             }
             Deed::GiveBack => self.same(async |store| store.give_back(id, token, now).await).await,
-            Deed::OpenLine { target, parts } => {
+            Deed::OpenLine { waiting, target, parts } => {
+                let id = waiting.and_then(|pick| chosen(&self.known.tasks, pick)).map_or(id, |(id, _)| id);
                 let open = upload(target, parts);
                 self.same(async |store| store.ledger_open(id, token, &open, now).await).await;
             }
-            Deed::WritePart { target: of, number } => {
+            Deed::WritePart { waiting, target: of, number } => {
+                let id = waiting.and_then(|pick| chosen(&self.known.tasks, pick)).map_or(id, |(id, _)| id);
                 let (target, part) = (target(of), part(number));
                 self.same(async |store| store.ledger_part(id, token, &target, number.into(), &part).await).await;
             }
+            Deed::LookBehind => self.same(async |store| store.follower(id, token).await).await,
         }
     }
 

@@ -13,6 +13,7 @@ mod fence;
 mod fleet;
 mod harness;
 mod operation;
+mod overlap;
 mod places;
 mod receiver;
 mod roles;

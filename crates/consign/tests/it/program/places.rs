@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::{Ceph, Key, Sshd, bytes, or_skip};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
@@ -175,6 +176,82 @@ async fn give(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         stream.write_all(&piece[..length]).await?;
         offset += length as u64;
         shared.sent.fetch_add(length as u64, Ordering::Relaxed);
+    }
+    stream.shutdown().await
+}
+
+/// What a request to a [`Held`] server gets.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer {
+    pub(crate) seed: u64,
+    pub(crate) size: usize,
+    /// The connection breaks before this byte.
+    pub(crate) breaks_at: Option<usize>,
+}
+
+/// A web server that lets so many bytes of each answer through, until it is told to let more.
+pub(crate) struct Held {
+    addr: SocketAddr,
+    allowed: watch::Sender<usize>,
+    acceptor: JoinHandle<()>,
+}
+
+impl Held {
+    /// Gives the answers in turn, the last one again and again; of each the first `allowed` bytes at once.
+    pub(crate) async fn start(allowed: usize, answers: &[Answer]) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let allowed = watch::Sender::new(allowed);
+        let (answers, seen): (Arc<[Answer]>, _) = (answers.into(), allowed.subscribe());
+        let acceptor = tokio::spawn(async move {
+            let (mut connections, asked) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answers, asked, seen) = (Arc::clone(&answers), Arc::clone(&asked), seen.clone());
+                connections.spawn(async move { give_some(stream, &answers, &asked, seen).await.ok() });
+            }
+        });
+        Self { addr, allowed, acceptor }
+    }
+
+    /// A task that imports from it.
+    pub(crate) fn import(&self) -> Value {
+        json!({"operation": "import/url", "url": format!("http://{}/big.bin", self.addr)})
+    }
+
+    /// Lets everything through.
+    pub(crate) fn release(&self) {
+        self.allowed.send_replace(usize::MAX);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+async fn give_some(
+    mut stream: TcpStream,
+    answers: &[Answer],
+    asked: &AtomicUsize,
+    mut allowed: watch::Receiver<usize>,
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let answer = answers[asked.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1)];
+    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", answer.size);
+    stream.write_all(head.as_bytes()).await?;
+    let mut piece = vec![0; 64 * 1024];
+    let mut offset = 0;
+    let end = answer.breaks_at.unwrap_or(answer.size);
+    while offset < end {
+        let length = piece.len().min(end - offset);
+        allowed.wait_for(|allowed| *allowed >= offset + length).await.map_err(std::io::Error::other)?;
+        bytes::fill(answer.seed, offset as u64, &mut piece[..length]);
+        stream.write_all(&piece[..length]).await?;
+        offset += length;
     }
     stream.shutdown().await
 }

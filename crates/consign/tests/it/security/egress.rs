@@ -135,6 +135,8 @@ impl Bench {
             network: self.network.clone(),
             journal: Arc::new(MemoryJournal::default()),
             open: Vec::new(),
+            ahead: None,
+            head_start: None,
             meter: Arc::new(NoMeter),
             report: Arc::new(|_| ()),
             clock: Clock::manual(NOW),

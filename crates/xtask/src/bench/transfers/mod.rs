@@ -10,8 +10,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use self::lanes::{At, Lane, Side, Way};
 use self::null_sink::NullSink;
@@ -19,6 +20,7 @@ use self::page::{Record, Row, Run};
 use self::place::Place;
 use super::Bed;
 use super::consign::Server;
+use super::cost::Cost;
 use super::figures::median;
 
 mod lanes;
@@ -43,10 +45,10 @@ pub(super) async fn run(bed: &Bed) -> Result<()> {
     // The start of `aws` alone takes seconds, which is no test's concern.
     for side in Side::PEERS.into_iter().filter(|side| *side != Side::Aws || !bed.is_small()) {
         match peers::version(side).await {
-            Some(version) => drop(peers.insert(side.tag(), version)),
-            None => {
-                bed.say(&format!("{side} is not installed: its columns stay empty (scripts/testbed/setup.sh --bench)"))
+            Some(version) => {
+                peers.insert(side.tag(), version);
             }
+            None => bed.say(&format!("{side} is missing: its columns stay empty (scripts/testbed/setup.sh bench)")),
         }
     }
     ensure!(peers.contains_key(Side::Shipped.tag()), "rclone is missing: run scripts/testbed/setup.sh");
@@ -81,6 +83,17 @@ async fn at(at: At, sink: &NullSink) -> Result<Place> {
 /// SHA-256 by name: what is to arrive.
 type Digests = BTreeMap<String, String>;
 
+/// What a lane needs before its first run.
+struct Ready {
+    folder: TempDir,
+    /// The file that is sent, or the folder of many.
+    original: PathBuf,
+    digests: Digests,
+    server: Server,
+    /// The task of ours that has what is sent.
+    source: String,
+}
+
 /// A lane with what it runs on.
 struct Track<'a> {
     bed: &'a Bed,
@@ -114,57 +127,15 @@ impl Track<'_> {
     }
 
     async fn measure(&self, sides: &[Side]) -> Result<Row> {
-        let folder = tempfile::tempdir_in(&self.bed.folder)?;
-        let (original, digests) = self.original(folder.path())?;
-        let trusted = [("CONSIGN_EGRESS__CA_FILE", self.trusted.display().to_string())];
-        let server = Server::start(&self.bed.program, folder.path(), &trusted).await?;
-        // What is downloaded, and what becomes the many files of our server.
-        let stored = if self.lane.way == Way::Many { "stored" } else { "stored.bin" };
-        if self.lane.way != Way::Up {
-            peers::store(&self.place, self.lane.way, &original, stored).await?;
-        }
-        let source = match self.lane.way {
-            Way::Up => server.upload(&original).await?,
-            Way::Down => String::new(),
-            Way::Many => server.run(&self.path("import"), &self.many(stored)).await?.task_id,
-        };
+        let ready = self.prepare().await?;
         let mut runs: Vec<Run> = Vec::new();
         for round in self.bed.rounds() {
             let mut turns = sides.to_vec();
             turns.rotate_left(round % sides.len());
             for side in turns {
                 let name = format!("{}-{round}{}", side.tag(), if self.lane.way == Way::Many { "" } else { ".bin" });
-                let what = || format!("{side}, round {round}");
-                let cost = match (side, self.lane.way) {
-                    (Side::Ours, Way::Down) => {
-                        let ran = server.run(&self.path("import"), &self.one(stored)).await.with_context(what)?;
-                        let files = server.files(&ran.task_id)?;
-                        let [file] = files.as_slice() else { anyhow::bail!("{} files arrived", files.len()) };
-                        self.compare(file, &digests).with_context(what)?;
-                        server.delete(&ran.task_id).await?;
-                        ran.cost
-                    }
-                    (Side::Ours, Way::Up | Way::Many) => {
-                        let mut body = if self.lane.way == Way::Up { self.one(&name) } else { self.many(&name) };
-                        body["input"] = json!([source]);
-                        let ran = server.run(&self.path("export"), &body).await.with_context(what)?;
-                        server.delete(&ran.task_id).await?;
-                        self.arrived(&name, folder.path(), &digests).await.with_context(what)?;
-                        ran.cost
-                    }
-                    (_, Way::Down) => {
-                        let local = folder.path().join(&name);
-                        let cost = peers::run(side, self.lane, &self.place, &local, stored).await?;
-                        self.compare(&local, &digests).with_context(what)?;
-                        std::fs::remove_file(local)?;
-                        cost
-                    }
-                    (_, Way::Up | Way::Many) => {
-                        let cost = peers::run(side, self.lane, &self.place, &original, &name).await?;
-                        self.arrived(&name, folder.path(), &digests).await.with_context(what)?;
-                        cost
-                    }
-                };
+                let turn = Box::pin(self.turn(&ready, side, &name));
+                let cost = turn.await.with_context(|| format!("{side}, round {round}"))?;
                 if round > 0 {
                     runs.push(Run::of(side, round, &cost));
                 }
@@ -172,10 +143,67 @@ impl Track<'_> {
             self.tell(round, sides, &runs);
         }
         if self.lane.way != Way::Up {
-            peers::remove(&self.place, self.lane.way, stored).await?;
+            peers::remove(&self.place, self.lane.way, self.stored()).await?;
         }
-        server.stop().await?;
+        ready.server.stop().await?;
         Ok(Row::of(self.bed, self.lane, &self.place, self.size_bytes(), runs))
+    }
+
+    /// Starts a server of ours, and puts everything where the sides find it.
+    async fn prepare(&self) -> Result<Ready> {
+        let folder = tempfile::tempdir_in(&self.bed.folder)?;
+        let (original, digests) = self.original(folder.path())?;
+        let trusted = [("CONSIGN_EGRESS__CA_FILE", self.trusted.display().to_string())];
+        let server = Server::start(&self.bed.program, folder.path(), &trusted).await?;
+        if self.lane.way != Way::Up {
+            peers::store(&self.place, self.lane.way, &original, self.stored()).await?;
+        }
+        let source = match self.lane.way {
+            Way::Up => server.upload(&original).await?,
+            Way::Down => String::new(),
+            Way::Many => server.run(&self.path("import"), &self.many(self.stored())).await?.task_id,
+        };
+        Ok(Ready { folder, original, digests, server, source })
+    }
+
+    /// What is downloaded, and what becomes the many files of our server.
+    fn stored(&self) -> &'static str {
+        if self.lane.way == Way::Many { "stored" } else { "stored.bin" }
+    }
+
+    /// One side's run, and the look at what arrived, which is not measured.
+    async fn turn(&self, ready: &Ready, side: Side, name: &str) -> Result<Cost> {
+        let Ready { folder, original, digests, server, source } = ready;
+        match (side, self.lane.way) {
+            (Side::Ours, Way::Down) => {
+                let ran = server.run(&self.path("import"), &self.one(self.stored())).await?;
+                let files = server.files(&ran.task_id)?;
+                let [file] = files.as_slice() else { bail!("{} files arrived", files.len()) };
+                self.compare(file, digests)?;
+                server.delete(&ran.task_id).await?;
+                Ok(ran.cost)
+            }
+            (Side::Ours, Way::Up | Way::Many) => {
+                let mut body = if self.lane.way == Way::Up { self.one(name) } else { self.many(name) };
+                body["input"] = json!([source]);
+                let ran = server.run(&self.path("export"), &body).await?;
+                server.delete(&ran.task_id).await?;
+                self.arrived(name, folder.path(), digests).await?;
+                Ok(ran.cost)
+            }
+            (Side::Shipped | Side::Tuned | Side::OpenSsh | Side::Aws, Way::Down) => {
+                let local = folder.path().join(name);
+                let cost = peers::run(side, self.lane, &self.place, &local, self.stored()).await?;
+                self.compare(&local, digests)?;
+                std::fs::remove_file(local)?;
+                Ok(cost)
+            }
+            (Side::Shipped | Side::Tuned | Side::OpenSsh | Side::Aws, Way::Up | Way::Many) => {
+                let cost = peers::run(side, self.lane, &self.place, original, name).await?;
+                self.arrived(name, folder.path(), digests).await?;
+                Ok(cost)
+            }
+        }
     }
 
     /// Writes what is sent, and tells what it is known by.
@@ -200,14 +228,14 @@ impl Track<'_> {
     }
 
     /// Arguments of ours for one object.
-    fn one(&self, name: &str) -> serde_json::Value {
+    fn one(&self, name: &str) -> Value {
         let mut body = self.place.account.clone();
         body[self.place.names.0] = json!(format!("{}{name}", self.place.root));
         body
     }
 
     /// Arguments of ours for all objects in a folder.
-    fn many(&self, name: &str) -> serde_json::Value {
+    fn many(&self, name: &str) -> Value {
         let mut body = self.place.account.clone();
         body[self.place.names.1] = json!(format!("{}{name}/", self.place.root));
         body

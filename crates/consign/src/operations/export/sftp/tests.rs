@@ -87,6 +87,8 @@ async fn task(inputs: Vec<InputFile>, open: Vec<OpenUpload>) -> Task {
         network: network(),
         journal: Arc::new(MemoryJournal::default()),
         open,
+        ahead: None,
+        head_start: None,
         meter: Arc::new(NoMeter),
         report: Arc::new(move |percent| reported.lock().unwrap().push(percent)),
         clock,

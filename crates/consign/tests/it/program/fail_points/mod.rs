@@ -58,7 +58,8 @@ fn name_of(point: &str) -> &str {
 #[test]
 fn every_point_is_driven() {
     let storages = STORAGES.iter().flat_map(|drive| drive.points).map(|(_, point)| *point);
-    let driven: BTreeSet<&str> = storages.chain(UPLOADS).chain(WEBHOOKS).chain(NAMED).map(name_of).collect();
+    let driven: BTreeSet<&str> =
+        storages.chain(storages::AHEAD).chain(UPLOADS).chain(WEBHOOKS).chain(NAMED).map(name_of).collect();
     let declared: BTreeSet<&str> = connectors::fail_point::ALL.iter().map(|(name, _)| *name).collect();
     assert_eq!(driven, declared);
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use testkit::{Azurite, Gcs, OpenStack, User, bytes, or_skip};
 
-use super::super::harness::{eventually, task};
-use super::super::places::{Bucket, Folder};
+use super::super::harness::{MIB, eventually, task};
+use super::super::places::{Answer, Bucket, Folder, Held};
 use super::life::{LARGE, Life, SMALL};
 use super::{Drive, Size};
 
@@ -64,6 +64,19 @@ pub(super) const SFTP: Drive = Drive {
         (Size::Small, "sftp.renamed"),
     ],
 };
+
+/// Points of an upload that goes ahead of its export, the first ones while the import cannot have ended.
+pub(super) const AHEAD: [&str; 8] = [
+    "s3.created",
+    "s3.part:2",
+    "ledger.opened:2",
+    "ledger.part:2",
+    "ahead.sealed",
+    "runner.finished",
+    "ahead.handed_over",
+    "s3.completed",
+];
+const AHEAD_WHILE_HELD: &[&str] = AHEAD.split_at(4).0;
 
 /// A storage that is empty.
 enum Place {
@@ -230,6 +243,32 @@ async fn swift() {
 async fn sftp() {
     let Some(folder) = Folder::empty(PLACE).await else { return };
     drive(Place::Sftp(folder), &SFTP).await;
+}
+
+/// Parts that go ahead of their export: the server dies while the import still runs, and when it hands over.
+#[tokio::test(flavor = "multi_thread")]
+async fn ahead() {
+    let Some(bucket) = Bucket::empty("fail-points-ahead").await else { return };
+    let place = Place::S3(bucket);
+    let mut life = Life::new(&[("TRANSFER__OVERLAP", "true")]).await;
+    for (seed, &point) in (1..).zip(&AHEAD) {
+        let source = Held::start(13 * MIB, &[Answer { seed, size: 16 * MIB, breaks_at: None }]).await;
+        life.doomed(point).await;
+        let job = life.job(&json!({"in": source.import(), "out": place.task("export/s3")})).await;
+        if !AHEAD_WHILE_HELD.contains(&point) {
+            let Place::S3(bucket) = &place else { return };
+            bucket.has_open_upload().await;
+            source.release();
+        }
+        life.dies().await;
+        source.release();
+        life.ends_well(&job).await;
+        let digest = bytes::digest_pattern(seed, 16 * MIB as u64).sha256;
+        assert_eq!(place.objects().await, json!({NAME: digest}), "{point}: these bytes and nothing else");
+        let what = format!("{point}: a tidy storage");
+        eventually(&what, async || (place.beside().await == 0).then_some(())).await;
+        life.nothing_is_open().await;
+    }
 }
 
 /// The abort itself: of an upload that a cancelled task left open.
