@@ -60,7 +60,9 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
         }
     }
     server.stop().await?;
-    Ok(Section { title: TITLE, text: told(files, import_secs, &all), plots: Vec::new() })
+    let (bsdtar, seven) = (peer::version("bsdtar", "--version").await, peer::version("7z", "i").await);
+    let text = format!("{}\n{bsdtar}; {seven}.\n", told(files, import_secs, &all));
+    Ok(Section { title: TITLE, text, plots: Vec::new() })
 }
 
 async fn ours(server: &Served, source: &str) -> Result<Cost> {

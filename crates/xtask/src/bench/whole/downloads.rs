@@ -14,10 +14,10 @@ use serde_json::json;
 use tokio::process::Child;
 use tokio::task::JoinSet;
 
-use super::Place;
 use super::origin::Origin;
 use super::report::{Section, median, ratio};
 use super::served::{Served, Setup, command};
+use super::{Place, peer};
 use crate::bench::cost::cpu_secs;
 
 pub(super) const TITLE: &str = "Downloads of export/url";
@@ -89,7 +89,8 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
             lanes.push((format!("{name}, {streams} at once"), pairs));
         }
     }
-    Ok(Section { title: TITLE, text: told(mebibytes, &lanes), plots: Vec::new() })
+    let text = format!("{}\n{}.\n", told(mebibytes, &lanes), peer::version("nginx", "-v").await);
+    Ok(Section { title: TITLE, text, plots: Vec::new() })
 }
 
 /// A certificate of our own for loopback, and its key.

@@ -138,7 +138,10 @@ fn place<'a>(bed: &'a Bed, title: &str) -> Result<Option<(Place<'a>, TempDir)>> 
 
 /// Puts the section into its page, with what it was measured on.
 fn publish(bed: &Bed, page: &Page, mut section: Section) -> Result<()> {
-    let now = format!("\n\n{}; load {:.1} at the end.", figures::machine(), figures::load());
+    let folder = bed.options.folder.as_ref().filter(|_| !bed.is_small());
+    let folder = folder.map_or_else(String::new, |folder| format!("; files and database in {}", folder.display()));
+    let (version, machine, load) = (env!("CARGO_PKG_VERSION"), figures::machine(), figures::load());
+    let now = format!("\n\nConsign {version}; {machine}; load {load:.1} at the end{folder}.");
     section.text = format!("{}{now}", section.text.trim_end());
     let default = (!bed.is_small()).then(|| bed.root.join(PAGES));
     let out = bed.options.out.clone().or(default);

@@ -37,3 +37,12 @@ pub(super) async fn run(name: &str, arguments: &[String], prepare: impl FnOnce(&
         peak_bytes: told["peak_kib"].as_u64().context("peak_kib")? * 1024,
     })
 }
+
+/// What a program says of its version, in its own words: the first line.
+pub(super) async fn version(name: &str, argument: &str) -> String {
+    let told = async { anyhow::Ok(testkit::tool::command(name)?.arg(argument).output().await?) };
+    let Ok(output) = told.await else { return format!("no {name}") };
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or(name).to_owned()
+}

@@ -59,7 +59,8 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     }
     in_memory.stop().await?;
     on_disk.stop().await?;
-    Ok(Section { title: TITLE, text: told(mebibytes, &all), plots: Vec::new() })
+    let text = format!("{}\n{}.\n", told(mebibytes, &all), peer::version("rclone", "version").await);
+    Ok(Section { title: TITLE, text, plots: Vec::new() })
 }
 
 async fn ours(server: &Served, url: &str, sink: &NullSink, size: u64) -> Result<Cost> {
