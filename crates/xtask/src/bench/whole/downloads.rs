@@ -38,6 +38,9 @@ struct Took {
     cpu_secs: f64,
 }
 
+/// Ours, and nginx's where it is there, right after each other.
+type Pairs = Vec<(Took, Option<Took>)>;
+
 /// One side: where the file is, and who serves it.
 struct Side<'a> {
     url: String,
@@ -207,7 +210,7 @@ impl Drop for Nginx {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
-fn told(mebibytes: u64, lanes: &[(String, Vec<(Took, Option<Took>)>)]) -> String {
+fn told(mebibytes: u64, lanes: &[(String, Pairs)]) -> String {
     let size = mebibytes as f64;
     let mut text = format!(
         "One file of {mebibytes} MiB, in the page cache of the system, fetched by one client (several connections at once: each its share, by \

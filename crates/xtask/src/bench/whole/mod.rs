@@ -27,7 +27,7 @@ mod tasks;
 mod waiters;
 
 /// Time after which a measurement that grows does not begin with a larger size.
-const LATE: Duration = Duration::from_secs(60);
+const LATE: Duration = Duration::from_mins(1);
 
 const JOBS: Page = Page {
     file: "jobs.md",

@@ -63,6 +63,9 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     Ok(Section { title: TITLE, text, plots: Vec::new() })
 }
 
+/// What one side took in a round.
+type Side = fn(&Round) -> Cost;
+
 async fn ours(server: &Served, url: &str, sink: &NullSink, size: u64) -> Result<Cost> {
     let tasks = json!({
         "in": { "operation": "import/url", "url": url },
@@ -121,7 +124,7 @@ fn told(mebibytes: u64, rounds: &[Round]) -> String {
         rounds.len(),
         TUNED.join(" "),
     );
-    let lanes: [(&str, fn(&Round) -> Cost); 4] = [
+    let lanes: [(&str, Side); 4] = [
         ("Consign, files in memory", |round| round.memory),
         ("Consign, files on disk", |round| round.disk),
         ("rclone copyurl, as shipped", |round| round.shipped),

@@ -30,7 +30,8 @@ struct Lane {
 struct Round {
     made_secs: f64,
     ended_secs: f64,
-    cpu_secs: f64,
+    /// Of the server, in seconds.
+    cpu: f64,
 }
 
 fn upload() -> Value {
@@ -78,9 +79,8 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
             // The first fills caches.
             if number > 0 {
                 let share = 1.0 / f64::from(jobs);
-                let Round { made_secs, ended_secs, cpu_secs } = round;
-                let each =
-                    Round { made_secs: made_secs * share, ended_secs: ended_secs * share, cpu_secs: cpu_secs * share };
+                let Round { made_secs, ended_secs, cpu } = round;
+                let each = Round { made_secs: made_secs * share, ended_secs: ended_secs * share, cpu: cpu * share };
                 seen.push(each);
             }
         }
@@ -116,7 +116,7 @@ async fn run(server: &Arc<Served>, store: &SqliteStore, lane: &Lane, jobs: u32) 
         }
         tokio::time::sleep(LOOK).await;
     }
-    Ok(Round { made_secs, ended_secs: began.elapsed().as_secs_f64(), cpu_secs: server.cpu_secs()? - cpu })
+    Ok(Round { made_secs, ended_secs: began.elapsed().as_secs_f64(), cpu: server.cpu_secs()? - cpu })
 }
 
 fn told(jobs: u32, rounds: u32, all: &[Vec<Round>]) -> String {
@@ -140,7 +140,7 @@ fn told(jobs: u32, rounds: u32, all: &[Vec<Round>]) -> String {
             lane.name,
             lane.clients,
             1.0 / of(|round| round.made_secs),
-            of(|round| round.cpu_secs) * 1e3,
+            of(|round| round.cpu) * 1e3,
         );
     }
     text

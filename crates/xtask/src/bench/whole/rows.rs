@@ -339,7 +339,7 @@ fn told(jobs: u32, all: &[Sample]) -> String {
         let _ = write!(text, " {} tasks |", crate::bench::figures::thousands(sample.tasks.into()));
     }
     text.push_str("\n|---|");
-    all.iter().for_each(|_| text.push_str("---|"));
+    text.push_str(&"---|".repeat(all.len()));
     text.push('\n');
     for (at, (name, _)) in all.first().map(|sample| sample.figures.clone()).unwrap_or_default().iter().enumerate() {
         let _ = write!(text, "| {name} |");
@@ -350,13 +350,13 @@ fn told(jobs: u32, all: &[Sample]) -> String {
         text.push('\n');
     }
     text.push_str("| CPU µs a task (made, claimed, finished) |");
-    all.iter().for_each(|sample| {
+    for sample in all {
         let _ = write!(text, " {:.0} |", sample.cpu_micros);
-    });
+    }
     text.push_str("\n| database, MiB |");
-    all.iter().for_each(|sample| {
+    for sample in all {
         let _ = write!(text, " {:.0} |", sample.mebibytes);
-    });
+    }
     text.push_str(
         "\n\n![milliseconds a change](growth-rows.svg)\n\n![milliseconds a reading](growth-rows-lists.svg)\n",
     );

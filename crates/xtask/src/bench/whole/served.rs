@@ -17,7 +17,7 @@ use crate::bench::cost::{cpu_secs, reset_peak};
 /// How long a request may be silent, such as one that waits for a job.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// How long the server may take to start.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest answer of the API that is read: a job of 10,000 tasks, or a task of 100,000 files.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -246,8 +246,9 @@ impl Served {
 /// What a job that failed says of its tasks.
 fn failed(job: &Value) -> String {
     let tasks = job["data"]["tasks"].as_array().into_iter().flatten();
-    let told = tasks.filter(|task| task["status"] != "finished").take(3);
-    told.map(|task| format!("{} {} {}; ", task["operation"], task["code"], task["message"])).collect()
+    let failed = tasks.filter(|task| task["status"] != "finished").take(3);
+    let told = failed.map(|task| format!("{} {} {}", task["operation"], task["code"], task["message"]));
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// A line of `/proc/PID/status` that is in KiB, in bytes.
