@@ -80,6 +80,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Requests that wait for an end.
     pub waits: Gauge,
+    /// Downloads that are being sent.
+    pub downloads: Gauge,
     /// Tasks that this process may work on at once.
     pub slots: Gauge,
     /// Tasks that this process works on.
@@ -156,6 +158,7 @@ impl Metrics {
             download_bytes: Counter::default(),
             connections: Gauge::default(),
             waits: Gauge::default(),
+            downloads: Gauge::default(),
             slots: Gauge::default(),
             slots_used: Gauge::default(),
             ready: Gauge::default(),
@@ -179,6 +182,7 @@ impl Metrics {
             ("consign_data_bytes", &self.data_bytes),
             ("consign_connections_open", &self.connections),
             ("consign_waits_open", &self.waits),
+            ("consign_downloads_open", &self.downloads),
             ("consign_slots", &self.slots),
             ("consign_slots_used", &self.slots_used),
             ("consign_transfer_memory_bytes", &self.memory_total),

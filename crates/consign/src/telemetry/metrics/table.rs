@@ -130,6 +130,7 @@ pub const TABLE: &[Entry] = &[
     histogram("consign_http_request_seconds", "method, route", "Time to the head of the answer"),
     gauge("consign_connections_open", "", "Connections of clients"),
     gauge("consign_waits_open", "", "Requests that wait for the end of a job or task"),
+    gauge("consign_downloads_open", "", "Downloads that are being sent"),
     gauge("consign_live_open", "kind", "Live connections: `socket` (Socket.IO), `stream` (server-sent events)"),
     // Webhooks.
     counter(
