@@ -1,6 +1,8 @@
 //! `cargo xtask bench jobs --small` and `growth --small`: every section runs, what comes is checked, and it stands on its page. Nothing is
 //! timed.
 
+#![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

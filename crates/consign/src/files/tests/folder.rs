@@ -10,6 +10,7 @@ use futures_util::{StreamExt as _, stream as streams};
 
 use super::*;
 use crate::files::folder;
+use crate::files::stream::Terms;
 
 struct Store {
     files: Files,

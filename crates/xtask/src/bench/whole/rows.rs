@@ -222,7 +222,7 @@ fn file(task: TaskId, token: consign::id::Token) -> File {
     File {
         name: "a file.txt".to_owned(),
         size: 12,
-        digests: Digests { md5: [1; 16], sha256: [2; 32], crc32c: 3 },
+        digests: Digests { md5: Some([1; 16]), sha256: [2; 32], crc32c: 3 },
         content_type: "text/plain".to_owned(),
         blob: Some(BlobKey::new(task, token, 1)),
         download: None,
