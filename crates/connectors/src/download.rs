@@ -1,8 +1,9 @@
 //! Reading a whole object: in ranges side by side where that is faster, each going on where it broke, and with proof
 //! that it was one object from the first byte to the last.
 //!
-//! In memory are at most [`Limits::parts_in_flight`] ranges of [`Limits::part_bytes`]: the next range is asked for when
-//! the first one has been handed out whole. Opening a range is the connector's affair, its tries included; what breaks
+//! In memory are at most [`Limits::parts_in_flight`] ranges of [`Limits::part_bytes`], and never more than the budget
+//! of all transfers gives: a range is asked for when there is memory for it, and the first one always has it, so that a
+//! transfer goes on with whatever it gets. Opening a range is the connector's affair, its tries included; what breaks
 //! later is asked for again here, from behind the last byte that came.
 
 use std::collections::VecDeque;
@@ -10,11 +11,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Connector;
+use crate::budget::{Held, Share};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::retry;
 use crate::source::{ByteStream, Digests};
@@ -23,6 +26,12 @@ use crate::transfer::{Limits, Object};
 /// Times that one range is gone on with, however far it came each time. With pauses of up to 20 s it bridges some
 /// minutes.
 const BREAKS_MAX: u32 = 20;
+
+/// Bytes that a range hands out at once: large enough that what comes behind (hashing, writing) is paid seldom.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Memory of a read that is not made of ranges: what the protocol asks for ahead.
+const SINGLE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What an error says was being done.
 const ACTION: &str = "reading the object";
@@ -51,7 +60,7 @@ impl WholeDigest {
     /// Whether bytes with these digests are the ones that the storage means.
     pub fn fits(&self, digests: &Digests) -> bool {
         match self {
-            Self::Md5(md5) => *md5 == digests.md5,
+            Self::Md5(md5) => Some(*md5) == digests.md5,
             Self::Sha256(sha256) => *sha256 == digests.sha256,
             Self::Crc32c(crc32c) => *crc32c == digests.crc32c,
         }
@@ -62,20 +71,30 @@ impl WholeDigest {
 ///
 /// Without a digest, the storage is asked again behind the last byte, and the stream ends with
 /// [`Kind::IntegrityMismatch`] when the object is no longer what it was. With one, comparing it is the caller's duty.
-pub fn whole(connector: &Arc<dyn Connector>, described: &Described, limits: &Limits) -> ByteStream {
+/// Memory is taken from `share`.
+pub fn whole(connector: &Arc<dyn Connector>, described: &Described, limits: &Limits, share: Share) -> ByteStream {
     let object = Arc::new(described.object.clone());
     let reader = Reader { connector: Arc::clone(connector), tries: limits.tries, object };
     let size = described.object.size;
     let bytes = if connector.reads_side_by_side() {
-        Ahead::new(reader.clone(), size, limits).stream()
+        Ahead::new(reader.clone(), size, limits, share).stream()
     } else {
-        reader.clone().range(0..size)
+        single(reader.clone(), size, share)
     };
     if described.digest.is_some() || size == 0 {
         return bytes;
     }
     let checked = stream::once(async move { reader.check_unchanged().await.map(|()| Bytes::new()) });
     bytes.chain(checked).try_filter(|chunk| std::future::ready(!chunk.is_empty())).boxed()
+}
+
+/// All bytes in one read.
+fn single(reader: Reader, size: u64, share: Share) -> ByteStream {
+    let opened = async move {
+        let held = share.take(size.min(SINGLE_BYTES)).await;
+        reader.range(0..size).inspect(move |_| _ = &held)
+    };
+    opened.flatten_stream().boxed()
 }
 
 /// Streams a range of one object, in order, of just this version where the protocol can insist on one. It goes on where
@@ -183,33 +202,57 @@ impl Pull {
 /// A range that is read by a task of its own.
 struct Lane {
     /// Bounded by the length of the range.
-    chunks: mpsc::UnboundedReceiver<Result<Bytes>>,
+    pieces: mpsc::UnboundedReceiver<Result<Bytes>>,
     left_bytes: u64,
     _task: AbortOnDropHandle<()>,
+    _memory: Held,
 }
 
 impl Lane {
-    fn open(reader: Reader, range: Range<u64>) -> Self {
+    fn open(reader: Reader, range: Range<u64>, memory: Held) -> Self {
         let left_bytes = range.end - range.start;
-        let (sender, chunks) = mpsc::unbounded_channel();
+        let (sender, pieces) = mpsc::unbounded_channel();
         let task = tokio::spawn(retry::carried(async move {
-            let mut bytes = reader.range(range);
-            while let Some(chunk) = bytes.next().await {
-                let is_last = chunk.is_err();
-                if sender.send(chunk).is_err() || is_last {
-                    return;
-                }
+            if let Err(error) = gather(reader, range, &sender).await {
+                _ = sender.send(Err(error));
             }
         }));
-        Self { chunks, left_bytes, _task: AbortOnDropHandle::new(task) }
+        Self { pieces, left_bytes, _task: AbortOnDropHandle::new(task), _memory: memory }
     }
+}
+
+/// Reads a range and sends it in pieces of [`PIECE_BYTES`]. What comes is copied: a chunk of a connection may be a small
+/// part of a large buffer, and would keep all of it.
+async fn gather(reader: Reader, range: Range<u64>, sender: &mpsc::UnboundedSender<Result<Bytes>>) -> Result<()> {
+    let mut left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let mut bytes = reader.range(range);
+    let mut piece = Vec::new();
+    while let Some(mut chunk) = bytes.try_next().await? {
+        while !chunk.is_empty() {
+            if piece.capacity() == 0 {
+                piece.reserve_exact(left.min(PIECE_BYTES));
+            }
+            let fits = (piece.capacity() - piece.len()).min(chunk.len());
+            piece.extend_from_slice(&chunk.split_to(fits));
+            left -= fits;
+            if (piece.len() == piece.capacity() || left == 0)
+                && sender.send(Ok(std::mem::take(&mut piece).into())).is_err()
+            {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An object whose next ranges are read ahead.
 struct Ahead {
     reader: Reader,
+    share: Share,
     lanes: VecDeque<Lane>,
-    /// The first byte that no lane reads.
+    /// The range that waits for memory. One at a time, so that the first of all that are left always has it.
+    asking: Option<(Range<u64>, BoxFuture<'static, Held>)>,
+    /// The first byte that no lane reads and nobody asks for.
     next: u64,
     size: u64,
     lane_bytes: u64,
@@ -217,10 +260,12 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn new(reader: Reader, size: u64, limits: &Limits) -> Self {
+    fn new(reader: Reader, size: u64, limits: &Limits, share: Share) -> Self {
         Self {
             reader,
+            share,
             lanes: VecDeque::new(),
+            asking: None,
             next: 0,
             size,
             lane_bytes: limits.part_bytes.max(1),
@@ -230,23 +275,30 @@ impl Ahead {
 
     fn stream(self) -> ByteStream {
         Box::pin(stream::try_unfold(self, |mut ahead| async move {
-            Ok(ahead.next_chunk().await?.map(|chunk| (chunk, ahead)))
+            Ok(ahead.next_piece().await?.map(|piece| (piece, ahead)))
         }))
     }
 
-    async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+    async fn next_piece(&mut self) -> Result<Option<Bytes>> {
         loop {
-            while self.next < self.size && self.lanes.len() < self.lanes_max {
-                let range = self.next..self.size.min(self.next.saturating_add(self.lane_bytes));
-                self.next = range.end;
-                self.lanes.push_back(Lane::open(self.reader.clone(), range));
-            }
-            let Some(lane) = self.lanes.front_mut() else { return Ok(None) };
-            match lane.chunks.recv().await {
-                Some(chunk) => {
-                    let chunk = chunk?;
-                    lane.left_bytes -= chunk.len() as u64;
-                    return Ok(Some(chunk));
+            self.ask();
+            let piece = tokio::select! {
+                biased;
+                memory = granted(&mut self.asking), if self.asking.is_some() => {
+                    if let Some((range, _)) = self.asking.take() {
+                        self.lanes.push_back(Lane::open(self.reader.clone(), range, memory));
+                    }
+                    continue;
+                }
+                piece = first_piece(&mut self.lanes), if !self.lanes.is_empty() => piece,
+                else => return Ok(None),
+            };
+            let Some(lane) = self.lanes.front_mut() else { continue };
+            match piece {
+                Some(piece) => {
+                    let piece = piece?;
+                    lane.left_bytes -= piece.len() as u64;
+                    return Ok(Some(piece));
                 }
                 None if lane.left_bytes > 0 => {
                     return Err(Error::new(Kind::Local, ACTION, "the task that reads a range was stopped"));
@@ -254,6 +306,31 @@ impl Ahead {
                 None => drop(self.lanes.pop_front()),
             }
         }
+    }
+
+    /// Asks for memory for the next range, if there is one that may be read ahead.
+    fn ask(&mut self) {
+        if self.asking.is_some() || self.next >= self.size || self.lanes.len() >= self.lanes_max {
+            return;
+        }
+        let range = self.next..self.size.min(self.next.saturating_add(self.lane_bytes));
+        self.next = range.end;
+        let (share, bytes) = (self.share.clone(), range.end - range.start);
+        self.asking = Some((range, async move { share.take(bytes).await }.boxed()));
+    }
+}
+
+async fn granted(asking: &mut Option<(Range<u64>, BoxFuture<'static, Held>)>) -> Held {
+    match asking {
+        Some((_, memory)) => memory.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn first_piece(lanes: &mut VecDeque<Lane>) -> Option<Result<Bytes>> {
+    match lanes.front_mut() {
+        Some(lane) => lane.pieces.recv().await,
+        None => std::future::pending().await,
     }
 }
 

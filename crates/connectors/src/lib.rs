@@ -15,6 +15,7 @@ use async_trait::async_trait;
 
 mod address;
 pub mod azure_blob;
+pub mod budget;
 mod clock;
 pub mod contract;
 pub mod download;
@@ -37,6 +38,7 @@ pub mod transfer;
 pub mod web;
 mod xml;
 
+pub use budget::{Budget, Held, Share};
 pub use download::{Described, WholeDigest};
 pub use error::{Error, Kind, ProviderAnswer, Result, Retry};
 pub use network::{HostSlot, HostSlots, Network};

@@ -19,7 +19,7 @@ impl Digests {
     pub fn of(bytes: &[u8]) -> Self {
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-        Self { md5: md5::Md5::digest(bytes).into(), sha256, crc32c: crc_fast::crc32_iscsi(bytes) }
+        Self { md5: Some(md5::Md5::digest(bytes).into()), sha256, crc32c: crc_fast::crc32_iscsi(bytes) }
     }
 }
 
@@ -43,6 +43,13 @@ impl MemorySource {
     #[must_use]
     pub fn failing_from(mut self, offset: u64) -> Self {
         self.fails_from = offset;
+        self
+    }
+
+    /// Makes it a file whose MD5 nobody has needed so far.
+    #[must_use]
+    pub fn without_md5(mut self) -> Self {
+        self.digests.md5 = None;
         self
     }
 

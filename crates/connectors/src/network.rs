@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::budget::Budget;
 use crate::egress::Guard;
 use crate::gcs;
 use crate::http::Client;
@@ -20,6 +21,8 @@ pub struct Network {
     pub http: Client,
     /// Bounds of every transfer.
     pub limits: Limits,
+    /// Memory for the parts of all transfers.
+    pub memory: Budget,
     /// Bounds of transfers with one host.
     pub hosts: HostSlots,
     /// Access tokens of Google service accounts.
@@ -27,12 +30,14 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes a network behind a guard, with so many transfers to each host at once, and no tokens yet.
+    /// Makes a network behind a guard, with so many transfers to each host at once, no tokens yet, and a budget
+    /// of its own.
     pub fn new(guard: Guard, tls: rustls::ClientConfig, limits: Limits, transfers_per_host: usize) -> Self {
         Self {
             http: Client::new(guard.clone(), tls, &limits),
             guard,
             limits,
+            memory: Budget::default(),
             hosts: HostSlots::new(transfers_per_host),
             google_tokens: gcs::Tokens::default(),
         }

@@ -2,12 +2,17 @@
 
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
+use md5::{Digest as _, Md5};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+
+/// Bytes that are read at once to be hashed.
+const HASH_BYTES: u64 = 1024 * 1024;
 
 /// Bytes that arrive in order, once.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -15,8 +20,9 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 /// What is known of a file's bytes before they are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests {
-    /// MD5, as `Content-MD5` and S3's `ETag` have it.
-    pub md5: [u8; 16],
+    /// MD5, as `Content-MD5` and S3's `ETag` have it, if it was needed so far: it takes longer than the others together.
+    /// [`md5`] knows it of any source.
+    pub md5: Option<[u8; 16]>,
     /// SHA-256.
     pub sha256: [u8; 32],
     /// CRC-32C (Castagnoli), as S3 and Google Cloud Storage have it.
@@ -25,7 +31,7 @@ pub struct Digests {
 
 impl Digests {
     /// Those of a file that is still arriving: no file has them.
-    pub const UNKNOWN: Self = Self { md5: [0; 16], sha256: [0; 32], crc32c: 0 };
+    pub const UNKNOWN: Self = Self { md5: None, sha256: [0; 32], crc32c: 0 };
 }
 
 /// A file of this side, readable at any offset, whose digests are known.
@@ -61,4 +67,51 @@ pub trait Source: Debug + Send + Sync {
     /// # Errors
     /// [`Kind::Local`](crate::Kind::Local) when the file cannot be read or is shorter.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
+}
+
+/// The MD5 of all bytes of a source; where nobody knows it yet, they are read for it, as they arrive.
+///
+/// # Errors
+/// Those of reading.
+pub async fn md5(source: &Arc<dyn Source>) -> Result<[u8; 16]> {
+    if let Some(md5) = source.digests().md5 {
+        return Ok(md5);
+    }
+    let (mut hash, size) = (Md5::new(), source.size());
+    let mut offset = 0;
+    while offset < size {
+        let length = HASH_BYTES.min(size - offset);
+        source.arrived(offset + length).await?;
+        let bytes = source.read_at(offset, usize::try_from(length).unwrap_or_default()).await?;
+        offset += length;
+        // Off the threads that move bytes.
+        let hashed = tokio::task::spawn_blocking(move || {
+            hash.update(&bytes);
+            hash
+        });
+        hash = hashed.await.map_err(|error| {
+            Error::new(Kind::Local, "computing the checksum", "the computation was stopped").because(error)
+        })?;
+    }
+    Ok(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemorySource;
+
+    #[tokio::test]
+    async fn an_md5_that_nobody_knows_is_computed() {
+        for length in [0, 1, 1024 * 1024, 2_500_000] {
+            let bytes = crate::contract::bytes(length, 7);
+            let known: Arc<dyn Source> = Arc::new(MemorySource::new(bytes.clone()));
+            let unknown = Arc::new(MemorySource::new(bytes).without_md5());
+            let computed = md5(&(Arc::clone(&unknown) as Arc<dyn Source>)).await.unwrap();
+            assert_eq!(Some(computed), known.digests().md5, "{length}");
+            assert_eq!((md5(&known).await.unwrap(), unknown.read_bytes()), (computed, length as u64));
+        }
+        let broken: Arc<dyn Source> = Arc::new(MemorySource::new(vec![0; 10]).without_md5().failing_from(5));
+        assert_eq!(md5(&broken).await.unwrap_err().kind, Kind::Local);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Share;
 use crate::error::Result;
 use crate::source::Source;
 
@@ -84,6 +85,8 @@ pub struct Put {
     pub resume: Option<OpenUpload>,
     /// Counts acknowledged bytes.
     pub progress: Progress,
+    /// Gives memory for its parts.
+    pub memory: Share,
 }
 
 /// An upload that is open at the storage: enough to go on with it, or to abort it. Its handle may be a secret (who has the

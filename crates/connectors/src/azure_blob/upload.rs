@@ -22,7 +22,7 @@ use super::xml::{self, BlockList, Commit};
 use super::{AzureBlob, COMMIT, LIST_BLOCKS, SEND_BLOCK, STORE, errors};
 use crate::error::{Error, Kind, Result};
 use crate::http::Reply;
-use crate::source::Digests;
+use crate::source::{self, Digests};
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 use crate::xml::write;
 
@@ -183,10 +183,11 @@ impl AzureBlob {
     }
 
     async fn store_single(&self, put: &Put, headers: HeaderMap) -> Result<Receipt> {
-        let md5 = STANDARD.encode(put.source.digests().md5);
         let length = in_memory(put.source.size())?;
+        let _memory = put.memory.take(put.source.size()).await;
         let body = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
         let call = Call { headers, body, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
+        let md5 = STANDARD.encode(source::md5(&put.source).await?);
         let reply = self.service.call(&call.header(BLOB_TYPE, "BlockBlob").header(MD5_HEADER, md5)).await?;
         crate::fail_point!("azure.stored");
         put.progress.add(put.source.size());
@@ -249,6 +250,34 @@ impl AzureBlob {
         for part in parts.values() {
             counted.add(part.size);
         }
+        // The MD5 of the whole beside the blocks, if it has to be computed.
+        let sent = self.send_missing(put, plan, &mut parts, &mut counted);
+        let ((), whole_md5) = tokio::try_join!(sent, source::md5(&put.source))?;
+        put.source.whole().await?;
+        let list = Commit { ids: parts.values().map(|part| part.etag.as_str()).collect() };
+        let body = Bytes::from(write(COMMIT, &list)?);
+        let md5 = md5_text(&body);
+        let call = Call { body, ..commit.clone() }.header(MD5_HEADER, md5).header(CONTENT_TYPE, "application/xml");
+        match self.service.call(&call.header(BLOB_MD5, STANDARD.encode(whole_md5))).await {
+            Ok(reply) => {
+                crate::fail_point!("azure.committed");
+                put.journal.closed(&put.name).await?;
+                counted.keep();
+                Ok(Some(self.receipt(put, &reply)))
+            }
+            Err(error) if errors::is_block_lost(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends the blocks that are missing, some at once.
+    async fn send_missing(
+        &self,
+        put: &Put,
+        plan: &Plan,
+        parts: &mut BTreeMap<u32, Part>,
+        counted: &mut Counted<'_>,
+    ) -> Result<()> {
         let mut missing = plan.numbers().filter(|number| !parts.contains_key(number)).collect::<Vec<_>>().into_iter();
         let in_flight = self.blocks_in_flight(plan);
         let mut running = FuturesUnordered::new();
@@ -258,27 +287,10 @@ impl AzureBlob {
             {
                 running.push(self.send_block(put, plan, number));
             }
-            let Some(sent) = running.next().await else { break };
+            let Some(sent) = running.next().await else { return Ok(()) };
             let (number, part) = sent?;
             counted.add(part.size);
             parts.insert(number, part);
-        }
-        drop(running);
-        put.source.whole().await?;
-        let commit = commit.clone().header(BLOB_MD5, STANDARD.encode(put.source.digests().md5));
-        let list = Commit { ids: parts.values().map(|part| part.etag.as_str()).collect() };
-        let body = Bytes::from(write(COMMIT, &list)?);
-        let md5 = md5_text(&body);
-        let call = Call { body, ..commit }.header(MD5_HEADER, md5).header(CONTENT_TYPE, "application/xml");
-        match self.service.call(&call).await {
-            Ok(reply) => {
-                crate::fail_point!("azure.committed");
-                put.journal.closed(&put.name).await?;
-                counted.keep();
-                Ok(Some(self.receipt(put, &reply)))
-            }
-            Err(error) if errors::is_block_lost(&error) => Ok(None),
-            Err(error) => Err(error),
         }
     }
 
@@ -292,6 +304,7 @@ impl AzureBlob {
     async fn send_block(&self, put: &Put, plan: &Plan, number: u32) -> Result<(u32, Part)> {
         let part = plan.part(number);
         put.source.arrived(plan.offset(number) + part.size).await?;
+        let _memory = put.memory.take(part.size).await;
         let body = put.source.read_at(plan.offset(number), in_memory(part.size)?).await?;
         let hashed = body.clone();
         // Off the threads that move bytes.

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 
 use super::{Excluded, Fixture, Seen, Who};
+use crate::budget::Budget;
 use crate::memory::{MemoryJournal, MemorySource};
 use crate::source::Source;
 use crate::transfer::{OpenUpload, Progress, Put, Receipt};
@@ -55,6 +56,7 @@ pub fn request(
         journal: Arc::<MemoryJournal>::clone(journal),
         resume,
         progress: progress.clone(),
+        memory: Budget::default().share(),
     }
 }
 

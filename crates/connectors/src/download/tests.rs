@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 
 use super::*;
+use crate::budget::{Budget, Usage};
 use crate::contract::bytes;
 use crate::transfer::{Capability, OpenUpload, Put, Receipt};
 
@@ -158,7 +159,7 @@ impl Connector for Storage {
 
 fn open(storage: &Arc<Storage>, digest: Option<WholeDigest>) -> ByteStream {
     let connector: Arc<dyn Connector> = Arc::<Storage>::clone(storage);
-    whole(&connector, &storage.described(digest), &limits())
+    whole(&connector, &storage.described(digest), &limits(), Budget::default().share())
 }
 
 async fn read(storage: &Arc<Storage>) -> Result<BytesMut> {
@@ -189,13 +190,46 @@ async fn as_many_ranges_are_read_ahead_as_may_be_in_flight() {
     let waited = tokio::time::timeout(Duration::from_millis(100), bytes.next()).await;
     assert!(waited.is_err() && storage.reads().len() == 3, "{:?}", storage.reads());
     storage.is_held.store(false, Ordering::SeqCst);
-    // The first range is not yet handed out whole: the fourth must wait, however long it takes.
-    assert_eq!(bytes.next().await.unwrap().unwrap().len(), 333);
+    // Nobody asks for more than the first range: the fourth must wait, however long it takes.
+    assert_eq!(bytes.next().await.unwrap().unwrap().len(), 1000);
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(storage.reads().len(), 3);
     let rest: BytesMut = bytes.try_collect().await.unwrap();
-    assert_eq!(rest.len(), 10_000 - 333);
+    assert_eq!(rest.len(), 9000);
     assert_eq!((storage.reads().len(), storage.active_most.load(Ordering::SeqCst)), (10, 3));
+}
+
+#[tokio::test]
+async fn transfers_that_share_little_memory_all_get_done() {
+    // Not even one range, one and a bit, three.
+    for total_bytes in [700, 1300, 3000] {
+        let budget = Budget::new(total_bytes);
+        let storages: Vec<_> = (0..10).flat_map(|_| both(10_007)).collect();
+        let reads = storages.iter().map(|storage| {
+            let connector: Arc<dyn Connector> = Arc::<Storage>::clone(storage);
+            let bytes = whole(&connector, &storage.described(None), &limits(), budget.share());
+            bytes.inspect_ok(|_| assert!(budget.usage().held_bytes <= total_bytes)).try_collect::<BytesMut>()
+        });
+        let all = tokio::time::timeout(Duration::from_mins(1), futures_util::future::join_all(reads)).await;
+        for (storage, read) in storages.iter().zip(all.expect("they wait for each other")) {
+            assert!(read.unwrap() == storage.content);
+        }
+        assert_eq!(budget.usage(), Usage { total_bytes, held_bytes: 0, waiting: 0 });
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_read_ahead_than_there_is_memory_for() {
+    let storage = Arc::new(Storage::new(10_000));
+    storage.is_held.store(true, Ordering::SeqCst);
+    let budget = Budget::new(2500);
+    let connector: Arc<dyn Connector> = Arc::<Storage>::clone(&storage);
+    let mut bytes = whole(&connector, &storage.described(None), &limits(), budget.share());
+    assert!(tokio::time::timeout(Duration::from_millis(100), bytes.next()).await.is_err());
+    assert_eq!(storage.reads().len(), 2, "of three that may be in flight");
+    assert_eq!((budget.usage().held_bytes, budget.usage().waiting), (2000, 1));
+    drop(bytes);
+    assert_eq!((budget.usage().held_bytes, budget.usage().waiting), (0, 0));
 }
 
 #[tokio::test]
@@ -288,9 +322,11 @@ async fn an_object_that_changed_meanwhile_is_refused() {
 #[test]
 fn digests_are_compared_each_with_its_own() {
     let digests = Digests::of(b"x");
-    for digest in
-        [WholeDigest::Md5(digests.md5), WholeDigest::Sha256(digests.sha256), WholeDigest::Crc32c(digests.crc32c)]
-    {
+    for digest in [
+        WholeDigest::Md5(digests.md5.unwrap()),
+        WholeDigest::Sha256(digests.sha256),
+        WholeDigest::Crc32c(digests.crc32c),
+    ] {
         assert!(digest.fits(&digests) && !digest.fits(&Digests::of(b"y")), "{digest:?}");
     }
 }

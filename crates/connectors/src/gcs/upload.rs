@@ -26,9 +26,9 @@ use super::service::{Service, Session};
 use super::{CREATE, Gcs, OBJECT_BYTES_MAX, SEND, STATUS, STORE, checked};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::http::Reply;
-use crate::retry;
 use crate::source::Digests;
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
+use crate::{retry, source};
 
 /// A chunk is a multiple of this, apart from the last.
 const CHUNK_BYTES_STEP: u64 = 256 * 1024;
@@ -103,6 +103,7 @@ impl Gcs {
 
     async fn store_single(&self, put: &Put, content_type: &HeaderValue) -> Result<Receipt> {
         let length = in_memory(put.source.size())?;
+        let _memory = put.memory.take(put.source.size()).await;
         let bytes = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
         // Chosen after the bytes, at random among 2^128: it does not stand in them.
         let mut random = [0; 16];
@@ -119,7 +120,7 @@ impl Gcs {
         call.body = vec![json_head.into(), Self::metadata(put), media_head.concat().into(), bytes, end.into()];
         let receipt = retry::request(self.service.limits.tries, |_| async {
             let reply = self.service.call_once(&call).await?;
-            self.receipt(put, STORE, &read(STORE, &reply.body)?)
+            self.receipt(put, STORE, &read(STORE, &reply.body)?).await
         });
         let receipt = receipt.await?;
         crate::fail_point!("gcs.stored");
@@ -224,7 +225,7 @@ impl Gcs {
                 tries = 0;
             }
         };
-        let receipt = self.receipt(put, SEND, &resource)?;
+        let receipt = self.receipt(put, SEND, &resource).await?;
         crate::fail_point!("gcs.completed");
         put.journal.closed(&put.name).await?;
         counted.set(size);
@@ -244,6 +245,7 @@ impl Gcs {
             // With the last chunk the object is there.
             put.source.whole().await?;
         }
+        let _memory = put.memory.take(end - from).await;
         let mut call = Service::on(session, SEND, Method::PUT, &put.name);
         let range = HeaderValue::try_from(format!("bytes {from}-{}/{size}", end - 1));
         call.headers.insert(CONTENT_RANGE, range.expect("digits make a header"));
@@ -282,11 +284,16 @@ impl Gcs {
     }
 
     /// Compares what the service says it stores with what was sent.
-    fn receipt(&self, put: &Put, action: &'static str, stored: &Resource) -> Result<Receipt> {
+    async fn receipt(&self, put: &Put, action: &'static str, stored: &Resource) -> Result<Receipt> {
         let digests = put.source.digests();
         let same = |found: &Option<String>, expected: String| found.as_ref().map(|found| *found == expected);
         let crc32c = same(&stored.crc32c, crc32c_text(digests.crc32c));
-        let md5 = same(&stored.md5_hash, STANDARD.encode(digests.md5));
+        // Where nobody computed it, it is only needed if there is nothing else to compare.
+        let known = match (digests.md5, &crc32c, &stored.md5_hash) {
+            (None, None, Some(_)) => Some(source::md5(&put.source).await?),
+            (known, _, _) => known,
+        };
+        let md5 = known.and_then(|md5| same(&stored.md5_hash, STANDARD.encode(md5)));
         let size = same(&stored.size, put.source.size().to_string());
         if [crc32c, md5, size].contains(&Some(false)) {
             let detail = "the object that the service stores is not what was sent";

@@ -3,20 +3,15 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderValue, USER_AGENT};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::field::Empty;
 use tracing::{Instrument as _, debug_span};
@@ -29,9 +24,13 @@ use crate::transfer::Limits;
 use body::Activity;
 pub use body::Body;
 pub(crate) use reply::{Reply, header};
+use wire::Connector;
 
 /// What we call ourselves where a request does not say.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("connectors/", env!("CARGO_PKG_VERSION")));
+
+/// Bytes that are read from one connection before somebody takes them; the library begins with less and grows.
+const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// Idle connections kept for each host.
 const IDLE_CONNECTIONS_MAX: usize = 32;
@@ -39,7 +38,7 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 /// The HTTP client of a process; cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    inner: legacy::Client<TimedConnector, Body>,
+    inner: legacy::Client<Connector, Body>,
     idle_timeout: Duration,
 }
 
@@ -52,17 +51,12 @@ impl fmt::Debug for Client {
 impl Client {
     /// Makes a client whose connections all go through `guard`.
     pub fn new(guard: Guard, tls: rustls::ClientConfig, limits: &Limits) -> Self {
-        let connector = GuardedConnector { guard, connect_timeout: limits.connect_timeout };
-        let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let connector = TimedConnector { https, connect_timeout: limits.connect_timeout };
+        let connector = Connector::new(guard, tls, limits.connect_timeout);
         let inner = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(Duration::from_secs(30))
+            .http1_max_buf_size(READ_BYTES_MAX)
             .retry_canceled_requests(true)
             .build(connector);
         Self { inner, idle_timeout: limits.idle_timeout }
@@ -196,62 +190,6 @@ pub fn tls_config(extra: &[rustls::pki_types::CertificateDer<'static>]) -> Resul
     Ok(config)
 }
 
-/// Connects through the guard.
-#[derive(Clone, Debug)]
-struct GuardedConnector {
-    guard: Guard,
-    connect_timeout: Duration,
-}
-
-impl tower::Service<http::Uri> for GuardedConnector {
-    type Response = TokioIo<TcpStream>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: http::Uri) -> Self::Future {
-        let Self { guard, connect_timeout } = self.clone();
-        Box::pin(async move {
-            let host =
-                uri.host().ok_or_else(|| Error::new(Kind::InvalidRequest, "connecting", "the URL has no host"))?;
-            let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 });
-            guard.connect(host, port, connect_timeout).await.map(TokioIo::new)
-        })
-    }
-}
-
-/// Bounds the time for a connection with its TLS handshake.
-#[derive(Clone)]
-struct TimedConnector {
-    https: HttpsConnector<GuardedConnector>,
-    connect_timeout: Duration,
-}
-
-impl tower::Service<http::Uri> for TimedConnector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
-    type Error = Box<dyn StdError + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), Self::Error>> {
-        self.https.poll_ready(context)
-    }
-
-    fn call(&mut self, uri: http::Uri) -> Self::Future {
-        let limit = self.connect_timeout;
-        let host = uri.host().unwrap_or_default().to_owned();
-        let opening = self.https.call(uri);
-        Box::pin(async move {
-            timeout(limit, opening).await.unwrap_or_else(|_| {
-                let detail = format!("{host} did not complete a connection within {} s", limit.as_secs());
-                Err(Error::new(Kind::Timeout, "connecting", detail).into())
-            })
-        })
-    }
-}
-
 /// Finds the reason in what the client library wraps around it.
 fn from_client(error: &legacy::Error, action: &'static str) -> Error {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
@@ -309,3 +247,4 @@ mod reply;
 pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
+mod wire;

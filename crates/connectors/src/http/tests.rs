@@ -188,3 +188,23 @@ async fn a_handshake_that_nobody_answers_times_out_as_connecting() {
     assert_eq!(error.kind, Kind::Timeout);
     assert!(began.elapsed() < Duration::from_secs(20));
 }
+
+#[tokio::test]
+async fn what_came_over_tls_is_handed_out_before_the_error_behind_it() {
+    const SENT: usize = 300_000;
+    let Certificates { authority, acceptor } = certificates("127.0.0.1", false);
+    let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}", SENT + 1, "x".repeat(SENT));
+    let server = Server::start_with(Some(acceptor), move |_, _| vec![Step::send(&cut)]).await;
+    let tls = tls_config(std::slice::from_ref(&authority)).unwrap();
+    let client = Client::new(Guard::new([server.rule()]), tls, &Limits::default());
+    let url = format!("https://{}/a", server.address);
+    let mut answer = client.send(request(&url, Body::empty()), "testing").await.unwrap().into_body();
+    let mut came = 0;
+    let error = loop {
+        match answer.chunk().await {
+            Ok(chunk) => came += chunk.expect("a byte is missing").len(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((came, error.kind), (SENT, Kind::Unreachable));
+}

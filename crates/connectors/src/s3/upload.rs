@@ -109,8 +109,9 @@ impl S3 {
     async fn store_single(&self, put: &Put, headers: HeaderMap) -> Result<Receipt> {
         let digests = put.source.digests();
         let length = in_memory(put.source.size())?;
+        let _memory = put.memory.take(put.source.size()).await;
         let bytes = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
-        let cargo = Cargo { bytes, crc32c: digests.crc32c, md5: OnceCell::new_with(Some(digests.md5)) };
+        let cargo = Cargo { bytes, crc32c: digests.crc32c, md5: OnceCell::new_with(digests.md5) };
         let call = Call { headers, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
         let (reply, proof) =
             retry::request(self.service.limits.tries, |_| self.send_proved(&call, &cargo, true)).await?;
@@ -239,6 +240,7 @@ impl S3 {
         let offset = u64::from(number - 1) * part_bytes;
         let size = part_bytes.min(put.source.size() - offset);
         put.source.arrived(offset + size).await?;
+        let _memory = put.memory.take(size).await;
         let bytes = put.source.read_at(offset, in_memory(size)?).await?;
         let cargo = Cargo::of(bytes, self.wants_md5()).await?;
         let call = Call::new(SEND_PART, Method::PUT, Some(&put.name))

@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::errors::Step;
 use super::session::{Entry, OpenFile, Session};
 use super::{path, publish};
+use crate::budget::{Held, Share};
 use crate::error::{Error, Kind, Result};
 use crate::source::Source;
 use crate::transfer::{OpenUpload, Part, Put};
@@ -131,11 +132,13 @@ impl Upload {
         let mut fault = None;
         loop {
             while fault.is_none() && !packets.is_done() {
-                // What is under way is not held up by bytes that have still to come.
-                if !acknowledgements.is_empty() && packets.arrived().now_or_never().is_none() {
+                // Bytes that have still to come hold up nothing that is under way, and no memory; an error is met by the reading.
+                if acknowledgements.is_empty() {
+                    drop(packets.arrived().await);
+                } else if packets.arrived().now_or_never().is_none() {
                     break;
                 }
-                let Some(turn) = turn(session, acknowledgements.is_empty()).await else { break };
+                let Some(turn) = turn(session, &self.put.memory, acknowledgements.is_empty()).await else { break };
                 match packets.next().await {
                     Ok((offset, data)) => acknowledgements.push_back(write(file, offset, data, step, turn)),
                     // What is on its way is still counted, so that the next attempt goes on from there.
@@ -209,13 +212,23 @@ fn trusted(open: &OpenUpload, size: u64) -> u64 {
     if recorded <= size { recorded } else { size - size % open.part_bytes.max(1) }
 }
 
-/// Leave to send one more packet, waiting for it only when nothing of this upload is under way.
-async fn turn(session: &Session, wait: bool) -> Option<OwnedSemaphorePermit> {
-    let turns = Arc::clone(&session.in_flight);
-    if wait { turns.acquire_owned().await.ok() } else { turns.try_acquire_owned().ok() }
+/// Leave to send one more packet, and memory for it.
+struct Turn {
+    _permit: OwnedSemaphorePermit,
+    _memory: Held,
 }
 
-async fn write(file: &OpenFile, offset: u64, data: Bytes, step: Step<'_>, turn: OwnedSemaphorePermit) -> Result<u64> {
+/// Leave to send one more packet, waiting for it only when nothing of this upload is under way.
+async fn turn(session: &Session, memory: &Share, wait: bool) -> Option<Turn> {
+    let (turns, bytes) = (Arc::clone(&session.in_flight), session.packet_bytes as u64);
+    if wait {
+        let memory = memory.take(bytes).await;
+        return Some(Turn { _permit: turns.acquire_owned().await.ok()?, _memory: memory });
+    }
+    Some(Turn { _permit: turns.try_acquire_owned().ok()?, _memory: memory.try_take(bytes)? })
+}
+
+async fn write(file: &OpenFile, offset: u64, data: Bytes, step: Step<'_>, turn: Turn) -> Result<u64> {
     let length = data.len() as u64;
     file.write(offset, data, step).await?;
     drop(turn);

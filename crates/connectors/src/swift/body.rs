@@ -16,6 +16,8 @@ use crate::transfer::Progress;
 const PIECE_BYTES: u64 = 512 * 1024;
 /// Pieces that are read ahead of the connection.
 const PIECES_AHEAD: usize = 2;
+/// Memory of a range that is sent: those, and the one that the connection has.
+pub(super) const SENDING_BYTES: u64 = PIECE_BYTES * (PIECES_AHEAD as u64 + 1);
 
 /// A range of a source that is sent, perhaps more than once. Its bytes are counted as they leave, and given back when it
 /// is sent again, or dropped before it arrived.

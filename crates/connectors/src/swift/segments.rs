@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 
-use super::body::Cargo;
+use super::body::{Cargo, SENDING_BYTES};
 use super::manifest::{Handle, prefix_of, segment};
 use super::service::Call;
 use super::upload::{confirmed, lost, typed};
@@ -181,6 +181,7 @@ impl Swift {
     async fn send_segment(&self, put: &Put, prefix: &str, segment_bytes: u64, number: u32) -> Result<(u32, Part)> {
         let start = u64::from(number - 1) * segment_bytes;
         let end = put.source.size().min(start + segment_bytes);
+        let _memory = put.memory.take(SENDING_BYTES.min(end - start)).await;
         let cargo = Cargo::new(&put.source, start..end, true, &put.progress);
         let name = segment(prefix, number);
         // Its MD5 is known when it has been sent, and compared then: nobody can see a segment before the manifest.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderValue, Method};
 
-use super::body::Cargo;
+use super::body::{Cargo, SENDING_BYTES};
 use super::manifest::{Handle, Manifest};
 use super::service::Call;
 use super::{COMPLETE, READ_MANIFEST, STORE, Swift};
 use crate::error::{Error, Kind, Result};
 use crate::http::Reply;
-use crate::retry;
 use crate::transfer::{OpenUpload, Put, Receipt};
+use crate::{retry, source};
 
 /// Sizes of segments are whole mebibytes, unless they are set to less.
 const SEGMENT_BYTES_STEP: u64 = 1024 * 1024;
@@ -96,8 +96,9 @@ impl Swift {
             };
             put.journal.opened(&open).await?;
         }
-        let md5 = hex::encode(put.source.digests().md5);
+        let md5 = hex::encode(source::md5(&put.source).await?);
         let source = Arc::clone(&put.source);
+        let _memory = put.memory.take(SENDING_BYTES.min(source.size())).await;
         let cargo = Cargo::new(&source, 0..source.size(), false, &put.progress);
         let call = typed(Call::new(STORE, Method::PUT, self.service.container(), Some(&put.name)), &put.content_type)
             .header(ETAG, HeaderValue::try_from(&md5).expect("hexadecimal makes a header"));

@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, ProviderAnswer, Result, Retry, covered};
 use crate::http::{Answer, Body, Reply, header};
 use crate::retry;
 use crate::secret::Secret;
-use crate::source::{Digests, Source};
+use crate::source::{self, Digests, Source};
 use crate::transfer::{Progress, Receipt};
 use crate::xml::{ErrorBody, read_error};
 
@@ -73,7 +73,7 @@ impl Web {
             let request = request(&target, upload, &counted)?;
             let answered = self.client.send(request, ACTION).await;
             let received = match answered {
-                Ok(response) if response.status().is_success() => receipt(&target, &response, upload),
+                Ok(response) if response.status().is_success() => receipt(&target, &response, upload).await,
                 Ok(response) if matches!(response.status().as_u16(), 307 | 308) => {
                     upload.progress.take_back(counted.swap(0, Ordering::Relaxed));
                     target = target.redirected(&response).map_err(while_uploading)?;
@@ -159,15 +159,19 @@ fn bytes(upload: &Upload<'_>, counted: &Arc<AtomicU64>) -> crate::ByteStream {
     .boxed()
 }
 
-fn receipt(target: &Target, response: &http::Response<Answer>, upload: &Upload<'_>) -> Result<Receipt> {
+async fn receipt(target: &Target, response: &http::Response<Answer>, upload: &Upload<'_>) -> Result<Receipt> {
     let headers = response.headers();
+    let mut digests = upload.source.digests();
+    if names_md5(headers) {
+        digests.md5 = Some(source::md5(&upload.source).await?);
+    }
     let text = |name: &str| header(headers, name);
     let version = ["x-amz-version-id", "x-goog-generation", "x-ms-version-id"].into_iter().find_map(text);
     Ok(Receipt {
         location: shown(&target.url),
         etag: text(ETAG.as_str()).map(|etag| etag.trim_matches('"').to_owned()).filter(|etag| !etag.is_empty()),
         version: version.filter(|version| *version != "null").map(str::to_owned),
-        verified: verified(headers, &upload.source.digests())?.to_owned(),
+        verified: verified(headers, &digests)?.to_owned(),
         ..Receipt::default()
     })
 }
@@ -187,10 +191,11 @@ fn verified(headers: &HeaderMap, digests: &Digests) -> Result<&'static str> {
         .collect();
     let google = |name: &str| google.iter().find_map(|hash| hash.trim().strip_prefix(name)?.strip_prefix('='));
     let crc32c = BASE64.encode(digests.crc32c.to_be_bytes());
+    let md5 = digests.md5.map(|md5| BASE64.encode(md5)).unwrap_or_default();
     for (told, expected, name) in [
         (text("x-amz-checksum-crc32c").or(google("crc32c")), crc32c, "crc32c"),
         (text("x-amz-checksum-sha256"), BASE64.encode(digests.sha256), "sha256"),
-        (text("content-md5").or(google("md5")), BASE64.encode(digests.md5), "md5"),
+        (text("content-md5").or(google("md5")), md5, "md5"),
     ] {
         match told {
             Some(told) if told == expected => return Ok(name),
@@ -200,15 +205,25 @@ fn verified(headers: &HeaderMap, digests: &Digests) -> Result<&'static str> {
     }
     // An `ETag` is whatever the server likes; where it is known to be an MD5, another one is a fault.
     let etag = text("etag").map(|etag| etag.trim_matches('"').to_ascii_lowercase()).unwrap_or_default();
-    if etag == hex::encode(digests.md5) {
+    if digests.md5.is_some_and(|md5| etag == hex::encode(md5)) {
         return Ok("md5");
     }
     let is_md5_there =
         ["x-amz-request-id", "x-trans-id", "x-openstack-request-id"].into_iter().any(|it| text(it).is_some());
     let is_encrypted = text("x-amz-server-side-encryption-customer-algorithm").is_some()
         || text("x-amz-server-side-encryption").is_some_and(|how| how.starts_with("aws:kms"));
-    let has_its_form = etag.len() == 32 && etag.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if is_md5_there && has_its_form && !is_encrypted { Err(mismatch()) } else { Ok("status") }
+    if is_md5_there && looks_like_md5(&etag) && !is_encrypted { Err(mismatch()) } else { Ok("status") }
+}
+
+/// Whether an answer may tell an MD5 that is to be compared.
+fn names_md5(headers: &HeaderMap) -> bool {
+    let names = |header: &str| headers.contains_key(header);
+    let etag = header(headers, ETAG.as_str()).unwrap_or_default();
+    names("content-md5") || names("x-goog-hash") || looks_like_md5(etag.trim().trim_matches('"'))
+}
+
+fn looks_like_md5(etag: &str) -> bool {
+    etag.len() == 32 && etag.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 fn mismatch() -> Error {

@@ -174,7 +174,7 @@ async fn check_files(config: &Config, report: &mut Report) {
 
 /// Tries all rights on the bucket that a file store needs.
 async fn check_bucket(config: &Config, shown: &str, report: &mut Report) {
-    let tried = match file_store::open(config).await {
+    let tried = match file_store::open(config, &connectors::Budget::default()).await {
         Ok(files) => files.probe().await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };

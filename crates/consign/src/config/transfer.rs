@@ -13,7 +13,10 @@ pub struct Transfer {
     /// Size of a part of a large file, where the file is small enough for it.
     #[schemars(with = "String")]
     pub part_bytes: ByteSize,
-    /// Parts of one file in flight at once. One transfer needs about parts × size of memory.
+    /// Memory for the parts of all transfers of this process together. When it is short, transfers wait for parts in fair turns.
+    #[schemars(with = "String")]
+    pub memory_bytes: ByteSize,
+    /// Parts of one file in flight at once, as long as `memory_bytes` lasts.
     pub parts_in_flight: u32,
     /// Files of one task that are moved at once.
     pub files_at_once: u32,
@@ -32,6 +35,7 @@ impl Default for Transfer {
     fn default() -> Self {
         Self {
             part_bytes: ByteSize::mib(8),
+            memory_bytes: ByteSize::mib(256),
             parts_in_flight: 4,
             files_at_once: 4,
             overlap: false,

@@ -2,11 +2,12 @@
 
 use connectors::{ByteStream, Kind, Progress, WholeDigest};
 
-use super::{Error, Files, Received, Scratch, stream};
+use super::stream::{self, Terms};
+use super::{Error, Files, Received, Scratch};
 use crate::model::BlobKey;
 
 impl Files {
-    /// Receives a file: counts, limits and hashes in one pass, makes it durable, publishes it under `key`.
+    /// Receives a file: counts, limits and hashes in one pass, MD5 too, makes it durable, publishes it under `key`.
     ///
     /// # Errors
     /// Any; then nothing is left behind.
@@ -21,10 +22,12 @@ impl Files {
         limit_bytes: u64,
         progress: &Progress,
     ) -> Result<Received, Error> {
-        self.receive_proven(key, stream, announced_bytes, limit_bytes, progress, None).await
+        let scratch = self.scratch_for(key, announced_bytes, limit_bytes).await?;
+        self.pour(scratch, stream, Terms { announced_bytes, limit_bytes, with_md5: true }, progress, None).await
     }
 
-    /// As [`Self::receive`], and publishes only what has that digest, where one is known.
+    /// As [`Self::receive`], and publishes only what has that digest, where one is known. The MD5 is computed only if that
+    /// is the digest: it takes longer than all the rest.
     ///
     /// # Errors
     /// Any; then nothing is left behind.
@@ -77,7 +80,19 @@ impl Files {
         progress: &Progress,
         digest: Option<&WholeDigest>,
     ) -> Result<Received, Error> {
-        let received = stream::pour(stream, scratch.writer(), announced_bytes, limit_bytes, progress).await?;
+        let with_md5 = matches!(digest, Some(WholeDigest::Md5(_)));
+        self.pour(scratch, stream, Terms { announced_bytes, limit_bytes, with_md5 }, progress, digest).await
+    }
+
+    async fn pour(
+        &self,
+        scratch: Scratch,
+        stream: ByteStream,
+        terms: Terms,
+        progress: &Progress,
+        digest: Option<&WholeDigest>,
+    ) -> Result<Received, Error> {
+        let received = stream::pour(stream, scratch.writer(), terms, progress).await?;
         if digest.is_some_and(|digest| !digest.fits(&received.digests)) {
             let detail = "what arrived is not what the storage says it holds; it was altered on its way, or replaced";
             return Err(Error::Stream(connectors::Error::new(Kind::IntegrityMismatch, "receiving the file", detail)));

@@ -20,16 +20,27 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// Pieces of a batch: bounds what a stream of tiny pieces costs.
 const BATCH_PIECES: usize = 1024;
 
+/// What is asked of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Its length, where that was told.
+    pub(super) announced_bytes: Option<u64>,
+    /// Most that is taken.
+    pub(super) limit_bytes: u64,
+    /// Whether its MD5 is computed, too.
+    pub(super) with_md5: bool,
+}
+
 /// Writes a stream into an empty file. Each batch is written only if the disk has room for it: what others write
 /// meanwhile counts, and a length may not be known before.
 pub(super) async fn pour(
     mut stream: ByteStream,
     file: Writer,
-    announced_bytes: Option<u64>,
-    limit_bytes: u64,
+    terms: Terms,
     progress: &Progress,
 ) -> Result<Received, Error> {
-    let mut sink = Sink::new(file);
+    let Terms { announced_bytes, limit_bytes, with_md5 } = terms;
+    let mut sink = Sink::new(file, with_md5);
     let mut batch = Batch::default();
     let mut size = 0_u64;
     while let Some(piece) = stream.next().await {
@@ -77,28 +88,31 @@ impl Batch {
 struct Sink {
     file: Writer,
     written: u64,
-    slow: JoinHandle<Slow>,
+    slow: Option<JoinHandle<Slow>>,
     quick: JoinHandle<io::Result<Quick>>,
 }
 
 impl Sink {
-    fn new(file: Writer) -> Self {
-        let slow = tokio::task::spawn_blocking(Slow::new);
+    fn new(file: Writer, with_md5: bool) -> Self {
+        let slow = with_md5.then(|| tokio::task::spawn_blocking(Slow::new));
         let quick = tokio::task::spawn_blocking(|| Ok(Quick::new()));
         Self { file, written: 0, slow, quick }
     }
 
     /// Hands a batch to the pool once the one before it is done.
     async fn take(&mut self, batch: Batch) -> Result<(), Error> {
-        let (mut slow, mut quick) = self.idle().await?;
+        let (slow, mut quick) = self.idle().await?;
         let start = self.written;
         self.file.has_written(start);
         self.written += batch.bytes as u64;
         let pieces: Arc<[Bytes]> = batch.pieces.into();
-        let (file, same, bytes) = (self.file.clone(), Arc::clone(&pieces), batch.bytes as u64);
-        self.slow = tokio::task::spawn_blocking(move || {
-            same.iter().for_each(|piece| slow.update(piece));
-            slow
+        let (file, bytes) = (self.file.clone(), batch.bytes as u64);
+        self.slow = slow.map(|mut slow| {
+            let pieces = Arc::clone(&pieces);
+            tokio::task::spawn_blocking(move || {
+                pieces.iter().for_each(|piece| slow.update(piece));
+                slow
+            })
         });
         self.quick = tokio::task::spawn_blocking(move || {
             file.check_room(bytes)?;
@@ -113,14 +127,17 @@ impl Sink {
         Ok(())
     }
 
-    async fn idle(&mut self) -> Result<(Slow, Quick), Error> {
+    async fn idle(&mut self) -> Result<(Option<Slow>, Quick), Error> {
         let stopped = |error| Error::Disk(io::Error::other(error));
-        let slow = (&mut self.slow).await.map_err(stopped)?;
+        let slow = match &mut self.slow {
+            Some(slow) => Some(slow.await.map_err(stopped)?),
+            None => None,
+        };
         let quick = (&mut self.quick).await.map_err(stopped)??;
         Ok((slow, quick))
     }
 
-    async fn finish(mut self) -> Result<(Slow, Quick), Error> {
+    async fn finish(mut self) -> Result<(Option<Slow>, Quick), Error> {
         let hashes = self.idle().await?;
         self.file.has_written(self.written);
         Ok(hashes)

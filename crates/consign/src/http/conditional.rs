@@ -34,10 +34,10 @@ pub enum Verdict {
 }
 
 impl Version {
-    /// Describes a file by its MD5 and the end of its task.
-    pub fn new(md5: [u8; 16], modified: Timestamp, size: u64) -> Self {
+    /// Describes a file by the digest of its mark and the end of its task.
+    pub fn new(digest: &[u8], modified: Timestamp, size: u64) -> Self {
         let modified_secs = u64::try_from(modified.unix_seconds()).unwrap_or(0);
-        Self { etag: format!("\"{}\"", hex::encode(md5)), modified_secs, size }
+        Self { etag: format!("\"{}\"", hex::encode(digest)), modified_secs, size }
     }
 
     /// `Last-Modified`.

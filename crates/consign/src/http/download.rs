@@ -20,9 +20,14 @@ use crate::error::{ApiError, ApiResult, Code};
 use crate::files::Steps;
 use crate::id::TaskId;
 use crate::model::{BlobKey, File, State as TaskState};
+use crate::telemetry::metrics::Held;
 
 /// How long a link to the object store itself holds: long enough to begin, and to go on for a while where it broke.
 const REDIRECT_LIFE: Duration = Duration::from_mins(15);
+/// Bytes that all downloads together hold ready for their clients, as long as that leaves each its least.
+const READY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes that a download reads at once, however many there are.
+const STEP_BYTES_MIN: u64 = 16 * 1024;
 /// Media types that a browser may show in place: none of them runs scripts in our origin.
 const HARMLESS: [&str; 6] = ["image/", "audio/", "video/", "text/plain", "application/pdf", "application/json"];
 /// Keeps a document that a browser shows from running scripts or reaching anything.
@@ -67,24 +72,22 @@ async fn find(state: &AppState, id: TaskId, name: &str, query: &Query) -> ApiRes
     let invalid = || ApiError::new(Code::LinkInvalid, "The link has expired or was changed; ask for a new one.");
     let signature = query.get("temp_url_sig").ok_or_else(invalid)?;
     let expires: i64 = query.get("temp_url_expires").and_then(|text| text.parse().ok()).ok_or_else(invalid)?;
-    let task = state.store.task_of_link(id).await?.ok_or_else(ApiError::not_found)?;
+    let number = query.get(link::NUMBER).map_or(Ok(1), str::parse).map_err(|_| invalid())?;
+    let (task, file) = state.store.linked_file(id, number).await?.ok_or_else(ApiError::not_found)?;
     if task.state != TaskState::Finished {
         return Err(ApiError::not_found());
     }
     let ended_at = task.ended_at.unwrap_or(task.created_at);
-    // Two files of a task may have the same name: the signature tells which one is meant.
-    let (file, download) = (1..)
-        .zip(task.files)
-        .filter(|(number, file)| {
-            file.name == name && link::is_genuine(&state.vault, signature, id, *number, name, expires)
-        })
-        .find_map(|(_, file)| file.download.map(|download| (file, download)))
+    // Two files of a task may have the same name: the signature covers which one is meant.
+    let (file, download) = file
+        .filter(|file| file.name == name && link::is_genuine(&state.vault, signature, id, number, name, expires))
+        .and_then(|file| file.download.map(|download| (file, download)))
         .ok_or_else(invalid)?;
     if state.clock.now().unix_seconds() >= expires {
         return Err(invalid());
     }
     let blob = file.blob.clone().ok_or_else(ApiError::not_found)?;
-    let version = Version::new(file.digests.md5, ended_at, file.size);
+    let version = Version::new(file.mark(), ended_at, file.size);
     Ok(Found { file, blob, inline: download.inline, version, expires })
 }
 
@@ -185,9 +188,11 @@ fn is_harmless(content_type: &str) -> bool {
 /// expiry in the meantime does not end it.
 fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
     let (metrics, Steps { bytes, ahead }) = (Arc::clone(&state.metrics), state.files.steps());
-    let steps = stream::unfold(range.start, move |from| async move {
-        let to = from.saturating_add(bytes).min(range.end);
-        (from < to).then_some((from..to, to))
+    let held = Held::of(&metrics.downloads);
+    let open = metrics.downloads.clone();
+    let steps = stream::unfold(range.start, move |from| {
+        let to = from.saturating_add(step_bytes(bytes, ahead, open.get())).min(range.end);
+        std::future::ready((from < to).then_some((from..to, to)))
     });
     let read = steps
         .map(move |step| {
@@ -199,7 +204,29 @@ fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
         })
         .buffered(ahead)
         .inspect_ok(move |chunk| {
+            let _ = &held;
             metrics.download_bytes.inc_by(chunk.len() as u64);
         });
     Body::from_stream(read)
+}
+
+/// Bytes to read at once, so that all downloads that are open stay within their budget: each holds as many pieces as are
+/// read ahead, and one that is being sent.
+fn step_bytes(best: u64, ahead: usize, open: i64) -> u64 {
+    let pieces = u64::try_from(open).unwrap_or(0).max(1).saturating_mul(ahead as u64 + 1);
+    best.min((READY_BYTES_MAX / pieces).max(STEP_BYTES_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_downloads_read_in_large_steps_and_many_stay_within_their_budget() {
+        assert_eq!(step_bytes(256 * 1024, 2, 1), 256 * 1024);
+        assert_eq!(step_bytes(256 * 1024, 2, 0), 256 * 1024);
+        let many = step_bytes(256 * 1024, 2, 1000);
+        assert!(many < 256 * 1024 && 1000 * 3 * many <= READY_BYTES_MAX, "{many}");
+        assert_eq!(step_bytes(256 * 1024, 2, 1_000_000), STEP_BYTES_MIN);
+    }
 }

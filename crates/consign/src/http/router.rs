@@ -188,7 +188,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::OPTIONS, "/upload/{task}", options(upload::preflight)),
         Route::get("/files/{task}/{name}", download::handler)
             .says("Fetches a file", "By the link in `result.files[].url`. Ranges and conditions are honoured.")
-            .query(&["temp_url_sig", "temp_url_expires"])
+            .query(&["temp_url_sig", "temp_url_expires", "temp_url_number"])
             .answers_with(200, "*/*")
             .or(&[(206, "The ranges asked for."), (304, "The client has it already.")])
             .fails(&[Code::LinkInvalid, Code::PreconditionFailed, Code::RangeNotSatisfiable]),

@@ -193,7 +193,7 @@ async fn keep(
 }
 
 fn answer(state: &AppState, task: &Task, payload: &RawArgs, file: &File) -> Response {
-    let etag = format!("\"{}\"", hex::encode(file.digests.md5));
+    let etag = format!("\"{}\"", hex::encode(file.mark()));
     let place = format!("{}/upload/{}/{}", state.public_url, task.id, link::segment(&file.name));
     let redirect = payload.get("redirect").and_then(|target| target.as_str()).and_then(redirect_target);
     let mut response = if redirect.is_some() {

@@ -59,6 +59,14 @@ pub struct File {
     pub receipt: Option<Receipt>,
 }
 
+impl File {
+    /// What marks its bytes for a client that asks again: the MD5 where it is known, as for all that upload forms bring,
+    /// else the SHA-256.
+    pub fn mark(&self) -> &[u8] {
+        self.digests.md5.as_ref().map_or(&self.digests.sha256[..], |md5| &md5[..])
+    }
+}
+
 /// How a file of `export/url` may be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Download {

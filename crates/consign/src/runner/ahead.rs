@@ -228,6 +228,7 @@ impl Upload {
             journal: Arc::new(Relay(Arc::clone(&state))),
             resume: None,
             progress: reporting(&state),
+            memory: tools.network.memory.share(),
         };
         let watch = meter::watch(&tools.metrics, &operation);
         let sent = connectors::retry::watched(watch, connector.put(put)).await;

@@ -10,31 +10,30 @@ use crate::store::ClaimRequest;
 /// The safety net below the hints: how long a task that nobody announced can wait.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// Claims until it is cancelled.
+/// Claims until it is cancelled. A claim takes all that can be taken, so that there is nothing more until a hint comes, or
+/// a slot is free; what happens during a claim is not missed.
 pub(super) async fn run(runner: Runner) {
     loop {
-        let taken = claim(&runner).await;
-        if taken == 0 {
-            let hints = runner.tools().store.hints();
-            let something = async {
-                tokio::select! {
-                    () = hints.ready() => {},
-                    () = runner.shared.slot_freed.notified() => {},
-                }
-            };
-            // A timeout here is the safety net, not a failure.
-            let _ = timeout(LOOK_AGAIN_AFTER, something).await;
-        }
+        claim(&runner).await;
+        let hints = runner.tools().store.hints();
+        let something = async {
+            tokio::select! {
+                () = hints.ready() => {},
+                () = runner.shared.slot_freed.notified() => {},
+            }
+        };
+        // A timeout here is the safety net, not a failure.
+        let _ = timeout(LOOK_AGAIN_AFTER, something).await;
     }
 }
 
-/// Claims once; returns how many tasks were taken on.
-async fn claim(runner: &Runner) -> usize {
+/// Claims once, as many tasks as there are free slots.
+async fn claim(runner: &Runner) {
     let tools = runner.tools();
     let slots =
         tools.config.limits.tasks_running_max.saturating_sub(u32::try_from(runner.running_count()).unwrap_or(u32::MAX));
     if slots == 0 || runner.is_stopping() || !runner.may_work() {
-        return 0;
+        return;
     }
     let request = ClaimRequest {
         session: runner.session(),
@@ -46,8 +45,8 @@ async fn claim(runner: &Runner) -> usize {
     match tools.store.claim(&request).await {
         Ok(claims) => {
             tools.metrics.stored("claim", began.elapsed());
-            let (taken, now) = (claims.len(), tools.clock.now());
-            if taken > 0 {
+            let now = tools.clock.now();
+            if !claims.is_empty() {
                 connectors::fail_point!("runner.claimed");
             }
             for claim in claims {
@@ -56,11 +55,7 @@ async fn claim(runner: &Runner) -> usize {
                 }
                 step::start(runner, claim);
             }
-            taken
         }
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "tasks cannot be claimed");
-            0
-        }
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "tasks cannot be claimed"),
     }
 }

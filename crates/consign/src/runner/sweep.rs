@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Runner;
 use crate::files;
@@ -13,6 +13,8 @@ use crate::store::Result;
 
 /// Time between sweeps that nobody asked for.
 const EVERY: Duration = Duration::from_secs(30);
+/// Time between sweeps at the least: every end of a task asks for one, and a burst of them gets one together.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Time between searches for files that no row names.
 const SEARCH_EVERY: Duration = Duration::from_hours(1);
 /// Rows handled in one go.
@@ -32,6 +34,7 @@ pub(super) async fn run(runner: Runner) {
         let hints = runner.tools().store.hints();
         // A timeout here is the safety net, not a failure.
         let _ = timeout(EVERY, hints.sweep()).await;
+        sleep(PAUSE).await;
     }
 }
 
@@ -52,8 +55,8 @@ async fn sweep(runner: &Runner) -> Result<()> {
         }
         if !emptied.is_empty() {
             connectors::fail_point!("sweep.removed");
+            tools.store.trash_emptied(&emptied).await?;
         }
-        tools.store.trash_emptied(&emptied).await?;
         if emptied.len() < BATCH as usize {
             break;
         }

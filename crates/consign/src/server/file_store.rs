@@ -8,7 +8,7 @@ use std::time::Duration;
 use connectors::azure_blob::{self, AzureBlob};
 use connectors::gcs::{self, Gcs};
 use connectors::s3::{self, Addressing, S3};
-use connectors::{ObjectStore, Secret};
+use connectors::{Budget, ObjectStore, Secret};
 use serde::Deserialize;
 use url::Url;
 
@@ -24,11 +24,11 @@ const SCRATCH: &str = "tmp";
 /// Longest secret in a file, in bytes. A private key of a service account has 2 KiB.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
-/// Opens the file store.
+/// Opens the file store; `memory` is for the parts of what goes to an object store.
 ///
 /// # Errors
 /// [`Error::Setting`] with what to change, [`Error::Files`].
-pub async fn open(config: &Config) -> Result<Files, Error> {
+pub async fn open(config: &Config, memory: &Budget) -> Result<Files, Error> {
     match place(config)? {
         Place::Folder(root) => Ok(Files::open(&root).await?),
         Place::Bucket(address) => {
@@ -36,6 +36,7 @@ pub async fn open(config: &Config) -> Result<Files, Error> {
                 store: address.store(config)?,
                 prefix: address.prefix.clone(),
                 scratch: Arc::from(config.data_dir.join(SCRATCH)),
+                memory: memory.clone(),
                 tries: config.transfer.tries,
                 abandoned_after: config.limits.task_timeout.0.max(config.limits.upload_lifetime.0) + UPLOAD_GRACE,
                 redirects: config.files.redirect_downloads,

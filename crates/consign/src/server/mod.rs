@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connectors::Secret;
 use connectors::http::Client;
+use connectors::{Budget, Network, Secret};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -96,6 +96,8 @@ pub struct Base {
     pub store: Arc<dyn Store>,
     /// Encrypts and signs.
     pub vault: Arc<Vault>,
+    /// Memory for the parts of all transfers.
+    pub memory: Budget,
     /// Other processes may use the database at the same time.
     pub is_shared: bool,
 }
@@ -114,7 +116,8 @@ impl Base {
         let place = Place::of(&config)?;
         let store = place.open(&config, exclusive).await?;
         place.check_key(store.as_ref(), &vault).await?;
-        Ok(Self { config: Arc::new(config), clock, store, vault, is_shared: place.is_shared() })
+        let memory = Budget::new(config.transfer.memory_bytes.as_u64());
+        Ok(Self { config: Arc::new(config), memory, clock, store, vault, is_shared: place.is_shared() })
     }
 
     /// How clients reach the server: as the settings say, as the server said that ran here last, or as it would by its
@@ -130,7 +133,7 @@ impl Base {
     /// # Errors
     /// [`Error::Files`], [`Error::Setting`].
     pub async fn files(&self) -> Result<Files, Error> {
-        file_store::open(&self.config).await
+        file_store::open(&self.config, &self.memory).await
     }
 }
 
@@ -207,12 +210,13 @@ impl Server {
         }
         let files = base.files().await?;
         let config = Arc::clone(&base.config);
-        let network = network::open(&config)?;
+        let network = Network { memory: base.memory.clone(), ..network::open(&config)? };
         let doors = match role {
             Role::Runner => None,
             Role::All | Role::Api => Some(Doors::open(&config).await?),
         };
         let mut watch = Watch::open(&base, files.clone()).await?;
+        watch.metrics.watch_memory(base.memory.clone());
         let first_key = first_key::make_if_none(&base).await?;
         let trials = Trials::new(network.clone());
         let client = network.http.clone();
@@ -258,7 +262,7 @@ impl Server {
 
     /// Starts to tell webhooks. Needs the public address, which may only be known once the server listens.
     async fn dispatch(&mut self, client: Client) -> Result<(), Error> {
-        let Base { config, clock, store, vault, is_shared } = self.base.clone();
+        let Base { config, clock, store, vault, is_shared, .. } = self.base.clone();
         let view = View::new(self.public_url.as_str().into(), Arc::clone(&vault));
         let teller = Teller { store: Arc::clone(&store), view, vault: Arc::clone(&vault), clock: clock.clone() };
         let (metrics, retention) = (Arc::clone(&self.watch.metrics), config.retention.0);

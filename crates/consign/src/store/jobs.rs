@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::Result;
 use crate::clock::Timestamp;
 use crate::id::{JobId, KeyId, TaskId, UserId};
-use crate::model::{BlobKey, Job, Page, State, Task, WireStatus};
+use crate::model::{BlobKey, File, Job, Page, State, Task, WireStatus};
 
 /// A job to be stored.
 #[derive(Clone, Debug)]
@@ -115,6 +115,10 @@ pub trait Jobs: Send + Sync {
 
     /// Reads a task whoever owns it, for bearers of a signed link.
     async fn task_of_link(&self, id: TaskId) -> Result<Option<Task>>;
+
+    /// Reads a task without its files, whoever owns it, and its `number`th file (from 1): what a download needs, however
+    /// many files the task has.
+    async fn linked_file(&self, id: TaskId, number: u32) -> Result<Option<(Task, Option<File>)>>;
 
     /// Reads those of the given tasks that exist and are that user's, in the given order.
     async fn tasks(&self, user: UserId, ids: &[TaskId]) -> Result<Vec<Task>>;

@@ -16,9 +16,10 @@ mod consign;
 mod cost;
 mod figures;
 mod overlap;
-#[expect(dead_code, reason = "lines are for benchmarks of growth")]
+#[cfg_attr(not(test), expect(dead_code, reason = "linear axes are for benches/store"))]
 mod plot;
 mod transfers;
+mod whole;
 
 /// Where files are in memory on Linux.
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -39,8 +40,12 @@ Every round prints how it stands. The runs are kept beside the page (transfers.j
 
   cargo xtask bench transfers                                       everything, 1 GiB, 5 rounds: about an hour
   cargo xtask bench transfers --mebibytes 256 --pairs 3             about a quarter of that
+  cargo xtask bench jobs                                            whole jobs, on disk: about eight minutes
+  cargo xtask bench growth                                          files, tasks and rows: about six
   cargo xtask bench transfers --only \"sftp upload\"                  one lane; the others stay as they were
   cargo xtask bench transfers --small                               a minute: does it still work?
+  cargo xtask bench jobs --only Created                     one section of jobs.md; the others stay as they were
+  cargo xtask bench growth --only Rows                              the same of growth.md
   cargo xtask bench transfers --program ./consign --out /tmp/x      another build of the server, into another folder
 
 To see where the time goes, give --program and let `perf record -g -p PID` look at the server while a lane runs.";
@@ -62,10 +67,14 @@ enum What {
     Transfers,
     /// A job that imports and exports one file, with and without `transfer.overlap`
     Overlap,
+    /// Whole jobs: a URL into a bucket, created to started, jobs a second, downloads, an archive, idle clients
+    Jobs,
+    /// Cost against number: files in a task, tasks in a job, rows in the database
+    Growth,
 }
 
 impl What {
-    const ALL: [Self; 2] = [Self::Transfers, Self::Overlap];
+    const ALL: [Self; 4] = [Self::Transfers, Self::Overlap, Self::Jobs, Self::Growth];
 }
 
 /// What all benchmarks can be told.
@@ -89,7 +98,7 @@ struct Options {
     /// Folder for the page and the plots [default: docs/generated/bench; with --small none]
     #[arg(long, global = true)]
     out: Option<PathBuf>,
-    /// Measure this program as it is. Nothing is installed or built, and the practice servers are those of CONSIGN_TEST_RUN
+    /// Measure this program as it is. Nothing is installed or built, and the practice servers are those of `CONSIGN_TEST_RUN`
     #[arg(long, global = true, overrides_with = "program")]
     program: Option<PathBuf>,
 }
@@ -143,7 +152,11 @@ impl Bed {
     }
 
     /// A line for whoever watches.
-    #[expect(clippy::print_stderr, reason = "it speaks to whoever measures")]
+    #[expect(
+        clippy::print_stderr,
+        clippy::unused_self,
+        reason = "it speaks to whoever measures, who stands at the bed"
+    )]
     fn say(&self, line: &str) {
         eprintln!("{line}");
     }
@@ -216,6 +229,8 @@ async fn measure(what: Option<What>, bed: &Bed) -> Result<()> {
         match what {
             What::Transfers => Box::pin(transfers::run(bed)).await?,
             What::Overlap => Box::pin(overlap::run(bed)).await?,
+            What::Jobs => Box::pin(whole::jobs(bed)).await?,
+            What::Growth => Box::pin(whole::growth(bed)).await?,
         }
     }
     Ok(())

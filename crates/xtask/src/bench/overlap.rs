@@ -216,7 +216,7 @@ fn page(bed: &Bed, size: u64, pairs: &[[Cost; 2]]) -> String {
         text,
         "\nWithout / with, inside each pair: **{:.2}×** (from {low:.2} to {high:.2}). Pages of the other benchmarks are in \
          `{PAGES}`.",
-        median(ratios.clone())
+        median(ratios)
     );
     text
 }

@@ -36,7 +36,8 @@ async fn every_argument_arrives() {
     let config = Config { metadata, ..with_key(&azurite, &azurite.endpoint, container) };
     for (size, blocks) in SIZES {
         let name = format!("full {size}");
-        let source = Arc::new(MemorySource::new(contract::bytes(size, 1)));
+        // As most imports leave it: the MD5 is not known yet.
+        let source = Arc::new(MemorySource::new(contract::bytes(size, 1)).without_md5());
         let receipt = contract::put(&azure(&config), &name, &source).await.unwrap();
         assert_eq!(receipt.location, format!("{}/{container}/full%20{size}", azurite.endpoint));
         assert_eq!(receipt.verified, "md5");

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connectors::store::{Ask, ObjectStore, Page, Shown};
-use connectors::{Kind, Source};
+use connectors::{Budget, Kind, Source};
 use tokio::sync::watch;
 
 use super::check::Room;
@@ -44,6 +44,8 @@ pub struct Settings {
     pub prefix: String,
     /// Folder for scratch files.
     pub scratch: Arc<Path>,
+    /// Memory for the parts of what is sent and read.
+    pub memory: Budget,
     /// Tries of one request.
     pub tries: u32,
     /// Uploads that were opened longer ago are nobody's: longer than any upload of a process of the fleet takes.

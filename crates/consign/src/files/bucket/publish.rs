@@ -10,7 +10,8 @@ use futures_util::{StreamExt as _, stream};
 
 use super::super::check::Room;
 use super::super::folder::source::LocalSource;
-use super::super::{Error, Received, stream::pour};
+use super::super::stream::{Terms, pour};
+use super::super::{Error, Received};
 use super::Bucket;
 use crate::model::BlobKey;
 
@@ -47,6 +48,7 @@ impl Bucket {
             journal,
             resume: None,
             progress: Progress::default(),
+            memory: self.settings.memory.share(),
         };
         match self.settings.store.put(put).await {
             Ok(_) => {
@@ -91,8 +93,9 @@ impl Bucket {
         let size = described.object.size;
         let scratch = self.scratch(to, room.clone()).await?;
         let store: Arc<dyn Connector> = Arc::clone(&self.settings.store) as _;
-        let bytes = download::whole(&store, &described, &connectors::Limits::default());
-        let received = match pour(bytes, scratch.writer(), Some(size), u64::MAX, &Progress::default()).await {
+        let bytes = download::whole(&store, &described, &connectors::Limits::default(), self.settings.memory.share());
+        let terms = Terms { announced_bytes: Some(size), limit_bytes: u64::MAX, with_md5: false };
+        let received = match pour(bytes, scratch.writer(), terms, &Progress::default()).await {
             // These bytes come from our own store.
             Err(Error::Stream(error)) => return Err(error.into()),
             other => other?,

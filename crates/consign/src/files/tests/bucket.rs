@@ -10,7 +10,7 @@ use connectors::gcs::{self, Gcs};
 use connectors::memory::{MemoryJournal, MemorySource};
 use connectors::s3::{self, S3};
 use connectors::store::{Ask, ObjectStore, Shown};
-use connectors::{Connector as _, Limits, Network, Put, http};
+use connectors::{Budget, Connector as _, Limits, Network, Put, http};
 use futures_util::future::BoxFuture;
 use testkit::http_faults::{Action, HttpFaults};
 use testkit::{Ceph, or_skip};
@@ -36,6 +36,7 @@ fn settings(store: Arc<dyn ObjectStore>, folder: &Path) -> BucketSettings {
         store,
         prefix: format!("in here/{:016x}/", rand::random::<u64>()),
         scratch: Arc::from(folder.join("tmp")),
+        memory: Budget::default(),
         tries: 3,
         abandoned_after: Duration::from_hours(1),
         redirects: true,
@@ -283,6 +284,7 @@ async fn cut_off(s3: &S3, name: &str) {
         journal: Arc::new(MemoryJournal::default()),
         resume: None,
         progress: Progress::default(),
+        memory: Budget::default().share(),
     };
     s3.put(put).await.unwrap_err();
 }

@@ -103,7 +103,8 @@ async fn a_full_disk_is_told_apart() {
     let full = Arc::new(fs::File::options().write(true).open("/dev/full").unwrap());
     let full = Writer::new(full, Room::told(|| u64::MAX));
     let bytes = vec![1; 3_000_000];
-    let poured = stream::pour(stream_of(&bytes, 9_000), full, None, LIMIT_BYTES, &Progress::default()).await;
+    let terms = Terms { announced_bytes: None, limit_bytes: LIMIT_BYTES, with_md5: true };
+    let poured = stream::pour(stream_of(&bytes, 9_000), full, terms, &Progress::default()).await;
     let error = poured.unwrap_err();
     assert!(matches!(error, Error::Full(_)), "{error:?}");
     let error = TaskError::from(error);

@@ -72,7 +72,7 @@ async fn small_files(place: &Place) {
         .await
         .unwrap();
     assert_eq!(received.size, 9);
-    assert_eq!(hex::encode(received.digests.md5), "25f9e794323b453885f5181f1b624d0b");
+    assert_eq!(hex::encode(received.digests.md5.unwrap()), "25f9e794323b453885f5181f1b624d0b");
     let sha256 = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225";
     assert_eq!(hex::encode(received.digests.sha256), sha256);
     assert_eq!(received.digests.crc32c, 0xE306_9283);
@@ -85,6 +85,15 @@ async fn small_files(place: &Place) {
     let received = place.receive(&empty, b"").await;
     assert_eq!((received.size, received.digests.crc32c), (0, 0));
     assert_eq!(place.read(&empty, received).await, "");
+    // MD5 is for those who need it.
+    let right = Digests::of(b"123456789");
+    let proofs = [None, Some(WholeDigest::Crc32c(right.crc32c)), right.md5.map(WholeDigest::Md5)];
+    for (proof, has_md5) in proofs.into_iter().zip([false, false, true]) {
+        let (stream, progress) = (stream_of(b"123456789", 2), Progress::default());
+        let received = place.files.receive_proven(&key, stream, None, LIMIT_BYTES, &progress, proof.as_ref());
+        let received = received.await.unwrap();
+        assert_eq!(received.digests, Digests { md5: right.md5.filter(|_| has_md5), ..right });
+    }
     clean(place).await;
 }
 

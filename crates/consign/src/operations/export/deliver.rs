@@ -45,6 +45,7 @@ impl Context {
                 journal: Arc::clone(&self.journal),
                 resume: self.open.iter().find(|open| open.target == name.target).cloned(),
                 progress: progress.clone(),
+                memory: self.network.memory.share(),
             };
             let connector = Arc::clone(&connector);
             let sent = async move {

@@ -107,7 +107,7 @@ impl Context {
                 size: Some(described.object.size),
                 digest: described.digest,
                 is_only,
-                stream: download::whole(&connector, &described, &self.network.limits),
+                stream: download::whole(&connector, &described, &self.network.limits, self.network.memory.share()),
             };
             self.save_part(number, incoming, progress).await
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use connectors::memory::{MemoryJournal, MemorySource};
 use connectors::{
-    Connector, Error, HostSlot, HostSlots, Kind, OpenUpload, Progress, Put, Receipt, Result, Source as _,
+    Budget, Connector, Error, HostSlot, HostSlots, Kind, OpenUpload, Progress, Put, Receipt, Result, Source as _,
 };
 use futures_util::TryStreamExt as _;
 use tokio::runtime::Handle;
@@ -145,6 +145,7 @@ impl<'a> Probe<'a> {
             journal: Arc::<MemoryJournal>::clone(&self.journal),
             resume: None,
             progress: Progress::default(),
+            memory: Budget::default().share(),
         };
         let connector = Arc::clone(&self.connector);
         async move { connector.put(put).await }

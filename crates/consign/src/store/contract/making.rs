@@ -70,6 +70,11 @@ async fn files_are_read_back_as_they_were(scene: Scene) {
     assert_eq!(applied, Applied::Done);
     assert_eq!(scene.task(made.task("a")).await.files, files);
     assert_eq!(scene.claim_one().await.inputs[0].files, files);
+    for (number, file) in [(0, None), (1, Some(&files[0])), (3, Some(&files[2])), (4, None), (u32::MAX, None)] {
+        let (task, found) = scene.store.linked_file(made.task("a"), number).await.unwrap().unwrap();
+        assert_eq!((task.id, task.files.len(), found.as_ref()), (made.task("a"), 0, file), "{number}");
+    }
+    assert_eq!(scene.store.linked_file(TaskId::new(scene.now()), 1).await.unwrap(), None);
     let blobs = scene.store.blobs(&[made.task("b"), made.task("a"), TaskId::new(scene.now())]).await.unwrap();
     let mut blobs: Vec<_> = blobs.into_iter().map(|(id, state, blobs)| (id == made.task("a"), state, blobs)).collect();
     blobs.sort_by_key(|(is_a, ..)| *is_a);

@@ -46,7 +46,7 @@ pub fn file(task: TaskId, token: Token) -> File {
     File {
         name: "a file.txt".to_owned(),
         size: 12,
-        digests: Digests { md5: [1; 16], sha256: [2; 32], crc32c: 0xffff_fffe },
+        digests: Digests { md5: Some([1; 16]), sha256: [2; 32], crc32c: 0xffff_fffe },
         content_type: "text/plain".to_owned(),
         blob: Some(BlobKey::new(task, token, 1)),
         download: None,

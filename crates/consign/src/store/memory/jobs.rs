@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{JobRow, MemoryStore, Outcome, Promise, Rows, TaskRow};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
-use crate::model::{BlobKey, EventKind, Job, Page, State, Task, WireStatus};
+use crate::model::{BlobKey, EventKind, File, Job, Page, State, Task, WireStatus};
 use crate::store::{Creation, Error, Idempotency, JobFilter, Jobs, NewJob, NewTask, Result, TaskFilter};
 
 /// How long the answer to an idempotency key is kept.
@@ -194,6 +194,14 @@ impl Jobs for MemoryStore {
 
     async fn task_of_link(&self, id: TaskId) -> Result<Option<Task>> {
         Ok(self.read().tasks.get(&id).map(|row| row.task.clone()))
+    }
+
+    async fn linked_file(&self, id: TaskId, number: u32) -> Result<Option<(Task, Option<File>)>> {
+        let rows = self.read();
+        let Some(row) = rows.tasks.get(&id) else { return Ok(None) };
+        let place = usize::try_from(number).unwrap_or(usize::MAX).checked_sub(1);
+        let file = place.and_then(|place| row.task.files.get(place)).cloned();
+        Ok(Some((Task { files: Vec::new(), depends_on: Vec::new(), ..row.task.clone() }, file)))
     }
 
     async fn tasks(&self, user: UserId, ids: &[TaskId]) -> Result<Vec<Task>> {

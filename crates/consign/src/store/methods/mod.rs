@@ -84,6 +84,10 @@ impl Jobs for Database {
         read!(self, jobs::task(None, id))
     }
 
+    async fn linked_file(&self, id: TaskId, number: u32) -> Result<Option<(Task, Option<File>)>> {
+        read!(self, jobs::linked_file(id, number))
+    }
+
     async fn tasks(&self, user: UserId, ids: &[TaskId]) -> Result<Vec<Task>> {
         read!(self, lists::tasks(user, ids))
     }

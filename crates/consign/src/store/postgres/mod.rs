@@ -67,8 +67,10 @@ const SESSION_SQL: &str = "\
          WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
 /// All migrations, oldest first: version, name, text. Never changed once released.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "start", include_str!("../../../../../migrations/postgres/0001_start.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "start", include_str!("../../../../../migrations/postgres/0001_start.sql")),
+    (2, "lists", include_str!("../../../../../migrations/postgres/0002_lists.sql")),
+];
 
 /// How to use the database.
 #[derive(Clone, Copy, Debug)]

@@ -7,13 +7,16 @@ use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::dialect::for_share;
-use super::rows::{bigint, chosen, complete, job as job_row, job_columns, task as task_row, task_columns};
+use super::rows::{
+    bigint, chosen, complete, file as file_row, file_columns, job as job_row, job_columns, task as task_row,
+    task_columns,
+};
 use super::settle::{end_unborn, first_turn, settle};
 use super::webhooks::note;
 use super::{Conn, Db, ROWS_PER_STATEMENT, Tx};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
-use crate::model::{EventKind, Job, Origin, State, Task};
+use crate::model::{EventKind, File, Job, Origin, State, Task};
 use crate::store::{Creation, Idempotency, NewJob, NewTask};
 
 /// How long the answer to an idempotency key is kept.
@@ -358,6 +361,25 @@ pub(crate) async fn task(conn: &mut Conn, user: Option<UserId>, id: TaskId) -> s
     }
     complete(conn, std::slice::from_mut(&mut task)).await?;
     Ok(Some(task))
+}
+
+/// A task without its files and inputs, and one of its files.
+pub(crate) async fn linked_file(
+    conn: &mut Conn,
+    id: TaskId,
+    number: u32,
+) -> sqlx::Result<Option<(Task, Option<File>)>> {
+    let row = sqlx::query(concat!("SELECT ", task_columns!(), " FROM tasks WHERE id = $1"))
+        .bind(id.0)
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let found = sqlx::query(concat!("SELECT ", file_columns!(), " FROM files WHERE task_id = $1 AND position = $2"))
+        .bind(id.0)
+        .bind(i64::from(number) - 1)
+        .fetch_optional(conn)
+        .await?;
+    Ok(Some((task_row(&row)?, found.as_ref().map(file_row).transpose()?)))
 }
 
 pub(crate) async fn payload(conn: &mut Conn, id: TaskId) -> sqlx::Result<Option<Vec<u8>>> {

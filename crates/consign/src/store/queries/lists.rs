@@ -1,5 +1,7 @@
 //! Statements that read several jobs or tasks.
 
+use std::collections::BTreeMap;
+
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
@@ -14,7 +16,13 @@ pub(crate) async fn list_jobs(conn: &mut Conn, filter: &JobFilter, page: Page) -
     let mut query = QueryBuilder::<Db>::new(concat!("SELECT ", job_columns!(), " FROM jobs WHERE user_id = "));
     query.push_bind(i64::from(filter.user_id.0));
     if let Some(status) = filter.status {
-        query.push(" AND status = ").push_bind(status.wire());
+        // In the words of the indexes, so that few among many are found without reading the many.
+        query.push(match status {
+            WireStatus::Waiting => " AND status = 'waiting' AND ended_at IS NULL",
+            WireStatus::Processing => " AND status = 'processing' AND ended_at IS NULL",
+            WireStatus::Finished => " AND status = 'finished'",
+            WireStatus::Error => " AND status = 'error'",
+        });
     }
     if let Some(tag) = &filter.tag {
         query.push(" AND tag = ").push_bind(tag.clone());
@@ -42,8 +50,12 @@ pub(crate) async fn list_tasks(conn: &mut Conn, filter: &TaskFilter, page: Page)
     }
     if let Some(status) = filter.status {
         query.push(match status {
-            WireStatus::Waiting => " AND state IN ('blocked', 'uploading', 'queued', 'delayed') AND started_at IS NULL",
-            WireStatus::Processing => " AND state IN ('queued', 'delayed', 'running') AND started_at IS NOT NULL",
+            WireStatus::Waiting => {
+                " AND state IN ('blocked', 'uploading', 'queued', 'delayed') AND started_at IS NULL AND ended_at IS NULL"
+            }
+            WireStatus::Processing => {
+                " AND state IN ('queued', 'delayed', 'running') AND started_at IS NOT NULL AND ended_at IS NULL"
+            }
             WireStatus::Finished => " AND state = 'finished'",
             WireStatus::Error => " AND state = 'error'",
         });
@@ -99,7 +111,8 @@ pub(crate) async fn tasks(conn: &mut Conn, user: UserId, ids: &[TaskId]) -> sqlx
         }
     }
     complete(conn, &mut found).await?;
-    found.sort_unstable_by_key(|task| ids.iter().position(|id| *id == task.id));
+    let places: BTreeMap<TaskId, usize> = ids.iter().zip(0..).map(|(id, place)| (*id, place)).collect();
+    found.sort_unstable_by_key(|task| places.get(&task.id).copied());
     Ok(found)
 }
 

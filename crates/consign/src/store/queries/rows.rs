@@ -52,6 +52,14 @@ fn bytes<const N: usize>(row: &Row, column: &'static str) -> sqlx::Result<[u8; N
     row.try_get::<&[u8], _>(column)?.try_into().map_err(|_| nonsense(column))
 }
 
+/// Empty where nobody needed it.
+fn md5(row: &Row) -> sqlx::Result<Option<[u8; 16]>> {
+    match row.try_get::<&[u8], _>("md5")? {
+        [] => Ok(None),
+        _ => bytes(row, "md5").map(Some),
+    }
+}
+
 pub(super) fn moment(row: &Row, column: &'static str) -> sqlx::Result<Timestamp> {
     row.try_get(column).map(Timestamp)
 }
@@ -121,7 +129,7 @@ pub(super) fn file(row: &Row) -> sqlx::Result<File> {
     Ok(File {
         name: row.try_get("name")?,
         size: number(row, "size")?,
-        digests: Digests { md5: bytes(row, "md5")?, sha256: bytes(row, "sha256")?, crc32c: number(row, "crc32c")? },
+        digests: Digests { md5: md5(row)?, sha256: bytes(row, "sha256")?, crc32c: number(row, "crc32c")? },
         content_type: row.try_get("content_type")?,
         blob: row.try_get::<Option<String>, _>("blob")?.map(BlobKey::from_row),
         download: inline.zip(expires_at).map(|(inline, expires_at)| Download { inline, expires_at }),

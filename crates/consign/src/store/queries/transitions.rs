@@ -245,7 +245,7 @@ async fn insert_files(conn: &mut Conn, task: TaskId, files: &[File]) -> sqlx::Re
                 .push_bind(bigint(position))
                 .push_bind(file.name.clone())
                 .push_bind(bigint(file.size))
-                .push_bind(file.digests.md5.to_vec())
+                .push_bind(file.digests.md5.map_or_else(Vec::new, |md5| md5.to_vec()))
                 .push_bind(file.digests.sha256.to_vec())
                 .push_bind(i64::from(file.digests.crc32c))
                 .push_bind(file.content_type.clone())

@@ -70,6 +70,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("../../../../../migrations/sqlite/0001_start.sql")),
     (2, "webhooks", include_str!("../../../../../migrations/sqlite/0002_webhooks.sql")),
     (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
+    (4, "lists", include_str!("../../../../../migrations/sqlite/0004_lists.sql")),
 ];
 
 /// Why a database could not be opened.

@@ -103,6 +103,57 @@ async fn cost_does_not_grow_with_the_number_of_tasks() {
 }
 
 #[tokio::test]
+async fn a_list_of_few_does_not_read_the_many() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::queries::lists;
+    use crate::model::{Page, WireStatus};
+    use crate::store::{JobFilter, TaskFilter};
+
+    let page = Page { number: 1, size: 10 };
+    let jobs = |status| JobFilter { user_id: UserId(1), status, tag: None, key_id: None, with_tasks: false };
+    let tasks = |status, operation: Option<&str>| TaskFilter {
+        user_id: UserId(1),
+        job_id: None,
+        status,
+        operation: operation.map(str::to_owned),
+    };
+    let mut all = Vec::new();
+    for ended in [1_000, 20_000] {
+        let folder = TempDir::new().unwrap();
+        let (mut tx, _) = filled(&folder, ended, 3).await;
+        let calls = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&calls);
+        tx.conn.lock_handle().await.unwrap().set_progress_handler(10, move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        let mut steps = Vec::new();
+        for (status, found) in [
+            (None, 10),
+            (Some(WireStatus::Finished), 10),
+            (Some(WireStatus::Waiting), 3),
+            (Some(WireStatus::Processing), 0),
+            (Some(WireStatus::Error), 0),
+        ] {
+            assert_eq!(lists::list_jobs(&mut tx.conn, &jobs(status), page).await.unwrap().0.len(), found, "{status:?}");
+            steps.push(calls.swap(0, Ordering::Relaxed));
+            let listed = lists::list_tasks(&mut tx.conn, &tasks(status, None), page).await.unwrap().0;
+            assert_eq!(listed.len(), found, "{status:?}");
+            steps.push(calls.swap(0, Ordering::Relaxed));
+        }
+        let listed = lists::list_tasks(&mut tx.conn, &tasks(None, Some("y")), page).await.unwrap().0;
+        assert!(listed.is_empty());
+        steps.push(calls.swap(0, Ordering::Relaxed));
+        all.push(steps);
+    }
+    for (at, (few, many)) in all[0].iter().zip(&all[1]).enumerate() {
+        assert!(*many <= few * 5 / 4 + 10, "list {at}: {few} steps with few, {many} with many");
+    }
+}
+
+#[tokio::test]
 async fn the_claim_uses_its_indexes() {
     let folder = TempDir::new().unwrap();
     let (mut tx, _) = filled(&folder, 10, 10).await;

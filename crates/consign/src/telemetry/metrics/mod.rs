@@ -2,9 +2,11 @@
 //! route templates, never paths; names of hosts and users in a bounded number.
 
 use std::fmt::{self, Write as _};
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use connectors::Budget;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -78,6 +80,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Requests that wait for an end.
     pub waits: Gauge,
+    /// Downloads that are being sent.
+    pub downloads: Gauge,
     /// Tasks that this process may work on at once.
     pub slots: Gauge,
     /// Tasks that this process works on.
@@ -92,6 +96,10 @@ pub struct Metrics {
     pub data_free_bytes: Gauge,
     /// Size of that disk in bytes.
     pub data_bytes: Gauge,
+    memory: OnceLock<Budget>,
+    memory_total: Gauge,
+    memory_used: Gauge,
+    parts_waiting: Gauge,
 }
 
 impl Metrics {
@@ -150,6 +158,7 @@ impl Metrics {
             download_bytes: Counter::default(),
             connections: Gauge::default(),
             waits: Gauge::default(),
+            downloads: Gauge::default(),
             slots: Gauge::default(),
             slots_used: Gauge::default(),
             ready: Gauge::default(),
@@ -157,6 +166,10 @@ impl Metrics {
             file_store_up: Gauge::default(),
             data_free_bytes: Gauge::default(),
             data_bytes: Gauge::default(),
+            memory: OnceLock::new(),
+            memory_total: Gauge::default(),
+            memory_used: Gauge::default(),
+            parts_waiting: Gauge::default(),
         }
     }
 
@@ -169,8 +182,12 @@ impl Metrics {
             ("consign_data_bytes", &self.data_bytes),
             ("consign_connections_open", &self.connections),
             ("consign_waits_open", &self.waits),
+            ("consign_downloads_open", &self.downloads),
             ("consign_slots", &self.slots),
             ("consign_slots_used", &self.slots_used),
+            ("consign_transfer_memory_bytes", &self.memory_total),
+            ("consign_transfer_memory_used_bytes", &self.memory_used),
+            ("consign_transfer_parts_waiting", &self.parts_waiting),
         ];
         let names = [
             "consign_tasks_waiting",
@@ -336,8 +353,18 @@ impl Metrics {
         self.user_running.get_or_create(&others).set(whole(running));
     }
 
+    /// Tells from now on how the memory of transfers is used. The first budget counts.
+    pub fn watch_memory(&self, memory: Budget) {
+        let _ = self.memory.set(memory);
+    }
+
     /// All metrics as text.
     pub fn text(&self) -> String {
+        if let Some(usage) = self.memory.get().map(Budget::usage) {
+            self.memory_total.set(whole(usage.total_bytes));
+            self.memory_used.set(whole(usage.held_bytes));
+            self.parts_waiting.set(whole(usage.waiting as u64));
+        }
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
             // Writing to a string does not fail; should an encoder ever, half a page is worse than a plain comment.

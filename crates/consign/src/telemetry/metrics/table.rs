@@ -107,6 +107,13 @@ pub const TABLE: &[Entry] = &[
     counter("consign_heartbeats_missed_total", "reason", "Heartbeats that were not: `error`, `timeout`"),
     counter("consign_tasks_recovered_total", "", "Tasks taken back from processes that died"),
     // Bytes.
+    gauge("consign_transfer_memory_bytes", "", "Memory that parts of transfers may have: `transfer.memory_bytes`"),
+    gauge("consign_transfer_memory_used_bytes", "", "Memory that parts of transfers have"),
+    gauge(
+        "consign_transfer_parts_waiting",
+        "",
+        "Parts that wait for memory; above 0 for long, more memory makes transfers faster",
+    ),
     counter("consign_import_bytes_total", "operation", "Bytes that imports took in"),
     counter("consign_export_bytes_total", "operation", "Bytes that exports delivered"),
     counter("consign_upload_bytes_total", "", "Bytes taken in by upload forms"),
@@ -123,6 +130,7 @@ pub const TABLE: &[Entry] = &[
     histogram("consign_http_request_seconds", "method, route", "Time to the head of the answer"),
     gauge("consign_connections_open", "", "Connections of clients"),
     gauge("consign_waits_open", "", "Requests that wait for the end of a job or task"),
+    gauge("consign_downloads_open", "", "Downloads that are being sent"),
     gauge("consign_live_open", "kind", "Live connections: `socket` (Socket.IO), `stream` (server-sent events)"),
     // Webhooks.
     counter(

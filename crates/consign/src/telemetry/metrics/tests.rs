@@ -42,6 +42,27 @@ fn shown(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     found
 }
 
+#[tokio::test]
+async fn the_memory_of_transfers_is_told_as_it_is_at_that_moment() {
+    let (metrics, budget) = (Metrics::new(), Budget::new(10));
+    metrics.watch_memory(budget.clone());
+    let told = |total, used, waiting| {
+        let text = metrics.text();
+        let names = ["memory_bytes", "memory_used_bytes", "parts_waiting"].into_iter().zip([total, used, waiting]);
+        for (name, value) in names {
+            assert!(text.contains(&format!("\nconsign_transfer_{name} {value}\n")), "{name} is not {value}");
+        }
+    };
+    told(10, 0, 0);
+    let share = budget.share();
+    let held = share.take(7).await;
+    let mut waiting = Box::pin(share.take(4));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    told(10, 7, 1);
+    drop((held, waiting));
+    told(10, 0, 0);
+}
+
 #[test]
 fn the_page_and_the_table_agree() {
     let found = shown(&filled().text());

@@ -26,7 +26,7 @@ fn settings(server: &Program, job: &str, link: &[&str], upload: &str) -> String 
         "[generation]\nallow-x00 = true\n[headers]\nAuthorization = {key}\n\
          [[operations]]\ninclude-path-regex = '/wait$'\nchecks.not_a_server_error.expected-statuses = ['2xx', '4xx', '504']\n\
          [[operations]]\ninclude-path = '/files/{{task}}/{{name}}'\n\
-         parameters = {{ 'path.task' = {task}, 'path.name' = {name}, temp_url_sig = {sig}, temp_url_expires = {expires} }}\n\
+         parameters = {{ 'path.task' = {task}, 'path.name' = {name}, temp_url_sig = {sig}, temp_url_expires = {expires}, temp_url_number = '1' }}\n\
          [[operations]]\ninclude-path = '/upload/{{task}}'\nparameters = {{ task = {upload} }}\n\
          [[operations]]\ninclude-path = '/v2/jobs/{{id}}/events'\nparameters = {{ 'path.id' = {job} }}\n",
         key = text(&format!("Bearer {}", server.key())),

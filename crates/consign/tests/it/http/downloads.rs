@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::app::App;
+use consign::model::{Download, File};
+
+use super::app::{App, URL};
 
 #[tokio::test]
 async fn a_link_gives_the_file_with_all_its_marks() {
@@ -70,6 +72,43 @@ async fn a_link_that_was_changed_in_any_way_gives_nothing() {
         assert_eq!(app.get(&same).await.text(), "hello", "checked on decoded values: {same}");
     }
     app.get(&path.replace("/files/", "/files/x")).await.fails(404, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn each_of_several_files_has_a_link_of_its_own() {
+    let app = App::new().await;
+    let (job, ..) = app.small_job().await;
+    app.run_one().await;
+    let export = app.claim().await;
+    let expires_at = app.clock.now().plus(Duration::from_hours(24));
+    let download = Some(Download { inline: false, expires_at });
+    let mut files = Vec::new();
+    for (number, content) in [(1, "first"), (2, "second"), (3, "third")] {
+        // The same name, so that only the number and the signature tell them apart.
+        files.push(File { download, ..app.keep(&export, number, "a.txt", content.as_bytes()).await });
+    }
+    app.finish(&export, &files).await;
+    let job = app.get(&format!("/v2/jobs/{job}")).await.json();
+    let link =
+        |at: usize| job["data"]["tasks"][1]["result"]["files"][at]["url"].as_str().unwrap()[URL.len()..].to_owned();
+    for (at, content) in ["first", "second", "third"].into_iter().enumerate() {
+        assert_eq!(app.get(&link(at)).await.text(), content);
+    }
+    let second = link(1);
+    let (without, number) = second.rsplit_once('&').unwrap();
+    assert_eq!(number, "temp_url_number=2");
+    for changed in [
+        "",
+        "&temp_url_number=",
+        "&temp_url_number=0",
+        "&temp_url_number=1",
+        "&temp_url_number=3",
+        "&temp_url_number=4",
+        "&temp_url_number=-2",
+        "&temp_url_number=99999999999999999999",
+    ] {
+        app.get(&format!("{without}{changed}")).await.fails(403, "LINK_INVALID");
+    }
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ fn file() -> File {
     File {
         name: "photo.png".to_owned(),
         size: 40213,
-        digests: Digests { md5: [1; 16], sha256: [2; 32], crc32c: 3 },
+        digests: Digests { md5: Some([1; 16]), sha256: [2; 32], crc32c: 3 },
         content_type: "image/png".to_owned(),
         blob: None,
         download: None,

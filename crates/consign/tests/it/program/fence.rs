@@ -28,7 +28,7 @@ fn delivered_by_another() -> File {
     File {
         name: "theirs.bin".to_owned(),
         size: 7,
-        digests: Digests { md5: [0; 16], sha256: [0; 32], crc32c: 0 },
+        digests: Digests { md5: None, sha256: [0; 32], crc32c: 0 },
         content_type: "application/octet-stream".to_owned(),
         blob: None,
         download: None,

@@ -8,6 +8,7 @@
 //! SHA-256 compared.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -270,13 +271,13 @@ impl Track<'_> {
     fn tell(&self, round: usize, sides: &[Side], runs: &[Run]) {
         let mut line = format!("{}: round {round} of {}", self.lane.name, self.bed.pairs());
         let walls = |side| runs.iter().filter(move |run| run.side == side).map(|run| run.wall_secs);
-        if let Some(last) = walls(Side::Ours).last() {
-            line.push_str(&format!(": {last:.2} s"));
+        if let Some(last) = walls(Side::Ours).next_back() {
+            let _ = write!(line, ": {last:.2} s");
         }
         for side in sides.iter().filter(|side| **side != Side::Ours) {
             let ratios: Vec<f64> = walls(Side::Ours).zip(walls(*side)).map(|(ours, theirs)| theirs / ours).collect();
             if !ratios.is_empty() {
-                line.push_str(&format!(", {side} ×{:.2}", median(ratios)));
+                let _ = write!(line, ", {side} ×{:.2}", median(ratios));
             }
         }
         self.bed.say(&line);

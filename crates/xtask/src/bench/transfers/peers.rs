@@ -7,7 +7,7 @@ use serde_json::Value;
 use testkit::tool;
 
 use super::lanes::{Lane, Side, Way};
-use super::place::Place;
+use super::place::{Environment, Place};
 use crate::bench::cost::Cost;
 
 /// Runs the program that its arguments name, and prints what it and its children cost. The largest resident set is that of
@@ -27,7 +27,7 @@ sys.exit(done.returncode)
 struct Invocation {
     program: PathBuf,
     arguments: Vec<String>,
-    environment: Vec<(&'static str, String)>,
+    environment: Environment,
 }
 
 /// Sends `from` (a file, or a folder of many) to `name`, or gets `name` into `into`.

@@ -11,6 +11,9 @@ use super::null_sink::NullSink;
 /// The bucket or container of all lanes.
 const BUCKET: &str = "bench";
 
+/// Variables for a program.
+pub(super) type Environment = Vec<(&'static str, String)>;
+
 /// A server.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
@@ -25,13 +28,13 @@ pub(super) struct Place {
     /// What stands before every name in our arguments.
     pub(super) root: String,
     /// rclone's remote `X:` and options, as environment.
-    pub(super) rclone: Vec<(&'static str, String)>,
+    pub(super) rclone: Environment,
     /// What stands before every name in rclone's arguments.
     pub(super) rclone_root: String,
     /// Options of OpenSSH's `sftp` and who logs in where, if it speaks SFTP.
     pub(super) openssh: Option<Vec<String>>,
     /// Options and environment of `aws`, if it speaks S3.
-    pub(super) aws: Option<(Vec<String>, Vec<(&'static str, String)>)>,
+    pub(super) aws: Option<(Vec<String>, Environment)>,
 }
 
 fn s3(version: String, endpoint: &str, id: &str, secret: &str, ca: Option<&Path>) -> Place {

@@ -105,7 +105,7 @@ impl connectors::Source for Zeros {
     }
 
     fn digests(&self) -> connectors::Digests {
-        connectors::Digests { md5: [0; 16], sha256: [0; 32], crc32c: 0 }
+        connectors::Digests { md5: None, sha256: [0; 32], crc32c: 0 }
     }
 
     async fn read_at(&self, _offset: u64, length: usize) -> connectors::Result<Bytes> {
