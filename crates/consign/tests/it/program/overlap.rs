@@ -243,7 +243,7 @@ async fn where_it_does_not_apply_all_is_as_ever() {
 }
 
 /// Delivers a file that is held until something of it is there, then one whose server is killed meanwhile.
-#[expect(clippy::future_not_send, reason = "a test awaits it where it is")]
+#[expect(clippy::future_not_send, reason = "it is awaited where it is made")]
 async fn goes_ahead(export: &Value, there: impl AsyncFn() -> bool, objects: impl AsyncFn() -> Value) {
     let mut program = Program::started(&SETTINGS).await;
     for (seed, is_killed) in [(11, false), (12, true)] {
