@@ -2,7 +2,6 @@
 //! route templates, never paths; names of hosts and users in a bounded number.
 
 use std::fmt::{self, Write as _};
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use crate::store::{Counts, Load};
 mod event;
 mod hosts;
 pub mod labels;
+mod memory;
 mod process;
 pub mod table;
 
@@ -96,10 +96,7 @@ pub struct Metrics {
     pub data_free_bytes: Gauge,
     /// Size of that disk in bytes.
     pub data_bytes: Gauge,
-    memory: OnceLock<Budget>,
-    memory_total: Gauge,
-    memory_used: Gauge,
-    parts_waiting: Gauge,
+    memory: memory::Memory,
 }
 
 impl Metrics {
@@ -166,10 +163,7 @@ impl Metrics {
             file_store_up: Gauge::default(),
             data_free_bytes: Gauge::default(),
             data_bytes: Gauge::default(),
-            memory: OnceLock::new(),
-            memory_total: Gauge::default(),
-            memory_used: Gauge::default(),
-            parts_waiting: Gauge::default(),
+            memory: memory::Memory::default(),
         }
     }
 
@@ -185,9 +179,6 @@ impl Metrics {
             ("consign_downloads_open", &self.downloads),
             ("consign_slots", &self.slots),
             ("consign_slots_used", &self.slots_used),
-            ("consign_transfer_memory_bytes", &self.memory_total),
-            ("consign_transfer_memory_used_bytes", &self.memory_used),
-            ("consign_transfer_parts_waiting", &self.parts_waiting),
         ];
         let names = [
             "consign_tasks_waiting",
@@ -203,7 +194,7 @@ impl Metrics {
             "consign_oldest_webhook_seconds",
         ];
         let counts = names.into_iter().zip(self.counts.iter().map(|(gauge, _)| gauge));
-        for (name, gauge) in gauges.into_iter().chain(counts) {
+        for (name, gauge) in gauges.into_iter().chain(counts).chain(self.memory.gauges()) {
             add(to, name, gauge);
         }
         for (name, counter) in [
@@ -355,16 +346,12 @@ impl Metrics {
 
     /// Tells from now on how the memory of transfers is used. The first budget counts.
     pub fn watch_memory(&self, memory: Budget) {
-        let _ = self.memory.set(memory);
+        self.memory.watch(memory);
     }
 
     /// All metrics as text.
     pub fn text(&self) -> String {
-        if let Some(usage) = self.memory.get().map(Budget::usage) {
-            self.memory_total.set(whole(usage.total_bytes));
-            self.memory_used.set(whole(usage.held_bytes));
-            self.parts_waiting.set(whole(usage.waiting as u64));
-        }
+        self.memory.read();
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
             // Writing to a string does not fail; should an encoder ever, half a page is worse than a plain comment.

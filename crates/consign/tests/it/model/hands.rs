@@ -25,6 +25,8 @@ const HANDS: u64 = 8;
 const DEEDS: usize = 80;
 /// Jobs, tasks and leases that are looked at: the newest.
 const FEW: usize = 5;
+/// An hour.
+const HOUR_MICROS: i64 = 3_600_000_000;
 /// Tasks that may run at once.
 const RUNNING_MAX: u32 = 4;
 const ALL: Page = Page { number: 1, size: 10_000 };
@@ -336,7 +338,8 @@ impl Hand {
         self.session = SessionId::new(now);
         self.store.open_session(self.session, "host", true, now).await.unwrap();
         loop {
-            let now = Timestamp(self.clock.fetch_add(3_600_000_000, Ordering::Relaxed));
+            // Later than anything is delayed or may be uploaded: what is not due now never will be.
+            let now = Timestamp(self.clock.fetch_add(HOUR_MICROS, Ordering::Relaxed) + HOUR_MICROS);
             self.store.release_due(now).await.unwrap();
             self.store.expire_uploads(now).await.unwrap();
             let request = ClaimRequest { session: self.session, tasks_max: 100, per_user_max: 100, now };
