@@ -21,7 +21,7 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests {
     /// MD5, as `Content-MD5` and S3's `ETag` have it, if it was needed so far: it takes longer than the others together.
-    /// [`md5`] knows it of any source.
+    /// [`md5()`] knows it of any source.
     pub md5: Option<[u8; 16]>,
     /// SHA-256.
     pub sha256: [u8; 32],
@@ -49,7 +49,7 @@ pub trait Source: Debug + Send + Sync {
     /// Waits until the bytes before `end` can be read. Holds nothing meanwhile.
     ///
     /// # Errors
-    /// [`Kind::Local`](crate::Kind::Local) when they will never come.
+    /// [`Kind::Local`] when they will never come.
     async fn arrived(&self, _end: u64) -> Result<()> {
         Ok(())
     }
@@ -57,7 +57,7 @@ pub trait Source: Debug + Send + Sync {
     /// Waits until the file is whole and may be shown to the world under its name.
     ///
     /// # Errors
-    /// [`Kind::Local`](crate::Kind::Local) when it never will be.
+    /// [`Kind::Local`] when it never will be.
     async fn whole(&self) -> Result<()> {
         Ok(())
     }
@@ -65,7 +65,7 @@ pub trait Source: Debug + Send + Sync {
     /// Reads exactly `length` bytes from `offset`.
     ///
     /// # Errors
-    /// [`Kind::Local`](crate::Kind::Local) when the file cannot be read or is shorter.
+    /// [`Kind::Local`] when the file cannot be read or is shorter.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
 }
 

@@ -1,6 +1,6 @@
 //! The claim: which ready tasks come next, and their leases.
 //!
-//! Every task was given a turn when it was queued (`super::settle::push_first_turn`). A claim takes the lowest turns whose
+//! Every task was given a turn when it was queued (`super::settle`). A claim takes the lowest turns whose
 //! owner is below the limit. Running tasks are counted from an index, so the limit cannot drift.
 
 use std::collections::{BTreeMap, BTreeSet};
