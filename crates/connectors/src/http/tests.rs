@@ -194,7 +194,7 @@ async fn what_came_over_tls_is_handed_out_before_the_error_behind_it() {
     const SENT: usize = 300_000;
     let Certificates { authority, acceptor } = certificates("127.0.0.1", false);
     let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}", SENT + 1, "x".repeat(SENT));
-    let server = Server::start_with(Some(acceptor), move |_, _| vec![Step::send(&cut)]).await;
+    let server = Server::start_with(Some(acceptor), move |_, _| vec![Step::send(&cut), Step::Close]).await;
     let tls = tls_config(std::slice::from_ref(&authority)).unwrap();
     let client = Client::new(Guard::new([server.rule()]), tls, &Limits::default());
     let url = format!("https://{}/a", server.address);
