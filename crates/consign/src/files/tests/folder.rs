@@ -63,7 +63,9 @@ async fn many_batches_arrive_in_order() {
         let source = store.files.source(&key, &row(received)).await.unwrap();
         assert_eq!(source.read_at(0, bytes.len()).await.unwrap(), bytes);
         let again = hashing::of_file(Arc::new(fs::File::open(store.path(&key)).unwrap())).await.unwrap();
-        assert_eq!(again, received);
+        // Of a file that is here its MD5 is computed when somebody asks for it.
+        let without = Digests { md5: None, ..received.digests };
+        assert_eq!(again, Received { digests: without, ..received });
     }
 }
 
