@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -30,20 +30,24 @@ const HEADS: [&str; 4] = [
 ];
 
 #[expect(clippy::disallowed_methods, reason = "the test starts the chore as a program")]
-fn bench(arguments: &[&str], out: &Path) -> Output {
-    let chore = Path::new(env!("CARGO_BIN_EXE_xtask"));
-    let program = chore.with_file_name("consign");
-    assert!(program.is_file(), "build it first: cargo build -p consign (a run of the whole workspace does)");
-    let mut command = Command::new(chore);
+fn bench(arguments: &[&str], program: &Path, out: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.args(["bench", "transfers"]).args(arguments);
     command.arg("--program").arg(program).arg("--out").arg(out).arg("--folder").arg(std::env::temp_dir());
     command.output().unwrap()
 }
 
+/// The program beside the chore.
+fn built() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("consign");
+    assert!(program.is_file(), "build it first: cargo build -p consign (a run of the whole workspace does)");
+    program
+}
+
 #[test]
 fn transfers_are_measured_in_every_lane() {
     let out = tempfile::tempdir().unwrap();
-    let output = bench(&["--small"], out.path());
+    let output = bench(&["--small"], &built(), out.path());
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
     // Where a server cannot be had (never in CI), its lanes are left out, and that is said.
@@ -83,7 +87,7 @@ fn transfers_are_measured_in_every_lane() {
 #[test]
 fn a_program_that_does_not_run_is_no_measurement() {
     let out = tempfile::tempdir().unwrap();
-    let output = bench(&["--small", "--only", "many files, null", "--program", "/nonexistent/consign"], out.path());
+    let output = bench(&["--small", "--only", "many files, null"], Path::new("/nonexistent/consign"), out.path());
     assert!(!output.status.success());
     assert!(!out.path().join("transfers.md").exists());
 }
