@@ -58,6 +58,10 @@ async fn names(store: &dyn ObjectStore, prefix: &str) -> Vec<String> {
 }
 
 async fn passes(store: Arc<dyn ObjectStore>, uploads: Option<Arc<S3>>) {
+    passes_with(store, uploads, false).await;
+}
+
+async fn passes_with(store: Arc<dyn ObjectStore>, uploads: Option<Arc<S3>>, is_slow: bool) {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(Arc::clone(&store), folder.path());
     let prefix = settings.prefix.clone();
@@ -72,7 +76,7 @@ async fn passes(store: Arc<dyn ObjectStore>, uploads: Option<Arc<S3>>) {
             left
         })
     };
-    suite::all(&Place { files: Files::in_bucket(settings).await.unwrap(), left: Box::new(left) }).await;
+    suite::all(&Place { files: Files::in_bucket(settings).await.unwrap(), left: Box::new(left), is_slow }).await;
     assert_eq!(folder::below(&folder.path().join("tmp")).len(), 0, "scratch files have no names");
 }
 
@@ -154,8 +158,11 @@ async fn google_cloud_storage_passes() {
         token_uri: Some(server.token_uri.clone()),
     };
     let network = network();
-    passes(Arc::new(Gcs::new(&config, network.http, &network.google_tokens, network.limits).unwrap()), None).await;
-    assert_eq!(server.open_sessions(BUCKET).await.unwrap(), Vec::<String>::new());
+    let gcs = Gcs::new(&config, network.http, &network.google_tokens, network.limits).unwrap();
+    // Its emulator answers one request at a time, behind those of other tests, and does not notice that a client is gone.
+    passes_with(Arc::new(gcs), None, true).await;
+    // The case of dropped uploads may stop one before it knows its session.
+    assert_eq!(server.known_sessions(BUCKET).await.unwrap(), Vec::<String>::new());
 }
 
 /// Under a name there is the whole file or nothing, whichever request fails and however.
