@@ -84,7 +84,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
     let tries = orphan.abort_tries + 1;
     let Some((is_of_this_one, error)) = failure else {
         connectors::fail_point!("abort.aborted");
-        written(tools.store.ledger_close(*task, &open.target).await);
+        written(tools.store.ledger_aborted(*task, &open.target).await);
         return true;
     };
     let upload = &open.target;
@@ -93,7 +93,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
             %task, operation, host, upload, error,
             "an upload stays open at its destination; remove it there by hand"
         );
-        written(tools.store.ledger_close(*task, upload).await);
+        written(tools.store.ledger_aborted(*task, upload).await);
     } else {
         tracing::warn!(%task, operation, host, upload, error, tries, "an upload could not be aborted yet");
         put_off(runner, &orphan).await;

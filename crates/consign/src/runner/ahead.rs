@@ -210,7 +210,7 @@ impl Upload {
             return None;
         }
         for earlier in open {
-            clear(&runner, follower, entry, args.clone(), earlier).await?;
+            clear(&runner, (follower, token), entry, args.clone(), earlier).await?;
         }
         let _slot = tools.network.hosts.take(&connector.host()).await;
         let _ = state.follower.set(follower);
@@ -248,14 +248,14 @@ impl Upload {
 /// Aborts what an earlier attempt of the import sent ahead: its file may have been another.
 async fn clear(
     runner: &Runner,
-    follower: TaskId,
+    (follower, token): (TaskId, Token),
     entry: &crate::operations::Entry,
     args: RawArgs,
     earlier: OpenUpload,
 ) -> Option<()> {
     let (tools, target) = (runner.tools(), earlier.target.clone());
     entry.abort(args, earlier, tools.network.clone()).await.ok()?;
-    tools.store.ledger_close(follower, &target).await.ok()
+    matches!(tools.store.ledger_close(follower, token, &target).await, Ok(true)).then_some(())
 }
 
 /// Counts what is sent, and shows it once somebody has taken the transfer over.

@@ -56,8 +56,8 @@ impl Journal for TaskJournal {
     }
 
     async fn closed(&self, target: &str) -> Result<()> {
-        let written = self.store.ledger_close(self.id, target).await.map_err(failed);
+        let written = self.store.ledger_close(self.id, self.token, target).await;
         connectors::fail_point!("ledger.closed");
-        written
+        self.held(written)
     }
 }

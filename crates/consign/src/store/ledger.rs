@@ -24,8 +24,12 @@ pub trait Ledger: Send + Sync {
     /// Writes down an acknowledged part. `false` when the lease is lost.
     async fn ledger_part(&self, id: TaskId, token: Token, target: &str, number: u32, part: &Part) -> Result<bool>;
 
-    /// Strikes out an upload.
-    async fn ledger_close(&self, id: TaskId, target: &str) -> Result<()>;
+    /// Strikes out an upload, if there is one and the token still holds the lease. `false` when the lease is lost: what stands
+    /// there may be another's by now.
+    async fn ledger_close(&self, id: TaskId, token: Token, target: &str) -> Result<bool>;
+
+    /// Strikes out an upload that was aborted because its task has ended or is gone; never one that a task may go on with.
+    async fn ledger_aborted(&self, id: TaskId, target: &str) -> Result<()>;
 
     /// Uploads whose task has ended or is gone, and that are due for (another) try to abort them, at most `limit`.
     async fn ledger_orphans(&self, now: Timestamp, limit: u32) -> Result<Vec<LedgerEntry>>;

@@ -15,6 +15,8 @@ cases!(
     an_upload_of_a_task_that_was_given_back_is_an_orphan_too,
     lines_outlive_their_task,
     a_lost_lease_opens_nothing,
+    a_lost_lease_strikes_nothing_out,
+    only_what_nobody_goes_on_with_is_struck_out_as_aborted,
     a_failed_abort_is_tried_again_later,
     an_upload_begins_for_the_one_task_that_waits,
     what_began_for_a_task_that_waits_is_an_orphan_when_that_ends,
@@ -48,7 +50,9 @@ async fn an_open_upload_is_handed_to_the_next_attempt(scene: Scene) {
     assert!(scene.store.ledger_part(id, token, "y", 1, &part("forgotten")).await.unwrap());
     let again = OpenUpload { handle: "another".to_owned(), parts: BTreeMap::from([(2, part("two"))]), ..open("y") };
     assert!(scene.store.ledger_open(id, token, &again, scene.now()).await.unwrap());
-    scene.store.ledger_close(id, "gone").await.unwrap();
+    for _ in 0..2 {
+        assert!(scene.store.ledger_close(id, token, "gone").await.unwrap(), "it is gone, and may be said to be again");
+    }
     assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 2);
     let _ = scene.store.delay(id, token, scene.now(), scene.now()).await.unwrap();
     scene.store.release_due(scene.now()).await.unwrap();
@@ -114,7 +118,9 @@ async fn lines_outlive_their_task(scene: Scene) {
     assert_eq!((entry.task_id, entry.operation.as_str(), entry.abort_tries), (id, "import/url", 0));
     assert_eq!(entry.payload, claim.payload);
     assert_eq!(entry.open, OpenUpload { parts: BTreeMap::from([(1, part("one"))]), ..open("t") });
-    scene.store.ledger_close(id, "t").await.unwrap();
+    assert!(!scene.store.ledger_close(id, token, "t").await.unwrap(), "nobody holds it any more");
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 1);
+    scene.store.ledger_aborted(id, "t").await.unwrap();
     assert!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().is_empty());
     assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 0);
 }
@@ -134,6 +140,43 @@ async fn a_lost_lease_opens_nothing(scene: Scene) {
     assert!(!scene.store.ledger_part(id, token, "t", 1, &part("one")).await.unwrap());
     let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
     assert_eq!(orphans.iter().map(|entry| entry.open.clone()).collect::<Vec<_>>(), [open("t")]);
+}
+
+/// An attempt that was frozen, and whose task has been taken up by another, must not make the ledger forget what that opened.
+async fn a_lost_lease_strikes_nothing_out(scene: Scene) {
+    scene.job("a").await;
+    let first = scene.claim_one().await;
+    let id = first.task.id;
+    assert!(scene.store.ledger_open(id, first.token, &open("t"), scene.now()).await.unwrap());
+    assert!(!scene.store.ledger_close(id, Token(first.token.0 ^ 1), "t").await.unwrap());
+    let _ = scene.store.delay(id, first.token, scene.now(), scene.now()).await.unwrap();
+    assert!(!scene.store.ledger_close(id, first.token, "t").await.unwrap(), "nobody holds the lease");
+    scene.store.release_due(scene.now()).await.unwrap();
+    let second = scene.claim_one().await;
+    assert_eq!(second.open, [open("t")]);
+    let anew = OpenUpload { handle: "another".to_owned(), ..open("t") };
+    assert!(scene.store.ledger_open(id, second.token, &anew, scene.now()).await.unwrap());
+    assert!(!scene.store.ledger_close(id, first.token, "t").await.unwrap());
+    scene.fail(&second).await;
+    assert!(!scene.store.ledger_close(id, second.token, "t").await.unwrap());
+    let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
+    assert_eq!(orphans.iter().map(|entry| entry.open.clone()).collect::<Vec<_>>(), [anew]);
+}
+
+async fn only_what_nobody_goes_on_with_is_struck_out_as_aborted(scene: Scene) {
+    let made = scene.job("in; out: in").await;
+    let claim = scene.claim_one().await;
+    let (id, out) = (claim.task.id, made.task("out"));
+    for task in [id, out] {
+        assert!(scene.store.ledger_open(task, claim.token, &open("t"), scene.now()).await.unwrap());
+        scene.store.ledger_aborted(task, "t").await.unwrap();
+    }
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 2);
+    scene.fail(&claim).await;
+    for task in [id, out] {
+        scene.store.ledger_aborted(task, "t").await.unwrap();
+    }
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 0);
 }
 
 async fn a_failed_abort_is_tried_again_later(scene: Scene) {
@@ -167,9 +210,13 @@ async fn an_upload_begins_for_the_one_task_that_waits(scene: Scene) {
     assert!(scene.store.follower(id, other).await.unwrap().is_none());
     assert!(!scene.store.ledger_open(out, other, &open("u"), now).await.unwrap());
     assert!(!scene.store.ledger_part(out, other, "t", 2, &part("two")).await.unwrap());
+    assert!(!scene.store.ledger_close(out, other, "t").await.unwrap());
+    assert!(scene.store.ledger_open(out, token, &open("begun in vain"), now).await.unwrap());
+    assert!(scene.store.ledger_close(out, token, "begun in vain").await.unwrap());
     scene.finish(&claim).await;
     assert!(!scene.store.ledger_open(out, token, &open("u"), now).await.unwrap(), "it is another's to claim");
     assert!(!scene.store.ledger_part(out, token, "t", 2, &part("two")).await.unwrap());
+    assert!(!scene.store.ledger_close(out, token, "t").await.unwrap());
     assert!(scene.store.follower(id, token).await.unwrap().is_none());
     assert!(scene.store.ledger_orphans(now, 10).await.unwrap().is_empty());
     assert_eq!(scene.claim_one().await.open, [begun]);
@@ -202,7 +249,9 @@ async fn what_began_for_a_task_that_waits_is_an_orphan_when_that_ends(scene: Sce
         if how != "delayed" {
             assert!(!scene.store.ledger_open(out, claim.token, &open("t"), scene.now()).await.unwrap(), "{how}");
         }
-        scene.store.ledger_close(out, "t").await.unwrap();
+        let is_held = scene.store.ledger_close(out, claim.token, "t").await.unwrap();
+        assert!(!is_held, "{how}: it is nobody's, or another attempt's");
+        scene.store.ledger_aborted(out, "t").await.unwrap();
         scene.store.release_due(scene.now()).await.unwrap();
         scene.run_all(&[]).await;
     }

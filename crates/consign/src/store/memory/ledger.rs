@@ -54,8 +54,23 @@ impl Ledger for MemoryStore {
         }))
     }
 
-    async fn ledger_close(&self, id: TaskId, target: &str) -> Result<()> {
-        self.change(|rows| rows.ledger.remove(&(id, target.to_owned())));
+    async fn ledger_close(&self, id: TaskId, token: Token, target: &str) -> Result<bool> {
+        Ok(self.change(|rows| {
+            let is_held = rows.tasks.get(&id).is_some_and(|row| rows.may_write_lines(row, token));
+            if is_held {
+                rows.ledger.remove(&(id, target.to_owned()));
+            }
+            is_held
+        }))
+    }
+
+    async fn ledger_aborted(&self, id: TaskId, target: &str) -> Result<()> {
+        let key = (id, target.to_owned());
+        self.change(|rows| {
+            if rows.ledger.get(&key).is_some_and(|line| line.due_at.is_some()) {
+                rows.ledger.remove(&key);
+            }
+        });
         Ok(())
     }
 

@@ -215,9 +215,14 @@ impl Ledger for Database {
         command!(self, [target, part] ledger::write_part(id, token, &target, number, &part))
     }
 
-    async fn ledger_close(&self, id: TaskId, target: &str) -> Result<()> {
+    async fn ledger_close(&self, id: TaskId, token: Token, target: &str) -> Result<bool> {
         let target = target.to_owned();
-        command!(self, [target] ledger::close(id, &target))
+        command!(self, [target] ledger::close(id, token, &target))
+    }
+
+    async fn ledger_aborted(&self, id: TaskId, target: &str) -> Result<()> {
+        let target = target.to_owned();
+        command!(self, [target] ledger::aborted(id, &target))
     }
 
     async fn ledger_orphans(&self, now: Timestamp, limit: u32) -> Result<Vec<LedgerEntry>> {

@@ -124,8 +124,22 @@ pub(crate) async fn follower(conn: &mut Conn, id: TaskId, token: Token) -> sqlx:
     }))
 }
 
-pub(crate) async fn close(tx: &mut Tx, id: TaskId, target: &str) -> sqlx::Result<()> {
+pub(crate) async fn close(tx: &mut Tx, id: TaskId, token: Token, target: &str) -> sqlx::Result<bool> {
+    // Of the next attempt at the task the line may have another upload.
+    if !may_write(tx, id, token).await? {
+        return Ok(false);
+    }
     sqlx::query("DELETE FROM ledger WHERE task_id = $1 AND target = $2")
+        .bind(id.0)
+        .bind(target)
+        .execute(&mut *tx.conn)
+        .await?;
+    Ok(true)
+}
+
+/// Strikes out what was aborted; not what the task goes on with.
+pub(crate) async fn aborted(tx: &mut Tx, id: TaskId, target: &str) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM ledger WHERE task_id = $1 AND target = $2 AND due_at IS NOT NULL")
         .bind(id.0)
         .bind(target)
         .execute(&mut *tx.conn)

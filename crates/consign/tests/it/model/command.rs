@@ -57,7 +57,8 @@ pub(super) enum Run {
         token_of: Option<Pick>,
         deed: Deed,
     },
-    CloseLine {
+    /// An upload was aborted.
+    Aborted {
         lease: Pick,
         target: u8,
     },
@@ -152,6 +153,10 @@ pub(super) enum Deed {
         target: u8,
         number: u8,
     },
+    CloseLine {
+        waiting: Option<Pick>,
+        target: u8,
+    },
     LookBehind,
 }
 
@@ -211,6 +216,7 @@ fn deed() -> impl Strategy<Value = Deed> {
             .prop_map(|(waiting, target, parts)| Deed::OpenLine { waiting, target, parts }),
         3 => (waiting(), 0..2_u8, 0..4_u8)
             .prop_map(|(waiting, target, number)| Deed::WritePart { waiting, target, number }),
+        2 => (waiting(), 0..2_u8).prop_map(|(waiting, target)| Deed::CloseLine { waiting, target }),
         2 => Just(Deed::LookBehind),
     ]
 }
@@ -265,7 +271,7 @@ fn running() -> impl Strategy<Value = Run> {
         1 => pick().prop_map(|session| Run::CloseSession { session }),
         1 => (0..60_u32, 1..4_u32)
             .prop_map(|(idle_seconds, attempts_max)| Run::ExpireSessions { idle_seconds, attempts_max }),
-        1 => (pick(), 0..2_u8).prop_map(|(lease, target)| Run::CloseLine { lease, target }),
+        1 => (pick(), 0..2_u8).prop_map(|(lease, target)| Run::Aborted { lease, target }),
         1 => (pick(), 0..2_u8, seconds())
             .prop_map(|(lease, target, seconds)| Run::AbortFailed { lease, target, seconds }),
     ]

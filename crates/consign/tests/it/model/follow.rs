@@ -72,9 +72,9 @@ impl World {
                 let told: Vec<_> = leases.map(|(id, token)| TaskProgress { id, token, percent }).collect();
                 self.same(async |store| store.heartbeat(id, &told, now).await).await;
             }
-            Run::CloseLine { lease, target: number } => {
+            Run::Aborted { lease, target: number } => {
                 let Some((id, _)) = chosen(&self.known.leases, lease) else { return };
-                self.same(async |store| store.ledger_close(id, &target(number)).await).await;
+                self.same(async |store| store.ledger_aborted(id, &target(number)).await).await;
             }
             Run::AbortFailed { lease, target: number, seconds } => {
                 let Some((id, _)) = chosen(&self.known.leases, lease) else { return };
@@ -110,6 +110,11 @@ impl World {
                 let id = waiting.and_then(|pick| chosen(&self.known.tasks, pick)).map_or(id, |(id, _)| id);
                 let (target, part) = (target(of), part(number));
                 self.same(async |store| store.ledger_part(id, token, &target, number.into(), &part).await).await;
+            }
+            Deed::CloseLine { waiting, target: of } => {
+                let id = waiting.and_then(|pick| chosen(&self.known.tasks, pick)).map_or(id, |(id, _)| id);
+                let target = target(of);
+                self.same(async |store| store.ledger_close(id, token, &target).await).await;
             }
             Deed::LookBehind => self.same(async |store| store.follower(id, token).await).await,
         }

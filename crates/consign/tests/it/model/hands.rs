@@ -221,7 +221,7 @@ impl Hand {
             }
             7 => drop(self.store.ledger_open(id, token, &upload(0, 1), now).await.unwrap()),
             8 => drop(self.store.ledger_part(id, token, &upload(0, 0).target, 2, &part(2)).await.unwrap()),
-            _ => self.store.ledger_close(id, &upload(0, 0).target).await.unwrap(),
+            _ => drop(self.store.ledger_close(id, token, &upload(0, 0).target).await.unwrap()),
         }
     }
 
