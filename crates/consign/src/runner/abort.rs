@@ -1,5 +1,8 @@
 //! Aborts uploads that nobody will complete, at the destinations where they were left open. A loop of its own: a
 //! destination that does not answer must not hold up what is cleaned here, nor what is aborted elsewhere.
+//!
+//! Every process of a fleet reads the same lines, and takes each for one try before it makes that: the tries of a line are those
+//! of all together.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +16,8 @@ use super::{Runner, retry, step};
 use crate::error::TaskError;
 use crate::model::LedgerEntry;
 
-/// Time between looks that nobody asked for.
-const EVERY: Duration = Duration::from_secs(30);
+/// Time between looks that nobody asked for: what was put off, or taken by a process that died, waits no longer than this.
+const EVERY: Duration = Duration::from_secs(10);
 /// Uploads looked at in one go.
 const BATCH: u32 = 500;
 /// Destinations that are asked at once; each is asked for one upload after the other.
@@ -23,8 +26,12 @@ const DESTINATIONS_AT_ONCE: usize = 8;
 const TURN: Duration = Duration::from_mins(1);
 /// Longest time to abort one upload.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// For how long a process takes a line: as long as a try may take, and writing down what came of it.
+const TAKEN_FOR: Duration = Duration::from_secs(35);
 /// Tries to abort an upload before it is left to the destination's own clean-up.
 const TRIES_MAX: u32 = 20;
+
+const _: () = assert!(ABORT_TIMEOUT.as_millis() < TAKEN_FOR.as_millis());
 
 /// Aborts until it is cancelled.
 pub(super) async fn run(runner: Runner) {
@@ -66,8 +73,25 @@ async fn turn(runner: &Runner, host: String, orphans: Vec<LedgerEntry>) {
         }
         if is_failing {
             put_off(runner, &orphan).await;
-        } else {
+        } else if take(runner, &orphan).await {
             is_failing = !abort(runner, &host, orphan).await;
+        }
+    }
+}
+
+/// Takes an upload for one try. A process that is alone has it anyway; what was taken by the one before it must not wait.
+async fn take(runner: &Runner, orphan: &LedgerEntry) -> bool {
+    let tools = runner.tools();
+    if tools.exclusive {
+        return true;
+    }
+    let (now, target) = (tools.clock.now(), &orphan.open.target);
+    let until = now.plus(TAKEN_FOR);
+    match tools.store.ledger_claim_abort(orphan.task_id, target, orphan.abort_tries, now, until).await {
+        Ok(is_taken) => is_taken,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an open upload has to wait");
+            false
         }
     }
 }
@@ -109,7 +133,8 @@ async fn abort_there(runner: &Runner, orphan: &LedgerEntry) -> Result<(), TaskEr
 async fn put_off(runner: &Runner, orphan: &LedgerEntry) {
     let tools = runner.tools();
     let again_at = tools.clock.now().plus(retry::pause(orphan.abort_tries + 1, None));
-    written(tools.store.ledger_abort_failed(orphan.task_id, &orphan.open.target, again_at).await);
+    let LedgerEntry { task_id, open, abort_tries, .. } = orphan;
+    written(tools.store.ledger_abort_failed(*task_id, &open.target, *abort_tries, again_at).await);
 }
 
 fn written(result: crate::store::Result<()>) {

@@ -34,6 +34,18 @@ pub trait Ledger: Send + Sync {
     /// Uploads whose task has ended or is gone, and that are due for (another) try to abort them, at most `limit`.
     async fn ledger_orphans(&self, now: Timestamp, limit: u32) -> Result<Vec<LedgerEntry>>;
 
-    /// Counts a failed try to abort; the entry is due again at `again_at`.
-    async fn ledger_abort_failed(&self, id: TaskId, target: &str, again_at: Timestamp) -> Result<()>;
+    /// Takes an upload that was read with `tries` for the next try to abort it; `false` when somebody else has, or has failed
+    /// meanwhile. It is due again at `until`, so that it is not lost with whoever takes it.
+    async fn ledger_claim_abort(
+        &self,
+        id: TaskId,
+        target: &str,
+        tries: u32,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool>;
+
+    /// Counts the try to abort that follows on `tries` as failed; the entry is due again at `again_at`. A try that was counted
+    /// already, by whomever, is not counted twice.
+    async fn ledger_abort_failed(&self, id: TaskId, target: &str, tries: u32, again_at: Timestamp) -> Result<()>;
 }

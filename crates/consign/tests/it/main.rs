@@ -12,6 +12,7 @@ mod clients;
 mod http;
 mod model;
 mod program;
+mod runners;
 mod security;
 mod state;
 mod store_memory;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use connectors::{OpenUpload, Part};
 
 use super::{Scene, cases};
-use crate::id::{SessionId, Token};
+use crate::id::{SessionId, TaskId, Token};
 use crate::store::Deletion;
 
 cases!(
@@ -18,6 +18,8 @@ cases!(
     a_lost_lease_strikes_nothing_out,
     only_what_nobody_goes_on_with_is_struck_out_as_aborted,
     a_failed_abort_is_tried_again_later,
+    of_two_who_abort_one_tries,
+    what_was_taken_by_somebody_who_died_is_due_again,
     an_upload_begins_for_the_one_task_that_waits,
     what_began_for_a_task_that_waits_is_an_orphan_when_that_ends,
 );
@@ -184,14 +186,59 @@ async fn a_failed_abort_is_tried_again_later(scene: Scene) {
     let claim = scene.claim_one().await;
     let (id, token) = (claim.task.id, claim.token);
     assert!(scene.store.ledger_open(id, token, &open("t"), scene.now()).await.unwrap());
-    scene.store.ledger_abort_failed(id, "t", scene.now()).await.unwrap();
+    let again_at = scene.now().plus(Duration::from_secs(30));
+    scene.store.ledger_abort_failed(id, "t", 0, scene.now()).await.unwrap();
+    assert!(!scene.store.ledger_claim_abort(id, "t", 0, scene.now(), again_at).await.unwrap());
     assert!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().is_empty(), "its task is running");
     scene.fail(&claim).await;
-    let again_at = scene.now().plus(Duration::from_secs(30));
-    scene.store.ledger_abort_failed(id, "t", again_at).await.unwrap();
+    scene.store.ledger_abort_failed(id, "t", 0, again_at).await.unwrap();
     assert!(scene.store.ledger_orphans(scene.now(), 10).await.unwrap().is_empty(), "not due");
+    assert!(!scene.store.ledger_claim_abort(id, "t", 1, scene.now(), again_at).await.unwrap(), "not due");
     let orphans = scene.store.ledger_orphans(again_at, 10).await.unwrap();
     assert_eq!((orphans.len(), orphans[0].abort_tries), (1, 1));
+}
+
+/// A task that ended with an upload open.
+async fn orphan(scene: &Scene) -> TaskId {
+    scene.job("a").await;
+    let claim = scene.claim_one().await;
+    assert!(scene.store.ledger_open(claim.task.id, claim.token, &open("t"), scene.now()).await.unwrap());
+    scene.fail(&claim).await;
+    claim.task.id
+}
+
+/// Two runners read the same line; however many there are, its tries last as long as those of one.
+async fn of_two_who_abort_one_tries(scene: Scene) {
+    let (id, now) = (orphan(&scene).await, scene.now());
+    let until = now.plus(Duration::from_secs(30));
+    for read_by in ["one", "other"] {
+        assert_eq!(scene.store.ledger_orphans(now, 10).await.unwrap().len(), 1, "{read_by}");
+    }
+    assert!(scene.store.ledger_claim_abort(id, "t", 0, now, until).await.unwrap());
+    assert!(!scene.store.ledger_claim_abort(id, "t", 0, now, until).await.unwrap(), "it has been taken");
+    assert!(scene.store.ledger_orphans(now, 10).await.unwrap().is_empty(), "it has been taken");
+    for _ in ["one", "other"] {
+        scene.store.ledger_abort_failed(id, "t", 0, now).await.unwrap();
+    }
+    let orphans = scene.store.ledger_orphans(now, 10).await.unwrap();
+    assert_eq!(orphans[0].abort_tries, 1, "both failed to do the same");
+    assert!(!scene.store.ledger_claim_abort(id, "t", 0, now, until).await.unwrap(), "that was tried");
+    assert!(scene.store.ledger_claim_abort(id, "t", 1, now, until).await.unwrap());
+}
+
+async fn what_was_taken_by_somebody_who_died_is_due_again(scene: Scene) {
+    let (id, now) = (orphan(&scene).await, scene.now());
+    let until = now.plus(Duration::from_secs(30));
+    assert!(scene.store.ledger_claim_abort(id, "t", 0, now, until).await.unwrap());
+    let early = until.minus(Duration::from_micros(1));
+    assert!(scene.store.ledger_orphans(early, 10).await.unwrap().is_empty());
+    assert!(!scene.store.ledger_claim_abort(id, "t", 0, early, early).await.unwrap());
+    let orphans = scene.store.ledger_orphans(until, 10).await.unwrap();
+    assert_eq!((orphans.len(), orphans[0].abort_tries), (1, 0), "nothing was counted");
+    let later = until.plus(Duration::from_secs(30));
+    assert!(scene.store.ledger_claim_abort(id, "t", 0, until, later).await.unwrap());
+    scene.store.ledger_aborted(id, "t").await.unwrap();
+    assert!(!scene.store.ledger_claim_abort(id, "t", 0, later, later).await.unwrap(), "it is gone");
 }
 
 async fn an_upload_begins_for_the_one_task_that_waits(scene: Scene) {

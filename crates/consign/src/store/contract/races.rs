@@ -1,7 +1,10 @@
 //! Two at once: whatever the order, one wins, and what follows happens once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use connectors::OpenUpload;
 
 use super::{Made, Scene, cases, file};
 use crate::id::SessionId;
@@ -18,6 +21,7 @@ cases!(
     two_inputs_end_at_once,
     a_cascade_against_a_finish,
     the_same_request_twice_at_once,
+    many_abort_at_once,
 );
 
 /// How often a race is run.
@@ -190,4 +194,38 @@ async fn the_same_request_twice_at_once(scene: Scene) {
         );
     }
     assert_eq!(scene.store.counts(scene.now()).await.unwrap().queued, RUNS as u64);
+}
+
+async fn many_abort_at_once(scene: Scene) {
+    for _ in 0..RUNS {
+        scene.job("a").await;
+        let claim = scene.claim_one().await;
+        let (id, now) = (claim.task.id, scene.now());
+        let open = OpenUpload {
+            target: "t".to_owned(),
+            handle: "h".to_owned(),
+            sha256: "ab".repeat(32),
+            part_bytes: 1,
+            parts: BTreeMap::new(),
+        };
+        assert!(scene.store.ledger_open(id, claim.token, &open, now).await.unwrap());
+        scene.fail(&claim).await;
+        let mut runners = Vec::new();
+        for _ in 0..8 {
+            let store = Arc::clone(&scene.store);
+            runners.push(tokio::spawn(async move {
+                let until = now.plus(Duration::from_secs(30));
+                let is_mine = store.ledger_claim_abort(id, "t", 0, now, until).await.unwrap();
+                store.ledger_abort_failed(id, "t", 0, now).await.unwrap();
+                is_mine
+            }));
+        }
+        let mut taken = 0;
+        for runner in runners {
+            taken += u32::from(runner.await.unwrap());
+        }
+        assert!(taken <= 1, "{taken} have taken it");
+        assert_eq!(scene.store.ledger_orphans(now, 10).await.unwrap()[0].abort_tries, 1, "one try for all");
+        scene.store.ledger_aborted(id, "t").await.unwrap();
+    }
 }

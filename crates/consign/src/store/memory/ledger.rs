@@ -92,10 +92,26 @@ impl Ledger for MemoryStore {
             .collect())
     }
 
-    async fn ledger_abort_failed(&self, id: TaskId, target: &str, again_at: Timestamp) -> Result<()> {
+    async fn ledger_claim_abort(
+        &self,
+        id: TaskId,
+        target: &str,
+        tries: u32,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool> {
+        Ok(self.change(|rows| {
+            let is_free =
+                |line: &&mut Line| line.abort_tries == tries && line.due_at.is_some_and(|due_at| due_at <= now);
+            let line = rows.ledger.get_mut(&(id, target.to_owned())).filter(is_free);
+            line.map(|line| line.due_at = Some(until)).is_some()
+        }))
+    }
+
+    async fn ledger_abort_failed(&self, id: TaskId, target: &str, tries: u32, again_at: Timestamp) -> Result<()> {
         self.change(|rows| {
-            let line = rows.ledger.get_mut(&(id, target.to_owned())).filter(|line| line.due_at.is_some());
-            if let Some(line) = line {
+            let is_next = |line: &&mut Line| line.abort_tries == tries && line.due_at.is_some();
+            if let Some(line) = rows.ledger.get_mut(&(id, target.to_owned())).filter(is_next) {
                 line.abort_tries += 1;
                 line.due_at = Some(again_at);
             }

@@ -229,9 +229,21 @@ impl Ledger for Database {
         read!(self, ledger::orphans(now, limit))
     }
 
-    async fn ledger_abort_failed(&self, id: TaskId, target: &str, again_at: Timestamp) -> Result<()> {
+    async fn ledger_claim_abort(
+        &self,
+        id: TaskId,
+        target: &str,
+        tries: u32,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool> {
         let target = target.to_owned();
-        command!(self, [target] ledger::abort_failed(id, &target, again_at))
+        command!(self, [target] ledger::claim_abort(id, &target, tries, now, until))
+    }
+
+    async fn ledger_abort_failed(&self, id: TaskId, target: &str, tries: u32, again_at: Timestamp) -> Result<()> {
+        let target = target.to_owned();
+        command!(self, [target] ledger::abort_failed(id, &target, tries, again_at))
     }
 }
 

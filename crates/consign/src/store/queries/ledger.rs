@@ -170,13 +170,43 @@ pub(crate) async fn orphans(conn: &mut Conn, now: Timestamp, limit: u32) -> sqlx
     Ok(entries)
 }
 
-pub(crate) async fn abort_failed(tx: &mut Tx, id: TaskId, target: &str, again_at: Timestamp) -> sqlx::Result<()> {
-    sqlx::query(
-        "UPDATE ledger SET abort_tries = abort_tries + 1, due_at = $3 \
-         WHERE task_id = $1 AND target = $2 AND due_at IS NOT NULL",
+/// Takes one try of one line. Line by line, so that whoever dies holds up few lines, and for no longer than one try may take.
+pub(crate) async fn claim_abort(
+    tx: &mut Tx,
+    id: TaskId,
+    target: &str,
+    tries: u32,
+    now: Timestamp,
+    until: Timestamp,
+) -> sqlx::Result<bool> {
+    let claimed = sqlx::query(
+        "UPDATE ledger SET due_at = $5 \
+         WHERE task_id = $1 AND target = $2 AND abort_tries = $3 AND due_at IS NOT NULL AND due_at <= $4",
     )
     .bind(id.0)
     .bind(target)
+    .bind(i64::from(tries))
+    .bind(now.0)
+    .bind(until.0)
+    .execute(&mut *tx.conn)
+    .await?;
+    Ok(claimed.rows_affected() > 0)
+}
+
+pub(crate) async fn abort_failed(
+    tx: &mut Tx,
+    id: TaskId,
+    target: &str,
+    tries: u32,
+    again_at: Timestamp,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE ledger SET abort_tries = abort_tries + 1, due_at = $4 \
+         WHERE task_id = $1 AND target = $2 AND abort_tries = $3 AND due_at IS NOT NULL",
+    )
+    .bind(id.0)
+    .bind(target)
+    .bind(i64::from(tries))
     .bind(again_at.0)
     .execute(&mut *tx.conn)
     .await?;

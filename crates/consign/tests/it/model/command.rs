@@ -62,9 +62,16 @@ pub(super) enum Run {
         lease: Pick,
         target: u8,
     },
+    ClaimAbort {
+        lease: Pick,
+        target: u8,
+        tries: u32,
+        seconds: u32,
+    },
     AbortFailed {
         lease: Pick,
         target: u8,
+        tries: u32,
         seconds: u32,
     },
     ReleaseDue,
@@ -272,8 +279,10 @@ fn running() -> impl Strategy<Value = Run> {
         1 => (0..60_u32, 1..4_u32)
             .prop_map(|(idle_seconds, attempts_max)| Run::ExpireSessions { idle_seconds, attempts_max }),
         1 => (pick(), 0..2_u8).prop_map(|(lease, target)| Run::Aborted { lease, target }),
-        1 => (pick(), 0..2_u8, seconds())
-            .prop_map(|(lease, target, seconds)| Run::AbortFailed { lease, target, seconds }),
+        1 => (pick(), 0..2_u8, 0..2_u32, seconds())
+            .prop_map(|(lease, target, tries, seconds)| Run::ClaimAbort { lease, target, tries, seconds }),
+        1 => (pick(), 0..2_u8, 0..2_u32, seconds())
+            .prop_map(|(lease, target, tries, seconds)| Run::AbortFailed { lease, target, tries, seconds }),
     ]
 }
 

@@ -76,10 +76,15 @@ impl World {
                 let Some((id, _)) = chosen(&self.known.leases, lease) else { return };
                 self.same(async |store| store.ledger_aborted(id, &target(number)).await).await;
             }
-            Run::AbortFailed { lease, target: number, seconds } => {
+            Run::ClaimAbort { lease, target: number, tries, seconds } => {
                 let Some((id, _)) = chosen(&self.known.leases, lease) else { return };
-                let again_at = after(now, seconds);
-                self.same(async |store| store.ledger_abort_failed(id, &target(number), again_at).await).await;
+                let (target, until) = (target(number), after(now, seconds));
+                self.same(async |store| store.ledger_claim_abort(id, &target, tries, now, until).await).await;
+            }
+            Run::AbortFailed { lease, target: number, tries, seconds } => {
+                let Some((id, _)) = chosen(&self.known.leases, lease) else { return };
+                let (target, again_at) = (target(number), after(now, seconds));
+                self.same(async |store| store.ledger_abort_failed(id, &target, tries, again_at).await).await;
             }
             Run::ReleaseDue => self.same(async |store| store.release_due(now).await).await,
             Run::ExpireUploads => self.same(async |store| store.expire_uploads(now).await).await,

@@ -1,0 +1,131 @@
+//! Several runners on one PostgreSQL database, each with a clock, a pool and files of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use connectors::egress::Guard;
+use connectors::http::tls_config;
+use connectors::{Limits, Network, OpenUpload, Secret};
+use consign::clock::Clock;
+use consign::config::Config;
+use consign::files::Files;
+use consign::runner::{Runner, Tools};
+use consign::secret::Vault;
+use consign::store::contract::Scene;
+use consign::store::postgres::Options;
+use consign::store::{Creation, PostgresStore, Store};
+use consign::telemetry::metrics::Metrics;
+use serde_json::json;
+use tempfile::TempDir;
+use testkit::Postgres;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use crate::program::eventually;
+
+/// What seals the arguments of all.
+const KEY: [u8; 32] = [7; 32];
+
+/// What runners share.
+struct Fleet {
+    server: Postgres,
+    database: String,
+    folders: Vec<TempDir>,
+}
+
+impl Fleet {
+    /// Of none yet; nothing when the machine has no server.
+    async fn new() -> Option<Self> {
+        let server = testkit::or_skip(testkit::postgres().await)?;
+        let database = server.database().await.unwrap();
+        Some(Self { server, database, folders: Vec::new() })
+    }
+
+    async fn store(&self) -> Arc<dyn Store> {
+        let options = Options { connections_max: 8, listen: true };
+        Arc::new(PostgresStore::open(&Secret::new(self.database.as_str()), options).await.unwrap())
+    }
+
+    async fn runner(&mut self, clock: Clock) -> Runner {
+        let folder = TempDir::new().unwrap();
+        let files = Files::open(folder.path()).await.unwrap();
+        let host_name = format!("host-{}", self.folders.len());
+        self.folders.push(folder);
+        let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
+        let tools = Tools {
+            store: self.store().await,
+            files,
+            network: Network::new(guard, tls_config(&[]).unwrap(), Limits::default(), 4),
+            vault: Arc::new(Vault::new(&KEY)),
+            clock,
+            config: Arc::new(Config::default()),
+            metrics: Arc::new(Metrics::default()),
+            host_name,
+            exclusive: false,
+        };
+        Runner::start(tools).await.unwrap()
+    }
+
+    async fn ask(&self, sql: &str) -> String {
+        self.server.psql(self.database.rsplit('/').next().unwrap(), sql).await.unwrap()
+    }
+}
+
+/// A destination that takes connections and never answers; how many have come.
+async fn silent() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            held.push(connection);
+        }
+    });
+    (addr, count)
+}
+
+/// An upload that a task left open when it ended.
+async fn orphan(store: Arc<dyn Store>, destination: std::net::SocketAddr) {
+    let mut scene = Scene::new(store).await;
+    scene.clock = Clock::system();
+    let args = json!({
+        "bucket": "b", "region": "r", "key": "k", "endpoint": format!("http://{destination}"), "access_key_id": "a",
+        "secret_access_key": "s",
+    });
+    let mut new = scene.new_job(scene.user, "a");
+    new.job.tasks[0].operation = "export/s3".to_owned();
+    new.payloads[0] = Vault::new(&KEY).seal(args.to_string().as_bytes());
+    assert_eq!(scene.store.create_job(new).await.unwrap(), Creation::Created);
+    let claim = scene.claim_one().await;
+    let open = OpenUpload {
+        target: "k".to_owned(),
+        handle: "upload".to_owned(),
+        sha256: "ab".repeat(32),
+        part_bytes: 5 << 20,
+        parts: std::collections::BTreeMap::new(),
+    };
+    assert!(scene.store.ledger_open(claim.task.id, claim.token, &open, scene.now()).await.unwrap());
+    scene.fail(&claim).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_tries_to_abort_an_upload() {
+    let Some(mut fleet) = Fleet::new().await else { return };
+    let (destination, asked) = silent().await;
+    orphan(fleet.store().await, destination).await;
+    let mut runners = Vec::new();
+    for _ in 0..3 {
+        runners.push(fleet.runner(Clock::system()).await);
+    }
+    eventually("the first try", async || (asked.load(Ordering::Relaxed) > 0).then_some(())).await;
+    // Longer than the others need for a look, shorter than anybody waits for an answer.
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "one asks, the others leave it alone");
+    assert_eq!(fleet.ask("SELECT abort_tries FROM ledger").await, "0", "it is not decided yet");
+    for runner in runners {
+        runner.stop(Duration::ZERO).await;
+    }
+}
