@@ -32,6 +32,8 @@ mod news;
 mod plan_tests;
 #[path = "../queries/mod.rs"]
 mod queries;
+#[cfg(test)]
+mod state_tests;
 
 /// The store that the shared methods are compiled for.
 type Database = PostgresStore;
@@ -65,6 +67,13 @@ const SESSION_SQL: &str = "\
      SELECT set_config('transaction_timeout', '30s', FALSE) WHERE current_setting('server_version_num')::int >= 170000; \
      SELECT set_config('synchronous_commit', 'on', FALSE) \
          WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+/// What the two transactions begin with through which the whole state goes: they last as long as somebody reads or writes, and
+/// no server is running that they could hold up.
+const UNHURRIED_SQL: &str = "\
+     SET LOCAL statement_timeout = 0; \
+     SET LOCAL idle_in_transaction_session_timeout = 0; \
+     SELECT set_config('transaction_timeout', '0', TRUE) WHERE current_setting('server_version_num')::int >= 170000";
 
 /// All migrations, oldest first: version, name, text. Never changed once released.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -204,12 +213,14 @@ impl State for PostgresStore {
     async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
         // Not again after a failure: some lines were sent.
         let mut read = self.snapshot().await.map_err(store_error)?;
+        read.execute(UNHURRIED_SQL).await.map_err(store_error)?;
         queries::state::export(&mut read, &lines).await.map_err(store_error)?;
         read.commit().await.map_err(store_error)
     }
 
     async fn import_state(&self, mut lines: mpsc::Receiver<Option<Line>>) -> Result<Imported> {
         let mut tx = self.pool.begin().await.map_err(store_error)?;
+        tx.execute(UNHURRIED_SQL).await.map_err(store_error)?;
         let imported = queries::state::import(&mut tx, &mut lines).await.map_err(store_error)?;
         tx.commit().await.map_err(store_error)?;
         Ok(imported)
