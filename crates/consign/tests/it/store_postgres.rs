@@ -161,7 +161,7 @@ async fn work(store: Arc<PostgresStore>, count: Arc<AtomicUsize>) -> (Scene, Vec
         made.push(scene.job("a; b: a").await);
         for _ in 0..2 {
             for claim in scene.claim(4).await {
-                // A claim may be lost in a crash, and so may what was known of it be: then the task is claimed again.
+                // An end whose answer was lost in a crash is stale when it is written again.
                 let _ = scene.try_finish(&claim).await;
             }
         }
@@ -196,6 +196,29 @@ async fn restarts_of_the_server_are_waited_out() {
     }
     let (mut scene, made) = working.await.unwrap();
     check(&mut scene, &made).await;
+}
+
+/// A client that was told that its job is being processed must not find it waiting again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_was_seen_survives_a_crash() {
+    let Some(mut server) = testkit::or_skip(testkit::own_postgres().await) else { return };
+    // What does not wait for the disk would be written by chance, a moment later.
+    for setting in ["wal_writer_delay = '10s'", "bgwriter_delay = '10s'"] {
+        server.server().psql("postgres", &format!("ALTER SYSTEM SET {setting}")).await.unwrap();
+    }
+    server.restart().await.unwrap();
+    let url = server.server().database().await.unwrap();
+    let options = Options { listen: false, ..OPTIONS };
+    let store = PostgresStore::open(&Secret::new(url.as_str()), options).await.unwrap();
+    let scene = Scene::new(Arc::new(store)).await;
+    for _ in 0..2 {
+        let made = scene.job("a; b: a").await;
+        scene.claim_one().await;
+        let seen = scene.read(&made).await;
+        assert_eq!(scene.states(&made).await, "processing: a running, b blocked");
+        server.restart().await.unwrap();
+        assert_eq!(scene.read(&made).await, seen);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

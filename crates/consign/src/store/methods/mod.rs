@@ -127,6 +127,7 @@ impl Transitions for Database {
 
     async fn heartbeat(&self, id: SessionId, progress: &[TaskProgress], now: Timestamp) -> Result<Heartbeat> {
         let progress = progress.to_vec();
+        // A crash of the database may take back a percentage; whoever keeps the lease tells it again with the next one.
         relaxed!(self, [progress] sessions::heartbeat(id, &progress, now))
     }
 
@@ -140,7 +141,7 @@ impl Transitions for Database {
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
         let request = *request;
-        relaxed!(self, [] claim::claim(&request))
+        command!(self, [] claim::claim(&request))
     }
 
     async fn holds(&self, id: TaskId, token: Token) -> Result<bool> {

@@ -68,7 +68,8 @@ macro_rules! command {
     };
 }
 
-/// As `command!`, for what may be lost when the server crashes: the answer does not wait for the disk.
+/// As `command!`, for what may be lost when the server crashes: the answer does not wait for the disk. Never for a state that a
+/// client can see: it would go back.
 macro_rules! relaxed {
     ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
         run_command!($store, false, [$($owned),*] $query::$name($($argument),*))
