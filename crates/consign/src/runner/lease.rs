@@ -1,17 +1,19 @@
 //! Keeps leases alive by heartbeats, and gives up in time what may have been lost.
 //!
 //! The lease belongs to the process session. Others declare a session dead [`SESSION_DEAD_AFTER`] its last heartbeat;
-//! this process stops working earlier, counted from when that heartbeat was *sent*, so that with equally fast clocks
-//! nobody works on a task that another has taken over. Where a clock stood still (a stopped process), the token decides.
+//! this process stops working earlier, counted from when that heartbeat was *sent*, so that nobody works on a task that another
+//! has taken over. When a session was seen, and how long that is ago, is told by one clock for all processes
+//! (`session_time`); only this one's own patience is measured here, and clocks run equally fast for seconds. Where one stood still
+//! (a stopped process), the token decides.
 
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::Runner;
+use super::{Runner, Tools};
 use crate::id::SessionId;
-use crate::store::Heartbeat;
+use crate::store::{Heartbeat, Result, TaskProgress};
 use crate::telemetry::metrics::LeaseLoss;
 
 /// Time between heartbeats.
@@ -45,8 +47,8 @@ pub(super) async fn run(runner: Runner) {
         }
         last_beat = Some(sent);
         told.clone_from(&progress);
-        let (tools, metrics) = (runner.tools(), &runner.tools().metrics);
-        let beat = tools.store.heartbeat(runner.session(), &progress, tools.clock.now());
+        let metrics = &runner.tools().metrics;
+        let beat = beat(&runner, &progress);
         // Not beyond the time to stop, or a store that is silent would put it off by as much as a heartbeat waits.
         match timeout(runner.patience(), beat).await {
             Ok(Ok(Heartbeat::Alive)) => {
@@ -75,6 +77,13 @@ pub(super) async fn run(runner: Runner) {
     }
 }
 
+/// Says that this process lives. The moment it is seen at is later than the one from which it counts itself.
+async fn beat(runner: &Runner, progress: &[TaskProgress]) -> Result<Heartbeat> {
+    let tools = runner.tools();
+    let now = tools.store.session_time(tools.clock.now()).await?;
+    tools.store.heartbeat(runner.session(), progress, now).await
+}
+
 /// Gives up everything and begins a new session.
 async fn renew(runner: &Runner) {
     tracing::error!(tasks = runner.running_count(), "the session was declared dead: its work is stopped");
@@ -83,13 +92,19 @@ async fn renew(runner: &Runner) {
     tools.metrics.lease_lost(LeaseLoss::SessionExpired);
     let session = SessionId::new(tools.clock.now());
     let sent = Instant::now();
-    match tools.store.open_session(session, &tools.host_name, false, tools.clock.now()).await {
+    match open(tools, session, false).await {
         Ok(()) => {
             runner.shared.session.send_replace(session);
             runner.note_beat(sent);
         }
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no new session"),
     }
+}
+
+/// Opens a session that is seen now.
+pub(super) async fn open(tools: &Tools, session: SessionId, exclusive: bool) -> Result<()> {
+    let now = tools.store.session_time(tools.clock.now()).await?;
+    tools.store.open_session(session, &tools.host_name, exclusive, now).await
 }
 
 impl Runner {

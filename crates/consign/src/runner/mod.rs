@@ -104,7 +104,7 @@ impl Runner {
             let attempts_max = tools.config.limits.attempts_max;
             tools.store.expire_sessions(Timestamp(i64::MAX), attempts_max, tools.clock.now()).await?;
         }
-        tools.store.open_session(session, &tools.host_name, tools.exclusive, tools.clock.now()).await?;
+        lease::open(&tools, session, tools.exclusive).await?;
         let runner = Self {
             shared: Arc::new(Shared {
                 tools,

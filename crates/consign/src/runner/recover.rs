@@ -7,7 +7,6 @@ use tokio::time::{Instant, sleep};
 
 use super::Runner;
 use super::lease::{HEARTBEAT_EVERY, SESSION_DEAD_AFTER};
-use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
 use crate::store::{Expired, Result};
 
@@ -22,7 +21,7 @@ pub(super) async fn run(runner: Runner) {
             tracing::warn!(error = &error as &dyn std::error::Error, "leases are not looked at");
         }
         let pause = match look(&runner).await {
-            Ok(due) => due.map_or(HEARTBEAT_EVERY, |due| due.since(runner.tools().clock.now()).min(HEARTBEAT_EVERY)),
+            Ok(pause) => pause.unwrap_or(HEARTBEAT_EVERY).min(HEARTBEAT_EVERY),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "recovery has to wait");
                 HEARTBEAT_EVERY
@@ -66,25 +65,27 @@ impl Strays {
     }
 }
 
-async fn look(runner: &Runner) -> Result<Option<Timestamp>> {
+/// Looks once; returns for how long nothing more is due.
+async fn look(runner: &Runner) -> Result<Option<Duration>> {
     let tools = runner.tools();
     let now = tools.clock.now();
     let attempts_max = tools.config.limits.attempts_max;
-    let mut due: Vec<Timestamp> = Vec::new();
+    let mut pauses: Vec<Duration> = Vec::new();
     // A process that lost touch itself must not judge others.
     if runner.may_work() {
         let began = Instant::now();
+        let time = tools.store.session_time(now).await?;
         let Expired { tasks: recovered, oldest } =
-            tools.store.expire_sessions(now.minus(SESSION_DEAD_AFTER), attempts_max, now).await?;
+            tools.store.expire_sessions(time.minus(SESSION_DEAD_AFTER), attempts_max, now).await?;
         tools.metrics.stored("recover", began.elapsed());
         tools.metrics.recovered.inc_by(recovered);
         if recovered > 0 {
             tracing::warn!(tasks = recovered, "took back the tasks of a dead process");
         }
         // Work that nobody does waits no longer than it must: the next look is when the next session would be dead.
-        due.extend(oldest.map(|seen| seen.plus(SESSION_DEAD_AFTER + Duration::from_millis(1))));
+        pauses.extend(oldest.map(|seen| seen.plus(SESSION_DEAD_AFTER + Duration::from_millis(1)).since(time)));
     }
-    due.extend(tools.store.release_due(now).await?);
-    due.extend(tools.store.expire_uploads(now).await?);
-    Ok(due.into_iter().min())
+    let due = [tools.store.release_due(now).await?, tools.store.expire_uploads(now).await?];
+    pauses.extend(due.into_iter().flatten().map(|due| due.since(now)));
+    Ok(pauses.into_iter().min())
 }

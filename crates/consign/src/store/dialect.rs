@@ -11,6 +11,8 @@ pub(super) mod sqlite {
     use sqlx::SqliteConnection as Conn;
     use uuid::Uuid;
 
+    use crate::clock::Timestamp;
+
     macro_rules! for_update {
         () => {
             ""
@@ -53,6 +55,12 @@ pub(super) mod sqlite {
         Ok(())
     }
 
+    /// One process has one clock.
+    #[expect(clippy::unused_async, reason = "the other database is asked here")]
+    pub(crate) async fn time(_: &mut Conn, own: Timestamp) -> sqlx::Result<Timestamp> {
+        Ok(own)
+    }
+
     /// Ids go on behind the highest one by themselves.
     #[expect(clippy::unused_async, reason = "the other database waits here")]
     pub(crate) async fn number_on(_: &mut Conn) -> sqlx::Result<()> {
@@ -75,6 +83,8 @@ pub(super) mod postgres {
 
     use sqlx::{PgConnection as Conn, Row as _};
     use uuid::Uuid;
+
+    use crate::clock::Timestamp;
 
     /// Behind a `SELECT` of rows that this transaction is about to change, or that stand for something to be locked.
     macro_rules! for_update {
@@ -133,6 +143,12 @@ pub(super) mod postgres {
         .execute(conn)
         .await
         .map(drop)
+    }
+
+    /// The time of the database: that of none of the processes that share it.
+    pub(crate) async fn time(conn: &mut Conn, _own: Timestamp) -> sqlx::Result<Timestamp> {
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
+        sqlx::query(sql).fetch_one(conn).await?.try_get("now").map(Timestamp)
     }
 
     /// Lets ids go on behind the highest one, after rows were stored with ids of their own.

@@ -117,6 +117,10 @@ pub struct Expired {
 /// Changes of state.
 #[async_trait]
 pub trait Transitions: Send + Sync {
+    /// The time by the clock that sessions live by: the database's where processes share one, for their own may differ; else
+    /// `own`. All moments of sessions are of this clock.
+    async fn session_time(&self, own: Timestamp) -> Result<Timestamp>;
+
     /// Registers a process start. `exclusive` says that no other process can be alive on this database: all older
     /// sessions end at once and their tasks are queued again.
     async fn open_session(&self, id: SessionId, host_name: &str, exclusive: bool, now: Timestamp) -> Result<()>;

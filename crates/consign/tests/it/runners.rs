@@ -129,3 +129,25 @@ async fn one_of_many_tries_to_abort_an_upload() {
         runner.stop(Duration::ZERO).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_differ_cost_nobody_a_lease() {
+    const HOUR: Duration = Duration::from_hours(1);
+
+    let Some(mut fleet) = Fleet::new().await else { return };
+    let now = Clock::system().now();
+    let clocks = [Clock::manual(now.minus(HOUR)), Clock::system(), Clock::manual(now.plus(HOUR))];
+    let mut runners = Vec::new();
+    for clock in clocks {
+        runners.push(fleet.runner(clock).await);
+    }
+    let sessions = "SELECT host_name, id FROM sessions ORDER BY host_name";
+    let opened = fleet.ask(sessions).await;
+    assert_eq!(opened.lines().count(), 3, "{opened}");
+    // Each has had a heartbeat, and has looked after the others, some times.
+    sleep(consign::runner::HEARTBEAT_EVERY * 2).await;
+    assert_eq!(fleet.ask(sessions).await, opened, "all live on under the same name");
+    for runner in runners {
+        runner.stop(Duration::ZERO).await;
+    }
+}

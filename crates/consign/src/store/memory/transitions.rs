@@ -109,6 +109,10 @@ impl Rows {
 
 #[async_trait]
 impl Transitions for MemoryStore {
+    async fn session_time(&self, own: Timestamp) -> Result<Timestamp> {
+        Ok(own)
+    }
+
     async fn open_session(&self, id: SessionId, host_name: &str, exclusive: bool, now: Timestamp) -> Result<()> {
         self.change(|rows| {
             if exclusive {

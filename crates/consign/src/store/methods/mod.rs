@@ -120,6 +120,10 @@ impl Jobs for Database {
 
 #[async_trait]
 impl Transitions for Database {
+    async fn session_time(&self, own: Timestamp) -> Result<Timestamp> {
+        read!(self, sessions::time(own))
+    }
+
     async fn open_session(&self, id: SessionId, host_name: &str, exclusive: bool, now: Timestamp) -> Result<()> {
         let host_name = host_name.to_owned();
         command!(self, [host_name] sessions::open(id, &host_name, exclusive, now))

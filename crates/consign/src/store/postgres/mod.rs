@@ -49,7 +49,8 @@ const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be unused before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(5);
 
-/// How far the clocks of this machine and of the database may be apart: less than half of what a lease is good for.
+/// How far the clocks of this machine and of the database may be apart. Leases do not depend on it, they live by the database's
+/// clock; what is due does, and how long somebody else leaves alone what this process has taken.
 const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
 
 /// Prepared statements kept by each connection.
@@ -109,7 +110,7 @@ pub enum OpenError {
     OldServer(i32),
     /// The clocks differ.
     #[error(
-        "the clocks of this machine and of the database are {0} s apart, so that processes would take each other for dead; \
+        "the clocks of this machine and of the database are {0} s apart, so that processes would not agree on what is due; \
          synchronise them (NTP)"
     )]
     Clock(u64),
@@ -259,14 +260,10 @@ async fn check_version(conn: &mut PgConnection) -> std::result::Result<(), OpenE
     if version < VERSION_MIN { Err(OpenError::OldServer(version / 10_000)) } else { Ok(()) }
 }
 
-/// Leases are judged by the clocks of different machines.
+/// Different machines judge what is due.
 async fn check_clock(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
     let asked = Clock::system().now();
-    let row = sqlx::query("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now")
-        .fetch_one(conn)
-        .await
-        .map_err(failed)?;
-    let told = Timestamp(row.try_get("now").map_err(failed)?);
+    let told = dialect::time(conn, asked).await.map_err(failed)?;
     let off = told.since(asked).max(asked.since(told));
     if off > CLOCKS_APART_MAX { Err(OpenError::Clock(off.as_secs())) } else { Ok(()) }
 }

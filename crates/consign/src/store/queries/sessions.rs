@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{among, for_share, for_update, skip_locked};
+use super::dialect::{self, among, for_share, for_update, skip_locked};
 use super::rows::{bigint, moment_if_any, number};
 use super::settle::{Ended, ended_columns, settle};
 use super::transitions::note;
@@ -15,6 +15,11 @@ use crate::store::{Expired, Heartbeat, TaskProgress};
 
 /// What a task says that took down too many processes.
 const WORKER_LOST_MESSAGE: &str = "The server was interrupted each time it worked on this task.";
+
+/// The time that sessions live by.
+pub(crate) async fn time(conn: &mut Conn, own: Timestamp) -> sqlx::Result<Timestamp> {
+    dialect::time(conn, own).await
+}
 
 pub(crate) async fn open(
     tx: &mut Tx,
