@@ -10,12 +10,26 @@ use crate::store::ClaimRequest;
 /// The safety net below the hints: how long a task that nobody announced can wait.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
+/// Pause before a claim that had to leave something out is made again; it doubles as long as that is so. Most often another
+/// process is just ending a task of the same job.
+const LEFT_OUT_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest of these pauses: somebody may be stopped in the middle of a transaction for seconds, and others ask as well.
+const LEFT_OUT_PAUSE_MAX: Duration = Duration::from_millis(500);
+
 /// Claims until it is cancelled. A claim takes all that can be taken, so that there is nothing more until a hint comes, or
-/// a slot is free; what happens during a claim is not missed.
+/// a slot is free; what happens during a claim is not missed. What it leaves out, because others are changing it, nobody
+/// announces: it is asked for again soon.
 pub(super) async fn run(runner: Runner) {
+    let mut pause = LEFT_OUT_PAUSE_MIN;
     loop {
         claim(&runner).await;
         let hints = runner.tools().store.hints();
+        let has_left_out = hints.take_left_out();
+        if !has_left_out {
+            pause = LEFT_OUT_PAUSE_MIN;
+        }
+        let patience = if has_left_out { pause } else { LOOK_AGAIN_AFTER };
         let something = async {
             tokio::select! {
                 () = hints.ready() => {},
@@ -23,7 +37,9 @@ pub(super) async fn run(runner: Runner) {
             }
         };
         // A timeout here is the safety net, not a failure.
-        let _ = timeout(LOOK_AGAIN_AFTER, something).await;
+        if timeout(patience, something).await.is_err() {
+            pause = (pause * 2).min(LEFT_OUT_PAUSE_MAX);
+        }
     }
 }
 

@@ -50,6 +50,11 @@ pub(super) mod sqlite {
         Ok(())
     }
 
+    #[expect(clippy::unused_async, reason = "the other database looks here")]
+    pub(crate) async fn lock_free(_: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
+        Ok(tasks.to_vec())
+    }
+
     #[expect(clippy::unused_async, reason = "the other database waits here")]
     pub(crate) async fn lock_jobs_of(_: &mut Conn, _: &[Uuid]) -> sqlx::Result<()> {
         Ok(())
@@ -131,6 +136,21 @@ pub(super) mod postgres {
     /// One claim at a time: so limits are exact, and turns are given away in their order.
     pub(crate) async fn lock_claims(conn: &mut Conn) -> sqlx::Result<()> {
         sqlx::query("SELECT 1 FROM meta WHERE name = 'virtual_time' FOR NO KEY UPDATE").execute(conn).await.map(drop)
+    }
+
+    /// Those of these tasks that no other transaction is changing, nor their jobs. Waits for none: who is stopped in the middle of a
+    /// transaction must not hold up claims, which wait for each other.
+    pub(crate) async fn lock_free(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
+        let rows = sqlx::query(
+            "WITH free AS (SELECT id FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM tasks WHERE id = ANY($1))) \
+                           ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) \
+             SELECT id FROM tasks WHERE id = ANY($1) AND (job_id IS NULL OR job_id IN (SELECT id FROM free)) \
+             FOR NO KEY UPDATE SKIP LOCKED",
+        )
+        .bind(tasks)
+        .fetch_all(conn)
+        .await?;
+        rows.iter().map(|row| row.try_get("id")).collect()
     }
 
     /// One transition at a time of the jobs that these tasks belong to.

@@ -2,6 +2,7 @@
 //! correctness; whoever waits on one also looks again after a while.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, broadcast, watch};
@@ -14,6 +15,7 @@ const COMMITS_KEPT: usize = 1024;
 #[derive(Debug)]
 pub struct Hints {
     ready: Notify,
+    left_out: AtomicBool,
     sweep: Notify,
     aborts: Notify,
     outbox: Notify,
@@ -26,6 +28,7 @@ impl Default for Hints {
     fn default() -> Self {
         Self {
             ready: Notify::new(),
+            left_out: AtomicBool::new(false),
             sweep: Notify::new(),
             aborts: Notify::new(),
             outbox: Notify::new(),
@@ -45,6 +48,16 @@ impl Hints {
     /// Waits until tasks can be claimed. A hint given before is not missed.
     pub async fn ready(&self) {
         self.ready.notified().await;
+    }
+
+    /// Says that a claim of this process left out tasks that others were changing at that moment.
+    pub fn announce_left_out(&self) {
+        self.left_out.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a claim of this process has left out tasks since this was last asked: they can be claimed a moment later.
+    pub fn take_left_out(&self) -> bool {
+        self.left_out.swap(false, Ordering::Relaxed)
     }
 
     /// Says that there is something to clean up: files, or uploads at destinations.

@@ -17,6 +17,7 @@ use consign::store::postgres::Options;
 use consign::store::{Creation, PostgresStore, Store};
 use consign::telemetry::metrics::Metrics;
 use serde_json::json;
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use testkit::Postgres;
 use tokio::net::TcpListener;
@@ -47,11 +48,13 @@ impl Fleet {
         Arc::new(PostgresStore::open(&Secret::new(self.database.as_str()), options).await.unwrap())
     }
 
-    async fn runner(&mut self, clock: Clock) -> Runner {
+    /// One more, and what it counts.
+    async fn runner(&mut self, clock: Clock) -> (Runner, Arc<Metrics>) {
         let folder = TempDir::new().unwrap();
         let files = Files::open(folder.path()).await.unwrap();
         let host_name = format!("host-{}", self.folders.len());
         self.folders.push(folder);
+        let metrics = Arc::new(Metrics::default());
         let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
         let tools = Tools {
             store: self.store().await,
@@ -60,11 +63,11 @@ impl Fleet {
             vault: Arc::new(Vault::new(&KEY)),
             clock,
             config: Arc::new(Config::default()),
-            metrics: Arc::new(Metrics::default()),
+            metrics: Arc::clone(&metrics),
             host_name,
             exclusive: false,
         };
-        Runner::start(tools).await.unwrap()
+        (Runner::start(tools).await.unwrap(), metrics)
     }
 
     async fn ask(&self, sql: &str) -> String {
@@ -125,7 +128,7 @@ async fn one_of_many_tries_to_abort_an_upload() {
     sleep(Duration::from_secs(2)).await;
     assert_eq!(asked.load(Ordering::Relaxed), 1, "one asks, the others leave it alone");
     assert_eq!(fleet.ask("SELECT abort_tries FROM ledger").await, "0", "it is not decided yet");
-    for runner in runners {
+    for (runner, _) in runners {
         runner.stop(Duration::ZERO).await;
     }
 }
@@ -147,7 +150,33 @@ async fn clocks_that_differ_cost_nobody_a_lease() {
     // Each has had a heartbeat, and has looked after the others, some times.
     sleep(consign::runner::HEARTBEAT_EVERY * 2).await;
     assert_eq!(fleet.ask(sessions).await, opened, "all live on under the same name");
-    for runner in runners {
+    for (runner, _) in runners {
         runner.stop(Duration::ZERO).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_claim_leaves_out_is_asked_for_again_soon() {
+    let Some(mut fleet) = Fleet::new().await else { return };
+    let mut scene = Scene::new(fleet.store().await).await;
+    scene.clock = Clock::system();
+    let mut new = scene.new_job(scene.user, "a");
+    new.job.tasks[0].operation = "import/raw".to_owned();
+    new.payloads[0] = Vault::new(&KEY).seal(json!({"file": "hello", "filename": "a.txt"}).to_string().as_bytes());
+    let id = new.job.id;
+    assert_eq!(scene.store.create_job(new).await.unwrap(), Creation::Created);
+    let mut holder = sqlx::PgConnection::connect(&fleet.database).await.unwrap();
+    let hold = format!("BEGIN; SELECT 1 FROM jobs WHERE id = '{id}' FOR UPDATE");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(hold)).execute(&mut holder).await.unwrap();
+    let (runner, metrics) = fleet.runner(Clock::system()).await;
+    // Left alone, a runner looks every 2 s.
+    sleep(Duration::from_millis(1500)).await;
+    let text = metrics.text();
+    let claims = text.lines().find_map(|line| line.strip_prefix("consign_store_seconds_count{call=\"claim\"} "));
+    let claims: u32 = claims.map_or(0, |count| count.parse().unwrap());
+    assert!((4..30).contains(&claims), "{claims} claims: often at first, then less often");
+    assert_eq!(fleet.ask("SELECT state FROM tasks").await, "queued");
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    eventually("its end", async || (fleet.ask("SELECT state FROM tasks").await == "finished").then_some(())).await;
+    runner.stop(Duration::ZERO).await;
 }

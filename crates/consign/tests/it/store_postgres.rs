@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connectors::Secret;
-use consign::id::SessionId;
+use consign::id::{SessionId, TaskId};
 use consign::store::contract::{Made, Scene};
 use consign::store::postgres::{OpenError, Options};
 use consign::store::{Applied, Creation, Jobs as _, PostgresStore, Store, contract};
@@ -79,6 +79,62 @@ async fn the_end_of_a_task_and_the_deletion_of_its_job_come_one_after_the_other(
     assert_eq!(finishing.await.unwrap(), Applied::Done);
     deleting.await.unwrap();
     assert_no_deadlocks(&server, &[url]).await;
+}
+
+/// Somebody who stands still in the middle of a transaction.
+async fn held(url: &str, rows: &str) -> sqlx::PgConnection {
+    let mut other = sqlx::PgConnection::connect(url).await.unwrap();
+    let hold = format!("BEGIN; {rows}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(hold)).execute(&mut other).await.unwrap();
+    other
+}
+
+/// Claims, and waits for nobody.
+async fn claim_at_once(scene: &Scene, tasks_max: u32) -> Vec<TaskId> {
+    let claims = timeout(Duration::from_secs(2), scene.claim(tasks_max)).await.expect("a claim waits for no job");
+    claims.into_iter().map(|claim| claim.task.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_somebody_holds_is_left_out_of_claims() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let scene = Scene::new(Arc::new(open(&url).await)).await;
+    // Longer than what a claim looks at, so that it would hide what comes behind it.
+    let graph = (0..300).map(|n| format!("t{n}")).collect::<Vec<_>>().join("; ");
+    let (first, second) = (scene.job(&graph).await, scene.job("a").await);
+    let eve = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
+    let (other, last) = (scene.job_of(eve, "b").await, scene.job_of(eve, "c").await);
+    let mut holder = held(&url, &format!("SELECT 1 FROM jobs WHERE id = '{}' FOR UPDATE", first.id)).await;
+    assert_eq!(claim_at_once(&scene, 1).await, [other.task("b")]);
+    assert!(scene.store.hints().take_left_out(), "it is to be asked for again");
+    let turn = "SELECT vt FROM users WHERE name = 'ada'";
+    let turn = server.psql(url.rsplit('/').next().unwrap(), turn).await.unwrap();
+    assert_eq!(turn, "0", "what is left out is not taken");
+    assert_eq!(claim_at_once(&scene, 10).await, [last.task("c"), second.task("a")]);
+    assert!(claim_at_once(&scene, 10).await.is_empty());
+    assert!(scene.store.hints().take_left_out());
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    assert_eq!(claim_at_once(&scene, 1).await, [first.task("t0")], "its turn is what it was");
+    assert_eq!(claim_at_once(&scene, 1000).await.len(), 299);
+    assert!(!scene.store.hints().take_left_out(), "nobody holds anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_somebody_holds_is_left_out_of_claims() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let scene = Scene::new(Arc::new(open(&url).await)).await;
+    let (first, second) = (scene.job("a; b; c").await, scene.job("d").await);
+    let alone = scene.single(&[]);
+    let (single, a) = (alone.task.id, first.task("a"));
+    assert_eq!(scene.store.create_task(alone).await.unwrap(), Creation::Created);
+    // As the creation of a task does that takes files from these.
+    let mut holder = held(&url, &format!("SELECT 1 FROM tasks WHERE id IN ('{a}', '{single}') FOR SHARE")).await;
+    assert_eq!(claim_at_once(&scene, 2).await, [first.task("b"), first.task("c")]);
+    assert_eq!(claim_at_once(&scene, 2).await, [second.task("d")]);
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    assert_eq!(claim_at_once(&scene, 2).await, [a, single]);
 }
 
 /// What races for the same rows takes them in the same order. A deadlock is run again, but after a second in which it holds up

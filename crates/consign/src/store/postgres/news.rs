@@ -175,7 +175,8 @@ fn heard(origin: &str, payload: &str) -> Option<Pending> {
         .filter_map(|id| std::str::from_utf8(id).ok().and_then(|id| Uuid::try_parse(id).ok()))
         .collect();
     let has = |letter| kinds.contains(letter);
-    let changed = Changed { ready: has('r'), sweep: has('s'), outbox: has('o'), deliveries: has('d'), ids };
+    let (ready, sweep, outbox, deliveries) = (has('r'), has('s'), has('o'), has('d'));
+    let changed = Changed { ready, sweep, outbox, deliveries, ids, ..Changed::default() };
     Some(Pending { changed, everything: has('*') })
 }
 

@@ -22,15 +22,30 @@ const WINDOW_PER_TASK: u32 = 4;
 /// The same in all, at the most.
 const WINDOW_MAX: u32 = 256;
 
+/// How often a claim picks anew, leaving out what others are changing.
+const PICKS_MAX: usize = 3;
+
+macro_rules! window {
+    () => {
+        "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL"
+    };
+}
+macro_rules! of_user {
+    () => {
+        "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = "
+    };
+}
+macro_rules! in_turn {
+    () => {
+        " ORDER BY priority DESC, vt, id LIMIT "
+    };
+}
+
 /// The tasks that come next, whoever owns them.
-pub(crate) const WINDOW_SQL: &str = "\
-     SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL \
-     ORDER BY priority DESC, vt, id LIMIT $1";
+pub(crate) const WINDOW_SQL: &str = concat!(window!(), in_turn!(), "$1");
 
 /// The tasks of one user that come next.
-pub(crate) const USER_SQL: &str = "\
-     SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = $1 \
-     ORDER BY priority DESC, vt, id LIMIT $2";
+pub(crate) const USER_SQL: &str = concat!(of_user!(), "$1", in_turn!(), "$2");
 
 /// Who owns queued tasks: hops from one owner to the next in the index.
 pub(crate) const OWNERS_SQL: &str = "WITH RECURSIVE owners (user_id) AS ( \
@@ -44,14 +59,15 @@ pub(crate) async fn claim(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<V
     dialect::lock_claims(&mut tx.conn).await?;
     // A session that was declared dead must not get tasks: nobody would ever take them back.
     let Some(host_name) = sessions::host_name(tx, request.session).await? else { return Ok(Vec::new()) };
-    let picked = pick(tx, request).await?;
+    let mut picked = pick_free(tx, request).await?;
     if picked.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = picked.iter().map(|ready| ready.id).collect();
-    dialect::lock_jobs_of(&mut tx.conn, &ids).await?;
     let token = Token::random();
     let tasks = lease(tx, &ids, request, token, &host_name).await?;
+    let leased: BTreeSet<Uuid> = tasks.iter().map(|(task, _)| task.id.0).collect();
+    picked.retain(|ready| leased.contains(&ready.id));
     note_turns(tx, &picked).await?;
     let jobs: BTreeSet<Uuid> = tasks.iter().filter_map(|(task, _)| task.job_id).map(|job| job.0).collect();
     start_jobs(tx, &jobs, request.now).await?;
@@ -100,18 +116,86 @@ impl Ready {
     }
 }
 
-async fn pick(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Ready>> {
+/// Picks tasks that can be taken now, and locks them. What another transaction is changing keeps its turn, and does not hide what
+/// comes behind it; whoever claims is told to ask again soon.
+async fn pick_free(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Ready>> {
+    let mut left_out = BTreeSet::new();
+    for picks in 1..=PICKS_MAX {
+        let mut picked = pick(tx, request, &left_out).await?;
+        if picked.is_empty() {
+            break;
+        }
+        let ids: Vec<Uuid> = picked.iter().map(|ready| ready.id).collect();
+        let free: BTreeSet<Uuid> = dialect::lock_free(&mut tx.conn, &ids).await?.into_iter().collect();
+        let is_all = free.len() == ids.len();
+        tx.changed.left_out |= !is_all;
+        if is_all || picks == PICKS_MAX {
+            picked.retain(|ready| free.contains(&ready.id));
+            return Ok(picked);
+        }
+        leave_out(tx, &ids, &free, &mut left_out).await?;
+    }
+    Ok(Vec::new())
+}
+
+/// Adds what somebody is changing to what is left out: a job of which no task is free, or else the task.
+async fn leave_out(
+    tx: &mut Tx,
+    ids: &[Uuid],
+    free: &BTreeSet<Uuid>,
+    left_out: &mut BTreeSet<Uuid>,
+) -> sqlx::Result<()> {
+    let (mut with_free, mut busy) = (BTreeSet::new(), Vec::new());
+    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
+        let select = "SELECT id, COALESCE(job_id, id) AS job FROM tasks WHERE id IN (";
+        for row in chosen(&mut tx.conn, select, chunk.iter(), ")").await? {
+            let (id, job): (Uuid, Uuid) = (row.try_get("id")?, row.try_get("job")?);
+            if free.contains(&id) {
+                with_free.insert(job);
+            } else {
+                busy.push((id, job));
+            }
+        }
+    }
+    left_out.extend(busy.into_iter().map(|(id, job)| if with_free.contains(&job) { id } else { job }));
+    Ok(())
+}
+
+async fn pick(tx: &mut Tx, request: &ClaimRequest, left_out: &BTreeSet<Uuid>) -> sqlx::Result<Vec<Ready>> {
     let running = sessions::running(tx).await?;
     let window = request.tasks_max.saturating_mul(WINDOW_PER_TASK).min(WINDOW_MAX);
-    let rows = sqlx::query(WINDOW_SQL).bind(i64::from(window)).fetch_all(&mut *tx.conn).await?;
+    let rows = if left_out.is_empty() {
+        sqlx::query(WINDOW_SQL).bind(i64::from(window)).fetch_all(&mut *tx.conn).await?
+    } else {
+        rest(tx, QueryBuilder::new(window!()), left_out, window).await?
+    };
     let ready = rows.iter().map(Ready::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     let picked = within_limits(ready, &running, request);
     if picked.len() == request.tasks_max as usize || rows.len() < window as usize {
         return Ok(picked);
     }
     // Users at their limit fill the window: they must not hide the others.
-    let ready = heads(tx, &running, request).await?;
+    let ready = heads(tx, &running, request, left_out).await?;
     Ok(within_limits(ready, &running, request))
+}
+
+/// What comes next of a choice without some jobs and tasks.
+async fn rest(
+    tx: &mut Tx,
+    mut query: QueryBuilder<Db>,
+    left_out: &BTreeSet<Uuid>,
+    limit: u32,
+) -> sqlx::Result<Vec<Row>> {
+    for column in ["id", "COALESCE(job_id, id)"] {
+        query.push(" AND ").push(column).push(" NOT IN (");
+        let mut list = query.separated(", ");
+        for id in left_out {
+            list.push_bind(*id);
+        }
+        query.push(")");
+    }
+    query.push(in_turn!()).push_bind(i64::from(limit));
+    query.build().persistent(false).fetch_all(&mut *tx.conn).await
 }
 
 /// Takes tasks in their order as long as their owner is below the limit.
@@ -133,7 +217,12 @@ fn within_limits(ready: Vec<Ready>, running: &BTreeMap<i64, u32>, request: &Clai
 
 /// The first tasks of each user who is below the limit, in their order. Costs one look-up a user that has tasks
 /// queued, however many those are.
-async fn heads(tx: &mut Tx, running: &BTreeMap<i64, u32>, request: &ClaimRequest) -> sqlx::Result<Vec<Ready>> {
+async fn heads(
+    tx: &mut Tx,
+    running: &BTreeMap<i64, u32>,
+    request: &ClaimRequest,
+    left_out: &BTreeSet<Uuid>,
+) -> sqlx::Result<Vec<Ready>> {
     let users = sqlx::query(OWNERS_SQL).fetch_all(&mut *tx.conn).await?;
     let mut ready = Vec::new();
     for row in &users {
@@ -142,11 +231,14 @@ async fn heads(tx: &mut Tx, running: &BTreeMap<i64, u32>, request: &ClaimRequest
         if free == 0 {
             continue;
         }
-        let rows = sqlx::query(USER_SQL)
-            .bind(user)
-            .bind(i64::from(free.min(request.tasks_max)))
-            .fetch_all(&mut *tx.conn)
-            .await?;
+        let limit = free.min(request.tasks_max);
+        let rows = if left_out.is_empty() {
+            sqlx::query(USER_SQL).bind(user).bind(i64::from(limit)).fetch_all(&mut *tx.conn).await?
+        } else {
+            let mut query = QueryBuilder::new(of_user!());
+            query.push_bind(user);
+            rest(tx, query, left_out, limit).await?
+        };
         for row in &rows {
             ready.push(Ready::from_row(row)?);
         }

@@ -47,6 +47,8 @@ pub(crate) struct Tx {
 pub(crate) struct Changed {
     /// Tasks can be claimed.
     pub(crate) ready: bool,
+    /// A claim left out tasks that others were changing.
+    pub(crate) left_out: bool,
     /// There is something to clean up.
     pub(crate) sweep: bool,
     /// The outbox has something to tell.
@@ -63,6 +65,9 @@ impl Changed {
         hints.announce(self.ids);
         if self.ready {
             hints.announce_ready();
+        }
+        if self.left_out {
+            hints.announce_left_out();
         }
         if self.outbox {
             hints.announce_outbox();
