@@ -38,12 +38,23 @@ pub(super) mod sqlite {
             concat!("IN (", $select, ")")
         };
     }
+    macro_rules! listed {
+        ($list:literal) => {
+            concat!("IN (SELECT unhex(value) FROM json_each(", $list, "))")
+        };
+    }
     macro_rules! due_of_receiver {
         () => {
             "user_id = $1 AND receiver = $2 AND due_at <= $3 ORDER BY due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_update, of, skip_locked};
+    pub(crate) use {among, due_of_receiver, for_share, for_update, listed, of, skip_locked};
+
+    /// A parameter for `listed!`: a JSON list of hexadecimal ids.
+    pub(crate) fn list(ids: &[Uuid]) -> String {
+        let ids: Vec<String> = ids.iter().map(|id| format!("\"{}\"", id.simple())).collect();
+        format!("[{}]", ids.join(","))
+    }
 
     #[expect(clippy::unused_async, reason = "the other database waits here")]
     pub(crate) async fn lock_claims(_: &mut Conn) -> sqlx::Result<()> {
@@ -123,6 +134,13 @@ pub(super) mod postgres {
             concat!("= ANY(ARRAY(", $select, "))")
         };
     }
+    /// Behind a column: it is one of the ids in this parameter, a [`list`]. One text however many they are, so that a connection
+    /// prepares and plans it once.
+    macro_rules! listed {
+        ($list:literal) => {
+            concat!("= ANY(", $list, ")")
+        };
+    }
     /// What is due of user `$1` and receiver `$2` at `$3`, in this order. As a range of the one index that has just that; given
     /// the columns one by one, the server would rather go through all that is due of anybody.
     macro_rules! due_of_receiver {
@@ -131,7 +149,12 @@ pub(super) mod postgres {
              ORDER BY user_id, receiver, due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_update, of, skip_locked};
+    pub(crate) use {among, due_of_receiver, for_share, for_update, listed, of, skip_locked};
+
+    /// A parameter for `listed!`.
+    pub(crate) fn list(ids: &[Uuid]) -> Vec<Uuid> {
+        ids.to_vec()
+    }
 
     /// One claim at a time: so limits are exact, and turns are given away in their order.
     pub(crate) async fn lock_claims(conn: &mut Conn) -> sqlx::Result<()> {

@@ -59,11 +59,17 @@ const STATEMENTS_KEPT: usize = 256;
 /// What each connection begins with. No transaction of ours may hold locks, or the server's oldest snapshot, for long:
 /// not when this process is stopped, and not when its network is gone. `transaction_timeout` came with PostgreSQL 17. A weaker
 /// `synchronous_commit` than the server's own disk is made stronger, never the other way round.
+///
+/// Every statement looks rows up in an index, is planned once and keeps its plan: on tables that are new, or whose statistics are
+/// old, the server would otherwise come to read them whole. It knows no way to insist but to forbid the others; the price that it
+/// then gives to reading a small table whole must not make it compile the statement.
 const SESSION_SQL: &str = "\
      SET client_min_messages = warning; \
      SET statement_timeout = '15s'; \
      SET lock_timeout = '8s'; \
      SET idle_in_transaction_session_timeout = '15s'; \
+     SET plan_cache_mode = force_generic_plan; \
+     SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; \
      SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
      SELECT set_config('transaction_timeout', '30s', FALSE) WHERE current_setting('server_version_num')::int >= 170000; \
      SELECT set_config('synchronous_commit', 'on', FALSE) \

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::dialect::listed;
 use super::rows::{chosen, file, file_columns, moment_if_any, nonsense, open_uploads, task, task_columns};
 use super::settle::start_jobs;
-use super::{Conn, Db, ROWS_PER_STATEMENT, Row, Tx, dialect, sessions};
+use super::{Conn, Row, Tx, dialect, sessions};
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
 use crate::model::{File, Task};
@@ -25,27 +26,23 @@ const WINDOW_MAX: u32 = 256;
 /// How often a claim picks anew, leaving out what others are changing.
 const PICKS_MAX: usize = 3;
 
-macro_rules! window {
-    () => {
-        "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL"
-    };
-}
-macro_rules! of_user {
-    () => {
-        "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = "
-    };
-}
-macro_rules! in_turn {
-    () => {
-        " ORDER BY priority DESC, vt, id LIMIT "
-    };
-}
+/// The tasks that come next, whoever owns them, but for some tasks and jobs.
+pub(crate) const WINDOW_SQL: &str = concat!(
+    "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL AND NOT id ",
+    listed!("$2"),
+    " AND NOT COALESCE(job_id, id) ",
+    listed!("$2"),
+    " ORDER BY priority DESC, vt, id LIMIT $1"
+);
 
-/// The tasks that come next, whoever owns them.
-pub(crate) const WINDOW_SQL: &str = concat!(window!(), in_turn!(), "$1");
-
-/// The tasks of one user that come next.
-pub(crate) const USER_SQL: &str = concat!(of_user!(), "$1", in_turn!(), "$2");
+/// Those of them that one user has.
+pub(crate) const USER_SQL: &str = concat!(
+    "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = $3 AND NOT id ",
+    listed!("$2"),
+    " AND NOT COALESCE(job_id, id) ",
+    listed!("$2"),
+    " ORDER BY priority DESC, vt, id LIMIT $1"
+);
 
 /// Who owns queued tasks: hops from one owner to the next in the index.
 pub(crate) const OWNERS_SQL: &str = "WITH RECURSIVE owners (user_id) AS ( \
@@ -54,6 +51,37 @@ pub(crate) const OWNERS_SQL: &str = "WITH RECURSIVE owners (user_id) AS ( \
          SELECT (SELECT MIN(t.user_id) FROM tasks t WHERE t.state = 'queued' AND t.user_id > owners.user_id) \
          FROM owners WHERE owners.user_id IS NOT NULL) \
      SELECT user_id FROM owners WHERE user_id IS NOT NULL";
+
+/// Leases those of the tasks that are still queued.
+pub(crate) const LEASE_SQL: &str = concat!(
+    "UPDATE tasks SET state = 'running', attempt = attempt + 1, lease = $2, session_id = $3, host_name = $4, \
+                      started_at = COALESCE(started_at, $5) \
+     WHERE state = 'queued' AND id ",
+    listed!("$1"),
+    " RETURNING ",
+    task_columns!(),
+    ", ready_at"
+);
+
+/// Their sealed arguments.
+pub(crate) const PAYLOADS_SQL: &str = concat!("SELECT task_id, payload FROM task_docs WHERE task_id ", listed!("$1"));
+
+/// What they take files from.
+pub(crate) const INPUTS_SQL: &str = concat!(
+    "SELECT d.task_id, d.depends_on, t.name FROM dependencies d LEFT JOIN tasks t ON t.id = d.depends_on \
+     WHERE d.task_id ",
+    listed!("$1"),
+    " ORDER BY d.task_id, d.position"
+);
+
+/// Those files.
+pub(crate) const FILES_SQL: &str = concat!(
+    "SELECT task_id, ",
+    file_columns!(),
+    " FROM files WHERE task_id ",
+    listed!("$1"),
+    " ORDER BY task_id, position"
+);
 
 pub(crate) async fn claim(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Claim>> {
     dialect::lock_claims(&mut tx.conn).await?;
@@ -145,16 +173,14 @@ async fn leave_out(
     free: &BTreeSet<Uuid>,
     left_out: &mut BTreeSet<Uuid>,
 ) -> sqlx::Result<()> {
+    const SQL: &str = concat!("SELECT id, COALESCE(job_id, id) AS job FROM tasks WHERE id ", listed!("$1"));
     let (mut with_free, mut busy) = (BTreeSet::new(), Vec::new());
-    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
-        let select = "SELECT id, COALESCE(job_id, id) AS job FROM tasks WHERE id IN (";
-        for row in chosen(&mut tx.conn, select, chunk.iter(), ")").await? {
-            let (id, job): (Uuid, Uuid) = (row.try_get("id")?, row.try_get("job")?);
-            if free.contains(&id) {
-                with_free.insert(job);
-            } else {
-                busy.push((id, job));
-            }
+    for row in chosen(&mut tx.conn, SQL, ids).await? {
+        let (id, job): (Uuid, Uuid) = (row.try_get("id")?, row.try_get("job")?);
+        if free.contains(&id) {
+            with_free.insert(job);
+        } else {
+            busy.push((id, job));
         }
     }
     left_out.extend(busy.into_iter().map(|(id, job)| if with_free.contains(&job) { id } else { job }));
@@ -164,38 +190,20 @@ async fn leave_out(
 async fn pick(tx: &mut Tx, request: &ClaimRequest, left_out: &BTreeSet<Uuid>) -> sqlx::Result<Vec<Ready>> {
     let running = sessions::running(tx).await?;
     let window = request.tasks_max.saturating_mul(WINDOW_PER_TASK).min(WINDOW_MAX);
-    let rows = if left_out.is_empty() {
-        sqlx::query(WINDOW_SQL).bind(i64::from(window)).fetch_all(&mut *tx.conn).await?
-    } else {
-        rest(tx, QueryBuilder::new(window!()), left_out, window).await?
-    };
+    let left_out: Vec<Uuid> = left_out.iter().copied().collect();
+    let rows = sqlx::query(WINDOW_SQL)
+        .bind(i64::from(window))
+        .bind(dialect::list(&left_out))
+        .fetch_all(&mut *tx.conn)
+        .await?;
     let ready = rows.iter().map(Ready::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     let picked = within_limits(ready, &running, request);
     if picked.len() == request.tasks_max as usize || rows.len() < window as usize {
         return Ok(picked);
     }
     // Users at their limit fill the window: they must not hide the others.
-    let ready = heads(tx, &running, request, left_out).await?;
+    let ready = heads(tx, &running, request, &left_out).await?;
     Ok(within_limits(ready, &running, request))
-}
-
-/// What comes next of a choice without some jobs and tasks.
-async fn rest(
-    tx: &mut Tx,
-    mut query: QueryBuilder<Db>,
-    left_out: &BTreeSet<Uuid>,
-    limit: u32,
-) -> sqlx::Result<Vec<Row>> {
-    for column in ["id", "COALESCE(job_id, id)"] {
-        query.push(" AND ").push(column).push(" NOT IN (");
-        let mut list = query.separated(", ");
-        for id in left_out {
-            list.push_bind(*id);
-        }
-        query.push(")");
-    }
-    query.push(in_turn!()).push_bind(i64::from(limit));
-    query.build().persistent(false).fetch_all(&mut *tx.conn).await
 }
 
 /// Takes tasks in their order as long as their owner is below the limit.
@@ -221,7 +229,7 @@ async fn heads(
     tx: &mut Tx,
     running: &BTreeMap<i64, u32>,
     request: &ClaimRequest,
-    left_out: &BTreeSet<Uuid>,
+    left_out: &[Uuid],
 ) -> sqlx::Result<Vec<Ready>> {
     let users = sqlx::query(OWNERS_SQL).fetch_all(&mut *tx.conn).await?;
     let mut ready = Vec::new();
@@ -231,14 +239,12 @@ async fn heads(
         if free == 0 {
             continue;
         }
-        let limit = free.min(request.tasks_max);
-        let rows = if left_out.is_empty() {
-            sqlx::query(USER_SQL).bind(user).bind(i64::from(limit)).fetch_all(&mut *tx.conn).await?
-        } else {
-            let mut query = QueryBuilder::new(of_user!());
-            query.push_bind(user);
-            rest(tx, query, left_out, limit).await?
-        };
+        let rows = sqlx::query(USER_SQL)
+            .bind(i64::from(free.min(request.tasks_max)))
+            .bind(dialect::list(left_out))
+            .bind(user)
+            .fetch_all(&mut *tx.conn)
+            .await?;
         for row in &rows {
             ready.push(Ready::from_row(row)?);
         }
@@ -256,21 +262,17 @@ async fn lease(
     host_name: &str,
 ) -> sqlx::Result<Vec<(Task, Option<Timestamp>)>> {
     let places: BTreeMap<Uuid, usize> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
-    let mut tasks = Vec::with_capacity(ids.len());
-    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
-        let mut query = QueryBuilder::<Db>::new("UPDATE tasks SET state = 'running', attempt = attempt + 1, lease = ");
-        query.push_bind(token.0).push(", session_id = ").push_bind(request.session.0);
-        query.push(", host_name = ").push_bind(host_name.to_owned());
-        query.push(", started_at = COALESCE(started_at, ").push_bind(request.now.0);
-        query.push(") WHERE state = 'queued' AND id IN (");
-        let mut list = query.separated(", ");
-        for id in chunk {
-            list.push_bind(*id);
-        }
-        query.push(concat!(") RETURNING ", task_columns!(), ", ready_at"));
-        for row in query.build().fetch_all(&mut *tx.conn).await? {
-            tasks.push((task(&row)?, moment_if_any(&row, "ready_at")?));
-        }
+    let rows = sqlx::query(LEASE_SQL)
+        .bind(dialect::list(ids))
+        .bind(token.0)
+        .bind(request.session.0)
+        .bind(host_name)
+        .bind(request.now.0)
+        .fetch_all(&mut *tx.conn)
+        .await?;
+    let mut tasks = Vec::with_capacity(rows.len());
+    for row in &rows {
+        tasks.push((task(row)?, moment_if_any(row, "ready_at")?));
     }
     tasks.sort_unstable_by_key(|(task, _)| places.get(&task.id.0).copied());
     tx.changed.ids.extend(tasks.iter().map(|(task, _)| task.id.0));
@@ -296,26 +298,16 @@ async fn complete(conn: &mut Conn, tasks: Vec<(Task, Option<Timestamp>)>, token:
 }
 
 async fn payloads(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<u8>>> {
-    let mut payloads = BTreeMap::new();
-    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
-        let select = "SELECT task_id, payload FROM task_docs WHERE task_id IN (";
-        for row in chosen(conn, select, chunk.iter(), ")").await? {
-            payloads.insert(row.try_get("task_id")?, row.try_get("payload")?);
-        }
-    }
-    Ok(payloads)
+    let rows = chosen(conn, PAYLOADS_SQL, tasks).await?;
+    rows.iter().map(|row| Ok((row.try_get("task_id")?, row.try_get("payload")?))).collect()
 }
 
 async fn inputs(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<Input>>> {
     let mut inputs: BTreeMap<Uuid, Vec<Input>> = BTreeMap::new();
-    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
-        let select = "SELECT d.task_id, d.depends_on, t.name FROM dependencies d \
-                      LEFT JOIN tasks t ON t.id = d.depends_on WHERE d.task_id IN (";
-        for row in chosen(conn, select, chunk.iter(), ") ORDER BY d.task_id, d.position").await? {
-            let input =
-                Input { task_id: TaskId(row.try_get("depends_on")?), name: row.try_get("name")?, files: Vec::new() };
-            inputs.entry(row.try_get("task_id")?).or_default().push(input);
-        }
+    for row in chosen(conn, INPUTS_SQL, tasks).await? {
+        let input =
+            Input { task_id: TaskId(row.try_get("depends_on")?), name: row.try_get("name")?, files: Vec::new() };
+        inputs.entry(row.try_get("task_id")?).or_default().push(input);
     }
     let named: BTreeSet<Uuid> = inputs.values().flatten().map(|input| input.task_id.0).collect();
     let files = files(conn, &named.into_iter().collect::<Vec<_>>()).await?;
@@ -327,11 +319,8 @@ async fn inputs(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, 
 
 async fn files(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<File>>> {
     let mut files: BTreeMap<Uuid, Vec<File>> = BTreeMap::new();
-    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
-        let select = concat!("SELECT task_id, ", file_columns!(), " FROM files WHERE task_id IN (");
-        for row in chosen(conn, select, chunk.iter(), ") ORDER BY task_id, position").await? {
-            files.entry(row.try_get("task_id")?).or_default().push(file(&row)?);
-        }
+    for row in chosen(conn, FILES_SQL, tasks).await? {
+        files.entry(row.try_get("task_id")?).or_default().push(file(&row)?);
     }
     Ok(files)
 }

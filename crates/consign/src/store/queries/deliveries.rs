@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::dialect::{among, due_of_receiver};
+use super::dialect::{among, due_of_receiver, listed};
 use super::rows::{bigint, chosen, moment, moment_if_any, nonsense, number, user_id};
 use super::webhooks::{disable, event, note_health};
-use super::{Conn, Db, ROWS_PER_STATEMENT, Row, Tx};
+use super::{Conn, Db, Row, Tx};
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, JobId, UserId, WebhookId};
 use crate::model::{Delivery, DeliveryAttempt, DeliveryState, Page};
@@ -234,14 +234,16 @@ async fn is_known(conn: &mut Conn, user: UserId, filter: DeliveryFilter) -> sqlx
 }
 
 async fn add_attempts(conn: &mut Conn, deliveries: &mut [Delivery]) -> sqlx::Result<()> {
-    for chunk in deliveries.chunks_mut(ROWS_PER_STATEMENT) {
-        let places: BTreeMap<Uuid, usize> = chunk.iter().enumerate().map(|(n, delivery)| (delivery.id.0, n)).collect();
-        let select = "SELECT delivery_id, number, at, status, error, duration_ms FROM delivery_attempts \
-                      WHERE delivery_id IN (";
-        for row in chosen(conn, select, places.keys(), ") ORDER BY delivery_id, number").await? {
-            if let Some(&place) = places.get(&row.try_get("delivery_id")?) {
-                chunk[place].attempts.push(attempt(&row)?);
-            }
+    const SQL: &str = concat!(
+        "SELECT delivery_id, number, at, status, error, duration_ms FROM delivery_attempts WHERE delivery_id ",
+        listed!("$1"),
+        " ORDER BY delivery_id, number"
+    );
+    let places: BTreeMap<Uuid, usize> = deliveries.iter().enumerate().map(|(n, delivery)| (delivery.id.0, n)).collect();
+    let ids: Vec<Uuid> = places.keys().copied().collect();
+    for row in chosen(conn, SQL, &ids).await? {
+        if let Some(&place) = places.get(&row.try_get("delivery_id")?) {
+            deliveries[place].attempts.push(attempt(&row)?);
         }
     }
     Ok(())

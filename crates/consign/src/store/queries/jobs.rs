@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::dialect::for_share;
+use super::dialect::{for_share, listed};
 use super::rows::{
     bigint, chosen, complete, file as file_row, file_columns, job as job_row, job_columns, task as task_row,
     task_columns,
@@ -163,22 +163,22 @@ async fn births(conn: &mut Conn, user: UserId, tasks: &[Task]) -> sqlx::Result<R
 }
 
 async fn input_states(conn: &mut Conn, user: UserId, ids: &BTreeSet<Uuid>) -> sqlx::Result<BTreeMap<Uuid, InputState>> {
+    // They must not end before their dependents are there to be told.
+    const SQL: &str =
+        concat!("SELECT id, user_id, state, forgiven FROM tasks WHERE id ", listed!("$1"), " ORDER BY id", for_share!());
+    let ids: Vec<Uuid> = ids.iter().copied().collect();
     let mut states = BTreeMap::new();
-    for chunk in ids.iter().collect::<Vec<_>>().chunks(ROWS_PER_STATEMENT) {
-        let select = "SELECT id, user_id, state, forgiven FROM tasks WHERE id IN (";
-        // They must not end before their dependents are there to be told.
-        for row in chosen(conn, select, chunk.iter().copied(), concat!(") ORDER BY id", for_share!())).await? {
-            if row.try_get::<i64, _>("user_id")? != i64::from(user.0) {
-                continue;
-            }
-            let state = match super::rows::state(&row)? {
-                State::Finished => InputState::Finished,
-                State::Error if row.try_get("forgiven")? => InputState::Forgiven,
-                State::Error => InputState::Failed,
-                State::Blocked | State::Uploading | State::Queued | State::Delayed | State::Running => InputState::Open,
-            };
-            states.insert(row.try_get("id")?, state);
+    for row in chosen(conn, SQL, &ids).await? {
+        if row.try_get::<i64, _>("user_id")? != i64::from(user.0) {
+            continue;
         }
+        let state = match super::rows::state(&row)? {
+            State::Finished => InputState::Finished,
+            State::Error if row.try_get("forgiven")? => InputState::Forgiven,
+            State::Error => InputState::Failed,
+            State::Blocked | State::Uploading | State::Queued | State::Delayed | State::Running => InputState::Open,
+        };
+        states.insert(row.try_get("id")?, state);
     }
     Ok(states)
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
+use super::dialect::listed;
 use super::jobs::tasks_of;
 use super::rows::{chosen, complete, job as job_row, job_columns, state, task as task_row, task_columns};
-use super::{Conn, Db, ROWS_PER_STATEMENT};
+use super::{Conn, Db};
 use crate::id::{JobId, TaskId, UserId};
 use crate::model::{BlobKey, Job, Page, State, Task, WireStatus};
 use crate::store::{JobFilter, TaskFilter};
@@ -84,32 +85,20 @@ pub(super) fn cut<T>(entries: &mut Vec<T>, page: Page) -> bool {
 }
 
 pub(crate) async fn jobs(conn: &mut Conn, user: UserId, ids: &[JobId]) -> sqlx::Result<Vec<Job>> {
-    let mut found = Vec::with_capacity(ids.len());
-    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
-        let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
-        let select = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id IN (");
-        for row in chosen(conn, select, chunk.iter(), ")").await? {
-            let job = job_row(&row)?;
-            if job.user_id == user {
-                found.push(job);
-            }
-        }
-    }
+    const SQL: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id ", listed!("$1"));
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = chosen(conn, SQL, &ids).await?;
+    let mut found = rows.iter().map(job_row).collect::<sqlx::Result<Vec<_>>>()?;
+    found.retain(|job| job.user_id == user);
     Ok(found)
 }
 
 pub(crate) async fn tasks(conn: &mut Conn, user: UserId, ids: &[TaskId]) -> sqlx::Result<Vec<Task>> {
-    let mut found = Vec::with_capacity(ids.len());
-    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
-        let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
-        let select = concat!("SELECT ", task_columns!(), " FROM tasks WHERE id IN (");
-        for row in chosen(conn, select, chunk.iter(), ")").await? {
-            let task = task_row(&row)?;
-            if task.user_id == user {
-                found.push(task);
-            }
-        }
-    }
+    const SQL: &str = concat!("SELECT ", task_columns!(), " FROM tasks WHERE id ", listed!("$1"));
+    let uuids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = chosen(conn, SQL, &uuids).await?;
+    let mut found = rows.iter().map(task_row).collect::<sqlx::Result<Vec<_>>>()?;
+    found.retain(|task| task.user_id == user);
     complete(conn, &mut found).await?;
     let places: BTreeMap<TaskId, usize> = ids.iter().zip(0..).map(|(id, place)| (*id, place)).collect();
     found.sort_unstable_by_key(|task| places.get(&task.id).copied());
@@ -132,19 +121,21 @@ pub(crate) async fn retries(conn: &mut Conn, user: UserId, id: TaskId) -> sqlx::
 }
 
 pub(crate) async fn blobs(conn: &mut Conn, ids: &[TaskId]) -> sqlx::Result<Vec<(TaskId, State, Vec<BlobKey>)>> {
+    const SQL: &str = concat!(
+        "SELECT t.id, t.state, f.blob FROM tasks t LEFT JOIN files f ON f.task_id = t.id WHERE t.id ",
+        listed!("$1"),
+        " ORDER BY t.id, f.position"
+    );
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let mut found: Vec<(TaskId, State, Vec<BlobKey>)> = Vec::with_capacity(ids.len());
-    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
-        let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
-        let select = "SELECT t.id, t.state, f.blob FROM tasks t LEFT JOIN files f ON f.task_id = t.id WHERE t.id IN (";
-        for row in chosen(conn, select, chunk.iter(), ") ORDER BY t.id, f.position").await? {
-            let id = TaskId(row.try_get("id")?);
-            if found.last().is_none_or(|(last, ..)| *last != id) {
-                found.push((id, state(&row)?, Vec::new()));
-            }
-            let blob = row.try_get::<Option<String>, _>("blob")?.map(BlobKey::from_row);
-            if let Some((_, _, blobs)) = found.last_mut() {
-                blobs.extend(blob);
-            }
+    for row in chosen(conn, SQL, &ids).await? {
+        let id = TaskId(row.try_get("id")?);
+        if found.last().is_none_or(|(last, ..)| *last != id) {
+            found.push((id, state(&row)?, Vec::new()));
+        }
+        let blob = row.try_get::<Option<String>, _>("blob")?.map(BlobKey::from_row);
+        if let Some((_, _, blobs)) = found.last_mut() {
+            blobs.extend(blob);
         }
     }
     Ok(found)

@@ -81,5 +81,5 @@ impl Changed {
     }
 }
 
-/// Rows of one `INSERT` at the most, and ids in one `IN`: bounds the length of a statement.
+/// Rows of one statement at the most, where its text grows with them.
 const ROWS_PER_STATEMENT: usize = 200;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use connectors::{Digests, OpenUpload, Part};
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::{Conn, Db, ROWS_PER_STATEMENT, Row};
+use super::dialect::{self, listed};
+use super::{Conn, Row};
 use crate::clock::Timestamp;
 use crate::id::{JobId, KeyId, TaskId, UserId};
 use crate::model::{BlobKey, Download, File, Job, Origin, State, Task, WireStatus};
@@ -142,53 +143,53 @@ pub(super) fn file(row: &Row) -> sqlx::Result<File> {
 
 /// Adds files and inputs to tasks that were read without.
 pub(super) async fn complete(conn: &mut Conn, tasks: &mut [Task]) -> sqlx::Result<()> {
-    for chunk in tasks.chunks_mut(ROWS_PER_STATEMENT) {
-        let places: BTreeMap<Uuid, usize> = chunk.iter().enumerate().map(|(n, task)| (task.id.0, n)).collect();
-
-        let select = concat!("SELECT task_id, ", file_columns!(), " FROM files WHERE task_id IN (");
-        for row in chosen(conn, select, places.keys(), ") ORDER BY task_id, position").await? {
-            if let Some(&place) = places.get(&row.try_get("task_id")?) {
-                chunk[place].files.push(file(&row)?);
-            }
+    const FILES: &str = concat!(
+        "SELECT task_id, ",
+        file_columns!(),
+        " FROM files WHERE task_id ",
+        listed!("$1"),
+        " ORDER BY task_id, position"
+    );
+    const INPUTS: &str = concat!(
+        "SELECT task_id, depends_on FROM dependencies WHERE task_id ",
+        listed!("$1"),
+        " ORDER BY task_id, position"
+    );
+    let places: BTreeMap<Uuid, usize> = tasks.iter().enumerate().map(|(n, task)| (task.id.0, n)).collect();
+    let ids: Vec<Uuid> = places.keys().copied().collect();
+    for row in chosen(conn, FILES, &ids).await? {
+        if let Some(&place) = places.get(&row.try_get("task_id")?) {
+            tasks[place].files.push(file(&row)?);
         }
-
-        let select = "SELECT task_id, depends_on FROM dependencies WHERE task_id IN (";
-        for row in chosen(conn, select, places.keys(), ") ORDER BY task_id, position").await? {
-            if let Some(&place) = places.get(&row.try_get("task_id")?) {
-                chunk[place].depends_on.push(TaskId(row.try_get("depends_on")?));
-            }
+    }
+    for row in chosen(conn, INPUTS, &ids).await? {
+        if let Some(&place) = places.get(&row.try_get("task_id")?) {
+            tasks[place].depends_on.push(TaskId(row.try_get("depends_on")?));
         }
     }
     Ok(())
 }
 
-/// Reads what a statement says about some ids; they go between `before` and `after`.
-pub(super) async fn chosen(
-    conn: &mut Conn,
-    before: &'static str,
-    ids: impl Iterator<Item = &Uuid>,
-    after: &'static str,
-) -> sqlx::Result<Vec<Row>> {
-    let mut query = QueryBuilder::<Db>::new(before);
-    let mut list = query.separated(", ");
-    for id in ids {
-        list.push_bind(*id);
+/// Reads what a statement says about some ids, which are its first parameter.
+pub(super) async fn chosen(conn: &mut Conn, sql: &'static str, ids: &[Uuid]) -> sqlx::Result<Vec<Row>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
     }
-    query.push(after);
-    query.build().fetch_all(conn).await
+    sqlx::query(sql).bind(dialect::list(ids)).fetch_all(conn).await
 }
 
 /// Reads all uploads that are open for some tasks.
 pub(super) async fn open_uploads(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<OpenUpload>>> {
+    const SQL: &str = concat!(
+        "SELECT task_id, target, handle, sha256, part_bytes FROM ledger WHERE due_at IS NULL AND task_id ",
+        listed!("$1"),
+        " ORDER BY task_id, target"
+    );
     let mut uploads: BTreeMap<Uuid, Vec<OpenUpload>> = BTreeMap::new();
-    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
-        let select = "SELECT task_id, target, handle, sha256, part_bytes FROM ledger \
-                      WHERE due_at IS NULL AND task_id IN (";
-        for row in chosen(conn, select, chunk.iter(), ") ORDER BY task_id, target").await? {
-            let task: Uuid = row.try_get("task_id")?;
-            let upload = open_upload(conn, TaskId(task), &row).await?;
-            uploads.entry(task).or_default().push(upload);
-        }
+    for row in chosen(conn, SQL, tasks).await? {
+        let task: Uuid = row.try_get("task_id")?;
+        let upload = open_upload(conn, TaskId(task), &row).await?;
+        uploads.entry(task).or_default().push(upload);
     }
     Ok(uploads)
 }

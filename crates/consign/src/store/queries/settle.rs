@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::dialect::of;
+use super::dialect::{self, listed, of};
 use super::rows::user_id;
 use super::webhooks::note;
 use super::{Db, ROWS_PER_STATEMENT, Row, Tx};
@@ -21,6 +21,16 @@ use crate::model::EventKind;
 
 /// What a task with a failed input says.
 const INPUT_FAILED_MESSAGE: &str = "Input task has failed";
+
+/// Leaves the open uploads of tasks to be aborted.
+pub(crate) const ORPHAN_SQL: &str =
+    concat!("UPDATE ledger SET due_at = $2 WHERE due_at IS NULL AND task_id ", listed!("$1"));
+
+/// Says of jobs that they have begun.
+pub(crate) const START_SQL: &str = concat!(
+    "UPDATE jobs SET status = 'processing', started_at = $2 WHERE status = 'waiting' AND id ",
+    listed!("$1")
+);
 
 /// A task that was just ended; its row is written, what follows is not.
 #[derive(Debug)]
@@ -230,17 +240,11 @@ pub(super) async fn first_turn(tx: &mut Tx, user: i64) -> sqlx::Result<i64> {
 }
 
 async fn orphan_uploads(tx: &mut Tx, tasks: &[Uuid], now: Timestamp) -> sqlx::Result<()> {
-    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
-        let mut query = QueryBuilder::<Db>::new("UPDATE ledger SET due_at = ");
-        query.push_bind(now.0).push(" WHERE due_at IS NULL AND task_id IN (");
-        let mut list = query.separated(", ");
-        for &task in chunk {
-            list.push_bind(task);
-        }
-        query.push(")");
-        let orphans = query.build().execute(&mut *tx.conn).await?;
-        tx.changed.sweep |= orphans.rows_affected() > 0;
+    if tasks.is_empty() {
+        return Ok(());
     }
+    let orphans = sqlx::query(ORPHAN_SQL).bind(dialect::list(tasks)).bind(now.0).execute(&mut *tx.conn).await?;
+    tx.changed.sweep |= orphans.rows_affected() > 0;
     Ok(())
 }
 
@@ -269,16 +273,11 @@ async fn count_job(tx: &mut Tx, job: Uuid, tally: Tally, now: Timestamp) -> sqlx
 
 /// Tasks of these jobs started: the jobs have too.
 pub(super) async fn start_jobs(tx: &mut Tx, jobs: &BTreeSet<Uuid>, now: Timestamp) -> sqlx::Result<()> {
-    for chunk in jobs.iter().collect::<Vec<_>>().chunks(ROWS_PER_STATEMENT) {
-        let mut query = QueryBuilder::<Db>::new("UPDATE jobs SET status = 'processing', started_at = ");
-        query.push_bind(now.0).push(" WHERE status = 'waiting' AND id IN (");
-        let mut list = query.separated(", ");
-        for &job in chunk {
-            list.push_bind(*job);
-        }
-        query.push(")");
-        query.build().execute(&mut *tx.conn).await?;
+    if jobs.is_empty() {
+        return Ok(());
     }
+    let ids: Vec<Uuid> = jobs.iter().copied().collect();
+    sqlx::query(START_SQL).bind(dialect::list(&ids)).bind(now.0).execute(&mut *tx.conn).await?;
     tx.changed.ids.extend(jobs);
     Ok(())
 }

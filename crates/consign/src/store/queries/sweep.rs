@@ -3,11 +3,11 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, for_update, skip_locked};
+use super::dialect::{self, for_update, listed, skip_locked};
 use super::rows::{bigint, moment_if_any, number, user_id};
 use super::transitions::{cancel, cancel_job};
 use super::webhooks::{is_untold, lag};
-use super::{Conn, ROWS_PER_STATEMENT, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen, signed_urls::RESULTS_KEPT};
+use super::{Conn, Tx, jobs::IDEMPOTENCY_KEPT, rows::chosen, signed_urls::RESULTS_KEPT};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
 use crate::store::{Cancellation, Counts, Deletion, Load};
@@ -130,11 +130,9 @@ pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskI
 }
 
 pub(crate) async fn trash_emptied(tx: &mut Tx, ids: &[TaskId]) -> sqlx::Result<()> {
-    for chunk in ids.chunks(ROWS_PER_STATEMENT) {
-        let chunk: Vec<Uuid> = chunk.iter().map(|id| id.0).collect();
-        chosen(&mut tx.conn, "DELETE FROM trash WHERE task_id IN (", chunk.iter(), ")").await?;
-    }
-    Ok(())
+    const SQL: &str = concat!("DELETE FROM trash WHERE task_id ", listed!("$1"));
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    chosen(&mut tx.conn, SQL, &ids).await.map(drop)
 }
 
 pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<()> {
