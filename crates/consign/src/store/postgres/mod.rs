@@ -32,6 +32,7 @@ mod news;
 mod plan_tests;
 #[path = "../queries/mod.rs"]
 mod queries;
+mod sets;
 #[cfg(test)]
 mod state_tests;
 

@@ -11,12 +11,12 @@ use super::rows::{
     bigint, chosen, complete, file as file_row, file_columns, job as job_row, job_columns, task as task_row,
     task_columns,
 };
-use super::settle::{end_unborn, first_turn, settle};
-use super::webhooks::note;
+use super::settle::{end_unborn, next_turn, settle};
+use super::webhooks::note_creation;
 use super::{Conn, Db, ROWS_PER_STATEMENT, Tx};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
-use crate::model::{EventKind, File, Job, Origin, State, Task};
+use crate::model::{File, Job, Origin, State, Task};
 use crate::store::{Creation, Idempotency, NewJob, NewTask};
 
 /// How long the answer to an idempotency key is kept.
@@ -72,7 +72,7 @@ pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creati
     .bind(job.created_at.0)
     .execute(&mut *tx.conn)
     .await?;
-    note(tx, job.user_id, job.id, EventKind::JobCreated, job.created_at).await?;
+    note_creation(tx, job.user_id, job.id, job.created_at).await?;
     tx.changed.ids.insert(job.id.0);
     insert_tasks(tx, &job.tasks, &births, &new.payloads).await?;
     Ok(Creation::Created)
@@ -188,7 +188,7 @@ async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &
     let Some(first) = tasks.first() else { return Ok(()) };
     let (user, now) = (first.user_id, first.created_at);
     let ready = births.iter().filter(|birth| matches!(birth, Birth::Ready)).count();
-    let mut turn = if ready > 0 { first_turn(tx, i64::from(user.0)).await? } else { 0 };
+    let mut turn = if ready > 0 { next_turn(tx, i64::from(user.0)).await? } else { 0 };
     tx.changed.ready |= ready > 0;
 
     let mut rows = Vec::with_capacity(tasks.len());

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use sqlx::Database;
 use uuid::Uuid;
 
-use super::{Db, Link, dialect};
+use super::{Db, Link, dialect, sets};
 use crate::store::Hints;
 
 pub(crate) mod accounts;

@@ -7,20 +7,51 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::dialect::{self, listed, of};
 use super::rows::user_id;
 use super::webhooks::note;
-use super::{Db, ROWS_PER_STATEMENT, Row, Tx};
+use super::{Row, Tx, sets};
 use crate::clock::Timestamp;
 use crate::error::Code;
-use crate::id::JobId;
+use crate::id::{JobId, UserId};
 use crate::model::EventKind;
 
 /// What a task with a failed input says.
 const INPUT_FAILED_MESSAGE: &str = "Input task has failed";
+
+/// What the statements that end a task return, for [`Ended::from_row`].
+macro_rules! ended_columns {
+    () => {
+        "id, job_id, state, forgiven, host_name"
+    };
+}
+pub(super) use ended_columns;
+
+/// The turn of a user's next task, for user `$1`: where claims are now, or behind this user's last one, whether that was claimed or
+/// is still queued. The tasks after it get the turns after it. So a backlog spreads out behind its owner, and another user's
+/// first task comes next. Locks nothing: two transactions of a user may give the same turn, and the older task then goes
+/// first.
+macro_rules! first_turn {
+    () => {
+        "(SELECT MAX(turn) FROM (SELECT value AS turn FROM meta WHERE name = 'virtual_time' \
+          UNION ALL SELECT vt + 1 FROM users WHERE id = $1 \
+          UNION ALL SELECT vt + 1 FROM (SELECT vt FROM tasks WHERE state = 'queued' AND priority = 0 AND user_id = $1 \
+                                        ORDER BY vt DESC LIMIT 1) AS queued) AS turns)"
+    };
+}
+pub(crate) use first_turn;
+
+/// What the statements that count tasks return, for [`Counted::from_row`].
+macro_rules! counted_columns {
+    () => {
+        "id, user_id, status, open_tasks = 0 AND (webhook_url IS NOT NULL OR EXISTS ( \
+             SELECT 1 FROM webhooks w WHERE w.user_id = jobs.user_id AND NOT w.disabled)) AS is_told"
+    };
+}
+pub(crate) use counted_columns;
 
 /// Leaves the open uploads of tasks to be aborted.
 pub(crate) const ORPHAN_SQL: &str =
@@ -31,6 +62,30 @@ pub(crate) const START_SQL: &str = concat!(
     "UPDATE jobs SET status = 'processing', started_at = $2 WHERE status = 'waiting' AND id ",
     listed!("$1")
 );
+
+/// Ends what waits for inputs that failed.
+pub(crate) const END_SQL: &str = concat!(
+    "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, \
+                      started_at = $4, ended_at = $4 \
+     WHERE state = 'blocked' AND id ",
+    of!(concat!("SELECT task_id FROM dependencies WHERE depends_on ", listed!("$1"))),
+    " RETURNING ",
+    ended_columns!()
+);
+
+/// Counts inputs down that have ended.
+pub(crate) const COUNT_DOWN_SQL: &str = concat!(
+    "UPDATE tasks SET (open_inputs, usable_inputs) = ( \
+         SELECT tasks.open_inputs - COUNT(*), tasks.usable_inputs + $2 * COUNT(*) FROM dependencies d \
+         WHERE d.task_id = tasks.id AND d.depends_on ",
+    listed!("$1"),
+    ") WHERE state = 'blocked' AND id ",
+    of!(concat!("SELECT task_id FROM dependencies WHERE depends_on ", listed!("$1"))),
+    " RETURNING id, user_id, position, open_inputs, usable_inputs"
+);
+
+/// The turn that comes next for a user.
+pub(crate) const FIRST_TURN_SQL: &str = concat!("SELECT ", first_turn!(), " AS turn");
 
 /// A task that was just ended; its row is written, what follows is not.
 #[derive(Debug)]
@@ -49,14 +104,6 @@ enum Outcome {
     Forgiven,
     Failed,
 }
-
-/// What the statements that end a task return, for [`Ended::from_row`].
-macro_rules! ended_columns {
-    () => {
-        "id, job_id, state, forgiven, host_name"
-    };
-}
-pub(super) use ended_columns;
 
 impl Ended {
     pub(super) fn from_row(row: &Row) -> sqlx::Result<Self> {
@@ -77,51 +124,57 @@ impl Ended {
 }
 
 /// Tasks that can run now: their place in their job and their id, by user.
-type Ready = BTreeMap<i64, Vec<(i64, Uuid)>>;
+pub(crate) type Ready = BTreeMap<i64, Vec<(i64, Uuid)>>;
 
-/// Draws the consequences of tasks that have ended.
+/// Draws the consequences of tasks that have ended: in rounds, for what ends in one may end others in the next.
 pub(super) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sqlx::Result<()> {
     let mut jobs: BTreeMap<Uuid, Tally> = BTreeMap::new();
     let mut ready = Ready::new();
-    let (mut left, mut openers) = (ended, Vec::new());
-    while let Some(task) = left.pop() {
-        tx.changed.ids.insert(task.id);
-        if task.has_uploads {
-            openers.push(task.id);
+    let (mut round, mut openers) = (ended, Vec::new());
+    while !round.is_empty() {
+        let (mut finished, mut forgiven, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for task in round {
+            tx.changed.ids.insert(task.id);
+            if task.has_uploads {
+                openers.push(task.id);
+            }
+            if let Some(job) = task.job_id {
+                jobs.entry(job).or_default().count(task.outcome);
+            }
+            match task.outcome {
+                Outcome::Finished => finished.push(task.id),
+                Outcome::Forgiven => forgiven.push(task.id),
+                Outcome::Failed => failed.push(task.id),
+            }
         }
-        if let Some(job) = task.job_id {
-            jobs.entry(job).or_default().count(task.outcome);
-        }
-        if task.outcome == Outcome::Failed {
-            left.extend(end_dependents(tx, task.id, now).await?);
-        } else {
-            count_down(tx, &task, &mut ready, &mut left, now).await?;
-        }
+        // First: what has a failed input ends, whatever its other inputs did in the same round.
+        let mut next = end_dependents(tx, &failed, now).await?;
+        next.extend(count_down(tx, &finished, 1, &mut ready, now).await?);
+        next.extend(count_down(tx, &forgiven, 0, &mut ready, now).await?);
+        round = next;
     }
     orphan_uploads(tx, &openers, now).await?;
-    for (user, mut tasks) in ready {
-        tasks.sort_unstable();
-        enqueue(tx, user, &tasks, now).await?;
-    }
-    for (job, tally) in jobs {
-        count_job(tx, job, tally, now).await?;
-    }
-    Ok(())
+    enqueue(tx, ready, now).await?;
+    count_jobs(tx, jobs, now).await
 }
 
 /// Ends tasks that were born with a failed input; they are stored as blocked until now.
 pub(super) async fn end_unborn(tx: &mut Tx, tasks: &[(Uuid, bool)], now: Timestamp) -> sqlx::Result<Vec<Ended>> {
     let mut ended = Vec::with_capacity(tasks.len());
-    for &(id, forgiven) in tasks {
-        ended.extend(end_one(tx, id, forgiven, now).await?);
+    for forgiven in [false, true] {
+        let ids: Vec<Uuid> = tasks.iter().filter(|(_, is)| *is == forgiven).map(|(id, _)| *id).collect();
+        ended.extend(end_without_inputs(tx, &ids, forgiven, now).await?);
     }
     Ok(ended)
 }
 
+/// How many tasks of a job have ended.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    ended: i64,
-    failed: i64,
+pub(crate) struct Tally {
+    /// All of them.
+    pub(crate) ended: i64,
+    /// Those whose error counts.
+    pub(crate) failed: i64,
 }
 
 impl Tally {
@@ -133,61 +186,58 @@ impl Tally {
     }
 }
 
-/// An input failed for good: all that wait for it end.
-async fn end_dependents(tx: &mut Tx, input: Uuid, now: Timestamp) -> sqlx::Result<Vec<Ended>> {
+/// Inputs failed for good: all that wait for one of them end.
+async fn end_dependents(tx: &mut Tx, inputs: &[Uuid], now: Timestamp) -> sqlx::Result<Vec<Ended>> {
+    if inputs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(END_SQL)
+        .bind(dialect::list(inputs))
+        .bind(Code::InputTaskFailed.wire())
+        .bind(INPUT_FAILED_MESSAGE)
+        .bind(now.0)
+        .fetch_all(&mut *tx.conn)
+        .await?;
+    rows.iter().map(Ended::from_row).collect()
+}
+
+/// No input of these tasks is left to work on.
+async fn end_without_inputs(tx: &mut Tx, ids: &[Uuid], forgiven: bool, now: Timestamp) -> sqlx::Result<Vec<Ended>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows = sqlx::query(concat!(
-        "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, \
+        "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = (ignore_error OR $5), \
                           started_at = $4, ended_at = $4 \
          WHERE state = 'blocked' AND id ",
-        of!("SELECT task_id FROM dependencies WHERE depends_on = $1"),
+        listed!("$1"),
         " RETURNING ",
         ended_columns!()
     ))
-    .bind(input)
+    .bind(dialect::list(ids))
     .bind(Code::InputTaskFailed.wire())
     .bind(INPUT_FAILED_MESSAGE)
     .bind(now.0)
+    .bind(forgiven)
     .fetch_all(&mut *tx.conn)
     .await?;
     rows.iter().map(Ended::from_row).collect()
 }
 
-/// No input of this task is left to work on.
-async fn end_one(tx: &mut Tx, id: Uuid, forgiven: bool, now: Timestamp) -> sqlx::Result<Option<Ended>> {
-    let row = sqlx::query(concat!(
-        "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = (ignore_error OR $5), \
-                          started_at = $4, ended_at = $4 \
-         WHERE id = $1 AND state = 'blocked' RETURNING ",
-        ended_columns!()
-    ))
-    .bind(id)
-    .bind(Code::InputTaskFailed.wire())
-    .bind(INPUT_FAILED_MESSAGE)
-    .bind(now.0)
-    .bind(forgiven)
-    .fetch_optional(&mut *tx.conn)
-    .await?;
-    row.as_ref().map(Ended::from_row).transpose()
-}
-
-/// An input ended in a way that lets others go on: those for which it was the last can run, or end without any.
+/// Inputs ended in a way that lets others go on: those for which they were the last can run, or end without any. Returns the latter.
 async fn count_down(
     tx: &mut Tx,
-    input: &Ended,
+    inputs: &[Uuid],
+    usable: i64,
     ready: &mut Ready,
-    left: &mut Vec<Ended>,
     now: Timestamp,
-) -> sqlx::Result<()> {
-    let rows = sqlx::query(concat!(
-        "UPDATE tasks SET open_inputs = open_inputs - 1, usable_inputs = usable_inputs + $2 \
-         WHERE state = 'blocked' AND id ",
-        of!("SELECT task_id FROM dependencies WHERE depends_on = $1"),
-        " RETURNING id, user_id, position, open_inputs, usable_inputs"
-    ))
-    .bind(input.id)
-    .bind(i64::from(input.outcome == Outcome::Finished))
-    .fetch_all(&mut *tx.conn)
-    .await?;
+) -> sqlx::Result<Vec<Ended>> {
+    if inputs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows =
+        sqlx::query(COUNT_DOWN_SQL).bind(dialect::list(inputs)).bind(usable).fetch_all(&mut *tx.conn).await?;
+    let mut without = Vec::new();
     for row in &rows {
         if row.try_get::<i64, _>("open_inputs")? > 0 {
             continue;
@@ -196,47 +246,28 @@ async fn count_down(
         if row.try_get::<i64, _>("usable_inputs")? > 0 {
             ready.entry(row.try_get("user_id")?).or_default().push((row.try_get("position")?, id));
         } else {
-            left.extend(end_one(tx, id, true, now).await?);
+            without.push(id);
         }
     }
-    Ok(())
+    end_without_inputs(tx, &without, true, now).await
 }
 
-async fn enqueue(tx: &mut Tx, user: i64, tasks: &[(i64, Uuid)], now: Timestamp) -> sqlx::Result<()> {
-    for chunk in tasks.chunks(ROWS_PER_STATEMENT) {
-        let mut query = QueryBuilder::<Db>::new("UPDATE tasks SET state = 'queued', ready_at = ");
-        query.push_bind(now.0).push(", vt = next.column2 + ");
-        push_first_turn(&mut query, user);
-        query.push(" FROM (");
-        query.push_values(chunk.iter().zip(0_i64..), |mut row, (&(_, id), place)| {
-            row.push_bind(id).push_bind(place);
-        });
-        query.push(") AS next WHERE tasks.id = next.column1 AND tasks.state = 'blocked'");
-        query.build().execute(&mut *tx.conn).await?;
+async fn enqueue(tx: &mut Tx, mut ready: Ready, now: Timestamp) -> sqlx::Result<()> {
+    if ready.is_empty() {
+        return Ok(());
     }
-    tx.changed.ids.extend(tasks.iter().map(|(_, id)| *id));
+    for tasks in ready.values_mut() {
+        tasks.sort_unstable();
+    }
+    sets::enqueue(&mut tx.conn, &ready, now).await?;
+    tx.changed.ids.extend(ready.values().flatten().map(|(_, id)| *id));
     tx.changed.ready = true;
     Ok(())
 }
 
-/// The turn of a user's next task: where claims are now, or behind this user's last one, whether that was claimed or
-/// is still queued. The tasks after it get the turns after it. So a backlog spreads out behind its owner, and another user's
-/// first task comes next. Locks nothing: two transactions of a user may give the same turn, and the older task then goes
-/// first.
-fn push_first_turn(query: &mut QueryBuilder<Db>, user: i64) {
-    query.push("(SELECT MAX(turn) FROM (SELECT value AS turn FROM meta WHERE name = 'virtual_time' ");
-    query.push("UNION ALL SELECT vt + 1 FROM users WHERE id = ").push_bind(user);
-    query.push(
-        " UNION ALL SELECT vt + 1 FROM (SELECT vt FROM tasks WHERE state = 'queued' AND priority = 0 AND user_id = ",
-    );
-    query.push_bind(user).push(" ORDER BY vt DESC LIMIT 1) AS queued) AS turns)");
-}
-
-/// [`push_first_turn`] by itself, for tasks that are not stored yet.
-pub(super) async fn first_turn(tx: &mut Tx, user: i64) -> sqlx::Result<i64> {
-    let mut query = QueryBuilder::<Db>::new("SELECT ");
-    push_first_turn(&mut query, user);
-    query.push(" AS turn").build().fetch_one(&mut *tx.conn).await?.try_get("turn")
+/// The turn of a user's next task that is not stored yet.
+pub(super) async fn next_turn(tx: &mut Tx, user: i64) -> sqlx::Result<i64> {
+    sqlx::query(FIRST_TURN_SQL).bind(user).fetch_one(&mut *tx.conn).await?.try_get("turn")
 }
 
 async fn orphan_uploads(tx: &mut Tx, tasks: &[Uuid], now: Timestamp) -> sqlx::Result<()> {
@@ -248,27 +279,38 @@ async fn orphan_uploads(tx: &mut Tx, tasks: &[Uuid], now: Timestamp) -> sqlx::Re
     Ok(())
 }
 
-async fn count_job(tx: &mut Tx, job: Uuid, tally: Tally, now: Timestamp) -> sqlx::Result<()> {
-    tx.changed.ids.insert(job);
-    let row = sqlx::query(
-        "UPDATE jobs SET open_tasks = open_tasks - $2, failed_tasks = failed_tasks + $3, \
-             status = CASE WHEN open_tasks > $2 THEN status WHEN failed_tasks + $3 > 0 THEN 'error' \
-                           ELSE 'finished' END, \
-             ended_at = CASE WHEN open_tasks > $2 THEN NULL ELSE $4 END \
-         WHERE id = $1 RETURNING user_id, status, open_tasks",
-    )
-    .bind(job)
-    .bind(tally.ended)
-    .bind(tally.failed)
-    .bind(now.0)
-    .fetch_one(&mut *tx.conn)
-    .await?;
-    if row.try_get::<i64, _>("open_tasks")? > 0 {
+/// A job some of whose tasks were counted.
+pub(crate) struct Counted {
+    id: JobId,
+    user: UserId,
+    /// Its end, if somebody must be told of it.
+    told: Option<EventKind>,
+}
+
+impl Counted {
+    pub(crate) fn from_row(row: &Row) -> sqlx::Result<Self> {
+        let event =
+            if row.try_get::<&str, _>("status")? == "error" { EventKind::JobFailed } else { EventKind::JobFinished };
+        let told = row.try_get::<bool, _>("is_told")?.then_some(event);
+        Ok(Self { id: JobId(row.try_get("id")?), user: user_id(row)?, told })
+    }
+}
+
+async fn count_jobs(tx: &mut Tx, jobs: BTreeMap<Uuid, Tally>, now: Timestamp) -> sqlx::Result<()> {
+    if jobs.is_empty() {
         return Ok(());
     }
-    let event =
-        if row.try_get::<&str, _>("status")? == "error" { EventKind::JobFailed } else { EventKind::JobFinished };
-    note(tx, user_id(&row)?, JobId(job), event, now).await
+    let counted = sets::count_jobs(&mut tx.conn, &jobs, now).await?;
+    if counted.len() < jobs.len() {
+        return Err(sqlx::Error::RowNotFound);
+    }
+    for Counted { id, user, told } in counted {
+        if let Some(event) = told {
+            note(tx, user, id, event, now).await?;
+        }
+    }
+    tx.changed.ids.extend(jobs.into_keys());
+    Ok(())
 }
 
 /// Tasks of these jobs started: the jobs have too.

@@ -99,22 +99,34 @@ pub(crate) async fn rotate_secret(tx: &mut Tx, user: UserId, sealed: &[u8], now:
     Ok(())
 }
 
-/// Writes a line of the outbox, if there is somebody to be told.
-pub(super) async fn note(tx: &mut Tx, user: UserId, job: JobId, event: EventKind, now: Timestamp) -> sqlx::Result<()> {
+/// Writes a line of the outbox: a job was made, and somebody is to be told.
+pub(super) async fn note_creation(tx: &mut Tx, user: UserId, job: JobId, now: Timestamp) -> sqlx::Result<()> {
     let written = sqlx::query(
         "INSERT INTO outbox (id, user_id, job_id, kind, created_at) SELECT $1, $2, $3, $4, $5 \
-         WHERE EXISTS (SELECT 1 FROM webhooks WHERE user_id = $2 AND NOT disabled) \
-            OR ($6 AND EXISTS (SELECT 1 FROM jobs WHERE id = $3 AND webhook_url IS NOT NULL))",
+         WHERE EXISTS (SELECT 1 FROM webhooks WHERE user_id = $2 AND NOT disabled)",
     )
     .bind(EventId::new(now).0)
     .bind(i64::from(user.0))
     .bind(job.0)
-    .bind(event.wire())
+    .bind(EventKind::JobCreated.wire())
     .bind(now.0)
-    .bind(event.is_end())
     .execute(&mut *tx.conn)
     .await?;
     tx.changed.outbox |= written.rows_affected() > 0;
+    Ok(())
+}
+
+/// Writes a line of the outbox.
+pub(super) async fn note(tx: &mut Tx, user: UserId, job: JobId, event: EventKind, now: Timestamp) -> sqlx::Result<()> {
+    sqlx::query("INSERT INTO outbox (id, user_id, job_id, kind, created_at) VALUES ($1, $2, $3, $4, $5)")
+        .bind(EventId::new(now).0)
+        .bind(i64::from(user.0))
+        .bind(job.0)
+        .bind(event.wire())
+        .bind(now.0)
+        .execute(&mut *tx.conn)
+        .await?;
+    tx.changed.outbox = true;
     Ok(())
 }
 

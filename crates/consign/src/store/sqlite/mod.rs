@@ -32,6 +32,7 @@ mod run;
 mod methods;
 #[path = "../queries/mod.rs"]
 mod queries;
+mod sets;
 mod writer;
 
 /// The store that the shared methods are compiled for.
