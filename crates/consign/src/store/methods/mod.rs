@@ -1,5 +1,5 @@
-//! The store's methods, written once: each database includes this folder, and says with its own `read!`, `command!` and
-//! `relaxed!` how a statement is run.
+//! The store's methods, written once: each database includes this folder, and says with its own `read!`, `command!`,
+//! `relaxed!` and `finish!` how a statement is run.
 
 use async_trait::async_trait;
 use connectors::{OpenUpload, Part};
@@ -157,8 +157,7 @@ impl Transitions for Database {
     }
 
     async fn finish(&self, id: TaskId, token: Token, files: &[File], now: Timestamp) -> Result<Applied> {
-        let files = files.to_vec();
-        command!(self, [files] transitions::finish(id, token, &files, now))
+        finish!(self, id, token, files.to_vec(), now)
     }
 
     async fn fail(&self, id: TaskId, token: Token, code: &str, message: &str, now: Timestamp) -> Result<Applied> {

@@ -13,20 +13,24 @@ use async_trait::async_trait;
 use connectors::Secret;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _};
 use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
 use super::state::{Imported, Line, State};
 use super::{Counts, Error, Hints, Load, Result, Store};
 use crate::clock::{Clock, Timestamp};
+use ends::End;
+use group::Lane;
 use news::News;
-use run::{Link, store_error};
+use run::{Link, Writer, store_error};
 
 #[macro_use]
 mod run;
 #[path = "../methods/mod.rs"]
 mod methods;
+mod ends;
+mod group;
 mod news;
 #[cfg(test)]
 mod plan_tests;
@@ -145,8 +149,8 @@ pub enum OpenError {
 /// The store on PostgreSQL. Made by [`Self::open`]; its methods are those of [`Store`].
 pub struct PostgresStore {
     place: String,
-    pool: PgPool,
-    news: News,
+    writer: Writer,
+    ends: Lane<End>,
     hints: Arc<Hints>,
 }
 
@@ -173,7 +177,9 @@ impl PostgresStore {
         let pool = pool(use_as.connections_max).connect_with(connect.clone()).await.map_err(unreachable)?;
         let hints = Arc::new(Hints::default());
         let news = News::start(&connect, Arc::clone(&hints), use_as.listen);
-        Ok(Self { place, pool, news, hints })
+        let writer = Writer { pool, news };
+        let ends = Lane::start(writer.clone());
+        Ok(Self { place, writer, ends, hints })
     }
 }
 
@@ -211,8 +217,8 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        self.news.stop().await;
-        self.pool.close().await;
+        self.writer.news.stop().await;
+        self.writer.pool.close().await;
     }
 }
 
@@ -227,7 +233,7 @@ impl State for PostgresStore {
     }
 
     async fn import_state(&self, mut lines: mpsc::Receiver<Option<Line>>) -> Result<Imported> {
-        let mut tx = self.pool.begin().await.map_err(store_error)?;
+        let mut tx = self.writer.pool.begin().await.map_err(store_error)?;
         tx.execute(UNHURRIED_SQL).await.map_err(store_error)?;
         let imported = queries::state::import(&mut tx, &mut lines).await.map_err(store_error)?;
         tx.commit().await.map_err(store_error)?;

@@ -6,6 +6,7 @@
 //! transitions their token, and leases that nobody knows of are given back (`runner::recover`).
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,9 +15,10 @@ use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
+use super::news::News;
 use super::queries::{Changed, Tx};
 use super::{Db, PostgresStore};
-use crate::store::{Error, Result};
+use crate::store::{Cause, Error, Result};
 
 /// How long lost connections and a server that restarts are waited out.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -30,7 +32,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 const TRY_MAX: Duration = Duration::from_secs(20);
 
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-const BEGIN: &str = "BEGIN; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
+pub(super) const BEGIN: &str = "BEGIN; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
+/// For a group: who waits for a row that somebody holds must not hold up the others for long.
+pub(super) const BEGIN_GROUP: &str =
+    "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 const BEGIN_RELAXED: &str =
     "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 
@@ -73,6 +78,13 @@ macro_rules! command {
 macro_rules! relaxed {
     ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
         run_command!($store, false, [$($owned),*] $query::$name($($argument),*))
+    };
+}
+
+/// A task ends well: PostgreSQL writes it with others that end at the same time.
+macro_rules! finish {
+    ($store:expr, $id:expr, $token:expr, $files:expr, $now:expr) => {
+        $store.ends.run($crate::store::postgres::ends::End { id: $id, token: $token, files: $files, now: $now }).await
     };
 }
 
@@ -138,7 +150,7 @@ impl Drop for Link {
 impl PostgresStore {
     /// A connection that reads one snapshot.
     pub(super) async fn snapshot(&self) -> sqlx::Result<Link> {
-        let mut read = Link { conn: Some(self.pool.acquire().await?) };
+        let mut read = Link { conn: Some(self.writer.pool.acquire().await?) };
         read.execute(BEGIN_READ).await?;
         Ok(read)
     }
@@ -159,22 +171,40 @@ impl PostgresStore {
         T: Send + 'static,
         F: Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync + 'static,
     {
-        let (pool, news) = (self.pool.clone(), self.news.clone());
-        let running = async move {
-            let begin = if durable { BEGIN } else { BEGIN_RELAXED };
-            let mut patience = Patience::new();
-            loop {
-                match Self::in_time(run(&pool, begin, &work)).await {
-                    Ok((value, changed)) => {
-                        news.announce(changed);
-                        return Ok(value);
-                    }
-                    Err(failure) => patience.after(failure).await?,
-                }
-            }
-        };
+        let writer = self.writer.clone();
+        let begin = if durable { BEGIN } else { BEGIN_RELAXED };
+        let running = async move { writer.write(begin, work).await.map_err(store_error) };
         let stopped = |error| Error::Broken(Box::new(error));
         tokio::spawn(running.in_current_span()).await.map_err(stopped)?
+    }
+}
+
+/// Runs commands. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Writer {
+    /// Where connections come from.
+    pub(super) pool: PgPool,
+    /// Where changes are told.
+    pub(super) news: News,
+}
+
+impl Writer {
+    /// Runs a command until it is committed, or cannot be.
+    pub(super) async fn write<T>(
+        &self,
+        begin: &'static str,
+        work: impl Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)>,
+    ) -> sqlx::Result<T> {
+        let mut patience = Patience::new();
+        loop {
+            match PostgresStore::in_time(run(&self.pool, begin, &work)).await {
+                Ok((value, changed)) => {
+                    self.news.announce(changed);
+                    return Ok(value);
+                }
+                Err(failure) => patience.outlast(failure).await?,
+            }
+        }
     }
 }
 
@@ -272,11 +302,19 @@ impl Patience {
         Self { since: Instant::now(), races: 0, pause: PAUSE_MIN }
     }
 
+    /// As [`Self::outlast`]; the failure comes back sorted.
+    ///
+    /// # Errors
+    /// The failure, when it makes no sense to try again.
+    pub(super) async fn after(&mut self, failure: sqlx::Error) -> Result<()> {
+        self.outlast(failure).await.map_err(store_error)
+    }
+
     /// Waits until it makes sense to try again.
     ///
     /// # Errors
     /// The failure, when it does not.
-    pub(super) async fn after(&mut self, failure: sqlx::Error) -> Result<()> {
+    async fn outlast(&mut self, failure: sqlx::Error) -> sqlx::Result<()> {
         let goes_on = match kind(&failure) {
             Kind::Race => {
                 self.races += 1;
@@ -286,7 +324,7 @@ impl Patience {
             Kind::Final => false,
         };
         if !goes_on {
-            return Err(store_error(failure));
+            return Err(failure);
         }
         tracing::debug!(error = &failure as &dyn std::error::Error, "a transaction is tried again");
         sleep(self.pause.mul_f64(rand::random_range(0.5..1.5))).await;
@@ -295,21 +333,37 @@ impl Patience {
     }
 }
 
+/// Whether one command of a group may have brought this about, so that the others would fare better without it: a value that the
+/// server refuses, a row that somebody holds.
+pub(super) fn is_of_one(failure: &sqlx::Error) -> bool {
+    // insufficient resources hit all of them
+    kind(failure) != Kind::Lost && code(failure).is_some_and(|code| !code.starts_with("53"))
+}
+
 /// Sorts failures by PostgreSQL's error code.
 pub(super) fn store_error(failure: sqlx::Error) -> Error {
-    let full = match code(&failure).as_deref() {
+    sorted(&failure)(Box::new(failure))
+}
+
+/// As [`store_error`], for a failure that several callers hear of.
+pub(super) fn shared_error(failure: &Arc<sqlx::Error>) -> Error {
+    sorted(failure)(Box::new(Arc::clone(failure)))
+}
+
+fn sorted(failure: &sqlx::Error) -> fn(Cause) -> Error {
+    let full = match code(failure).as_deref() {
         // disk_full
         Some("53100") => true,
         Some(_) | None => false,
     };
-    let passes = match code(&failure).as_deref() {
+    let passes = match code(failure).as_deref() {
         // insufficient resources, operator intervention, lock_not_available
         Some(code) => code.starts_with("53") || code.starts_with("57") || code == "55P03",
         None => matches!(failure, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed),
     };
-    match kind(&failure) {
-        _ if full => Error::DiskFull(Box::new(failure)),
-        Kind::Final if !passes => Error::Broken(Box::new(failure)),
-        Kind::Race | Kind::Lost | Kind::Final => Error::Unavailable(Box::new(failure)),
+    match kind(failure) {
+        _ if full => Error::DiskFull,
+        Kind::Final if !passes => Error::Broken,
+        Kind::Race | Kind::Lost | Kind::Final => Error::Unavailable,
     }
 }

@@ -8,11 +8,15 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::queries::Conn;
+use super::queries::rows::{bigint, receipt_text};
 use super::queries::settle::{Counted, Ready, Tally, counted_columns};
 use crate::clock::Timestamp;
+use crate::model::File;
 
 /// Rows of one statement at the most.
 const ROWS_MAX: usize = 200;
+/// Files of one statement at the most.
+const FILES_MAX: usize = 1000;
 
 /// Queues tasks, each at its place behind what its user has.
 pub(crate) const ENQUEUE_SQL: &str = "\
@@ -33,6 +37,13 @@ pub(crate) const COUNT_SQL: &str = concat!(
      WHERE id = ANY($1) RETURNING ",
     counted_columns!()
 );
+
+/// Stores files, of whatever tasks.
+pub(crate) const FILES_SQL: &str = "\
+     INSERT INTO files (task_id, position, name, size, md5, sha256, crc32c, content_type, blob, download_inline, \
+                        download_expires_at, receipt) \
+     SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bigint[], \
+                          $8::text[], $9::text[], $10::boolean[], $11::bigint[], $12::text[])";
 
 pub(crate) async fn enqueue(conn: &mut Conn, ready: &Ready, now: Timestamp) -> sqlx::Result<()> {
     let tasks: Vec<(i64, Uuid)> =
@@ -66,4 +77,30 @@ pub(crate) async fn count_jobs(
         }
     }
     Ok(counted)
+}
+
+pub(crate) async fn insert_files(conn: &mut Conn, files: &[(Uuid, &[File])]) -> sqlx::Result<()> {
+    let rows: Vec<(Uuid, i64, &File)> = files
+        .iter()
+        .flat_map(|(task, files)| files.iter().zip(0_i64..).map(|(file, position)| (*task, position, file)))
+        .collect();
+    for chunk in rows.chunks(FILES_MAX) {
+        let files = || chunk.iter().map(|(.., file)| *file);
+        sqlx::query(FILES_SQL)
+            .bind(chunk.iter().map(|(task, ..)| *task).collect::<Vec<Uuid>>())
+            .bind(chunk.iter().map(|(_, position, _)| *position).collect::<Vec<i64>>())
+            .bind(files().map(|file| file.name.as_str()).collect::<Vec<&str>>())
+            .bind(files().map(|file| bigint(file.size)).collect::<Vec<i64>>())
+            .bind(files().map(|file| file.digests.md5.map_or_else(Vec::new, Vec::from)).collect::<Vec<Vec<u8>>>())
+            .bind(files().map(|file| file.digests.sha256.to_vec()).collect::<Vec<Vec<u8>>>())
+            .bind(files().map(|file| i64::from(file.digests.crc32c)).collect::<Vec<i64>>())
+            .bind(files().map(|file| file.content_type.as_str()).collect::<Vec<&str>>())
+            .bind(files().map(|file| file.blob.as_ref().map(ToString::to_string)).collect::<Vec<Option<String>>>())
+            .bind(files().map(|file| file.download.map(|download| download.inline)).collect::<Vec<Option<bool>>>())
+            .bind(files().map(|file| file.download.map(|link| link.expires_at.0)).collect::<Vec<Option<i64>>>())
+            .bind(files().map(receipt_text).collect::<Vec<Option<String>>>())
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
 }

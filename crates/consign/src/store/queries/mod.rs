@@ -82,4 +82,4 @@ impl Changed {
 }
 
 /// Rows of one statement at the most, where its text grows with them.
-const ROWS_PER_STATEMENT: usize = 200;
+pub(crate) const ROWS_PER_STATEMENT: usize = 200;

@@ -45,7 +45,7 @@ pub(super) fn number<T: TryFrom<i64>>(row: &Row, column: &'static str) -> sqlx::
 }
 
 /// A count for a `BIGINT` column; no count of ours comes near its end.
-pub(super) fn bigint(count: impl TryInto<i64>) -> i64 {
+pub(crate) fn bigint(count: impl TryInto<i64>) -> i64 {
     count.try_into().unwrap_or(i64::MAX)
 }
 
@@ -139,6 +139,11 @@ pub(super) fn file(row: &Row) -> sqlx::Result<File> {
             None => None,
         },
     })
+}
+
+/// A receipt as it is stored: JSON.
+pub(crate) fn receipt_text(file: &File) -> Option<String> {
+    file.receipt.as_ref().map(|receipt| serde_json::json!(receipt).to_string())
 }
 
 /// Adds files and inputs to tasks that were read without.

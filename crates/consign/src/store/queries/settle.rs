@@ -28,7 +28,7 @@ macro_rules! ended_columns {
         "id, job_id, state, forgiven, host_name"
     };
 }
-pub(super) use ended_columns;
+pub(crate) use ended_columns;
 
 /// The turn of a user's next task, for user `$1`: where claims are now, or behind this user's last one, whether that was claimed or
 /// is still queued. The tasks after it get the turns after it. So a backlog spreads out behind its owner, and another user's
@@ -89,7 +89,7 @@ pub(crate) const FIRST_TURN_SQL: &str = concat!("SELECT ", first_turn!(), " AS t
 
 /// A task that was just ended; its row is written, what follows is not.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     id: Uuid,
     job_id: Option<Uuid>,
     /// Some process had it once, or may have sent what it waited for, and may have left uploads open. (The number of
@@ -106,7 +106,7 @@ enum Outcome {
 }
 
 impl Ended {
-    pub(super) fn from_row(row: &Row) -> sqlx::Result<Self> {
+    pub(crate) fn from_row(row: &Row) -> sqlx::Result<Self> {
         let outcome = if row.try_get::<&str, _>("state")? == "finished" {
             Outcome::Finished
         } else if row.try_get("forgiven")? {
@@ -127,7 +127,7 @@ impl Ended {
 pub(crate) type Ready = BTreeMap<i64, Vec<(i64, Uuid)>>;
 
 /// Draws the consequences of tasks that have ended: in rounds, for what ends in one may end others in the next.
-pub(super) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sqlx::Result<()> {
+pub(crate) async fn settle(tx: &mut Tx, ended: Vec<Ended>, now: Timestamp) -> sqlx::Result<()> {
     let mut jobs: BTreeMap<Uuid, Tally> = BTreeMap::new();
     let mut ready = Ready::new();
     let (mut round, mut openers) = (ended, Vec::new());

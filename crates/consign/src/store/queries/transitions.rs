@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::dialect::{self, among};
-use super::rows::{bigint, moment_if_any};
+use super::rows::moment_if_any;
 use super::settle::{Ended, ended_columns, settle, start_jobs};
-use super::{Conn, Db, ROWS_PER_STATEMENT, Row, Tx};
+use super::{Conn, Row, Tx, sets};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::id::{JobId, TaskId, Token, UserId};
@@ -48,7 +48,7 @@ pub(crate) async fn finish(
     .fetch_optional(&mut *tx.conn)
     .await?;
     if row.is_some() {
-        insert_files(&mut tx.conn, id, files).await?;
+        sets::insert_files(&mut tx.conn, &[(id.0, files)]).await?;
     }
     applied(tx, row, now).await
 }
@@ -157,7 +157,7 @@ pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Tim
     .fetch_optional(&mut *tx.conn)
     .await?;
     if let Some(row) = &row {
-        insert_files(&mut tx.conn, id, std::slice::from_ref(file)).await?;
+        sets::insert_files(&mut tx.conn, &[(id.0, std::slice::from_ref(file))]).await?;
         if let Some(job) = row.try_get("job_id")? {
             start_jobs(tx, &BTreeSet::from([job]), now).await?;
         }
@@ -230,31 +230,4 @@ pub(super) async fn cancel_job(tx: &mut Tx, job: JobId, now: Timestamp) -> sqlx:
     .await?;
     let ended = rows.iter().map(Ended::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     settle(tx, ended, now).await
-}
-
-async fn insert_files(conn: &mut Conn, task: TaskId, files: &[File]) -> sqlx::Result<()> {
-    let numbered: Vec<(usize, &File)> = files.iter().enumerate().collect();
-    for chunk in numbered.chunks(ROWS_PER_STATEMENT) {
-        let mut query = QueryBuilder::<Db>::new(
-            "INSERT INTO files (task_id, position, name, size, md5, sha256, crc32c, content_type, blob, \
-                                download_inline, download_expires_at, receipt) ",
-        );
-        query.push_values(chunk, |mut row, &(position, file)| {
-            let receipt = file.receipt.as_ref().map(|receipt| serde_json::json!(receipt).to_string());
-            row.push_bind(task.0)
-                .push_bind(bigint(position))
-                .push_bind(file.name.clone())
-                .push_bind(bigint(file.size))
-                .push_bind(file.digests.md5.map_or_else(Vec::new, |md5| md5.to_vec()))
-                .push_bind(file.digests.sha256.to_vec())
-                .push_bind(i64::from(file.digests.crc32c))
-                .push_bind(file.content_type.clone())
-                .push_bind(file.blob.as_ref().map(ToString::to_string))
-                .push_bind(file.download.map(|download| download.inline))
-                .push_bind(file.download.map(|download| download.expires_at.0))
-                .push_bind(receipt);
-        });
-        query.build().execute(&mut *conn).await?;
-    }
-    Ok(())
 }

@@ -23,3 +23,11 @@ macro_rules! relaxed {
         command!($($command)*)
     };
 }
+
+/// A task ends well. Here it is written with all others, whatever they do.
+macro_rules! finish {
+    ($store:expr, $id:expr, $token:expr, $files:expr, $now:expr) => {{
+        let files = $files;
+        command!($store, [files] transitions::finish($id, $token, &files, $now))
+    }};
+}

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::dialect;
-use super::queries::Conn;
+use super::queries::rows::{bigint, receipt_text};
 use super::queries::settle::{Counted, Ready, Tally, counted_columns, first_turn};
+use super::queries::{Conn, ROWS_PER_STATEMENT};
+use super::{Db, dialect};
 use crate::clock::Timestamp;
+use crate::model::File;
 
 /// Queues tasks of a user, in their order behind what this user has.
 pub(crate) const ENQUEUE_SQL: &str = concat!(
@@ -49,4 +52,36 @@ pub(crate) async fn count_jobs(
         counted.push(Counted::from_row(&row)?);
     }
     Ok(counted)
+}
+
+pub(crate) async fn insert_files(conn: &mut Conn, files: &[(Uuid, &[File])]) -> sqlx::Result<()> {
+    for (task, files) in files {
+        let numbered: Vec<(usize, &File)> = files.iter().enumerate().collect();
+        for chunk in numbered.chunks(ROWS_PER_STATEMENT) {
+            insert_some_files(conn, *task, chunk).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn insert_some_files(conn: &mut Conn, task: Uuid, files: &[(usize, &File)]) -> sqlx::Result<()> {
+    let mut query = QueryBuilder::<Db>::new(
+        "INSERT INTO files (task_id, position, name, size, md5, sha256, crc32c, content_type, blob, \
+                            download_inline, download_expires_at, receipt) ",
+    );
+    query.push_values(files, |mut row, &(position, file)| {
+        row.push_bind(task)
+            .push_bind(bigint(position))
+            .push_bind(file.name.clone())
+            .push_bind(bigint(file.size))
+            .push_bind(file.digests.md5.map_or_else(Vec::new, |md5| md5.to_vec()))
+            .push_bind(file.digests.sha256.to_vec())
+            .push_bind(i64::from(file.digests.crc32c))
+            .push_bind(file.content_type.clone())
+            .push_bind(file.blob.as_ref().map(ToString::to_string))
+            .push_bind(file.download.map(|download| download.inline))
+            .push_bind(file.download.map(|download| download.expires_at.0))
+            .push_bind(receipt_text(file));
+    });
+    query.build().execute(conn).await.map(drop)
 }
