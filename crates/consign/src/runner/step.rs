@@ -149,7 +149,6 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     } else if number > 1 {
         discard_earlier(runner, id).await;
     }
-    runner.tools().store.hints().announce_sweep();
 }
 
 /// Removes the files of an attempt, unless they are the task's: an end whose answer was lost is told as stale when it

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Runner;
 use crate::files;
@@ -11,37 +11,53 @@ use crate::id::TaskId;
 use crate::model::{BlobKey, State};
 use crate::store::Result;
 
-/// Time between sweeps that nobody asked for.
+/// Time between looks for jobs that have expired, and between sweeps that nobody asked for; less where jobs are kept for less.
 const EVERY: Duration = Duration::from_secs(30);
-/// Time between sweeps at the least: every end of a task asks for one, and a burst of them gets one together.
+/// Shortest time between those looks.
+const EVERY_MIN: Duration = Duration::from_secs(1);
+/// Time between sweeps at the least: what removes a job or a task asks for one, and a burst of them gets one together.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Time between searches for files that no row names.
 const SEARCH_EVERY: Duration = Duration::from_hours(1);
 /// Rows handled in one go.
 const BATCH: u32 = 500;
 
-/// Sweeps until it is cancelled.
+/// Sweeps until it is cancelled. Jobs expire by themselves, so they are looked for by the clock only.
 pub(super) async fn run(runner: Runner) {
-    let mut search_at = Instant::now();
+    let every = EVERY.min(runner.tools().config.retention.0).max(EVERY_MIN);
+    let (mut expire_at, mut search_at) = (Instant::now(), Instant::now());
     loop {
-        if let Err(error) = sweep(&runner).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the sweep has to wait");
+        if Instant::now() >= expire_at {
+            told(expire(&runner).await);
+            expire_at = Instant::now() + every;
         }
+        told(empty_trash(&runner).await);
         if Instant::now() >= search_at {
             search(&runner).await;
             search_at = Instant::now() + SEARCH_EVERY;
         }
         let hints = runner.tools().store.hints();
         // A timeout here is the safety net, not a failure.
-        let _ = timeout(EVERY, hints.sweep()).await;
+        let _ = timeout_at(expire_at, hints.sweep()).await;
         sleep(PAUSE).await;
     }
 }
 
-async fn sweep(runner: &Runner) -> Result<()> {
+fn told(swept: Result<()>) {
+    if let Err(error) = swept {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the sweep has to wait");
+    }
+}
+
+async fn expire(runner: &Runner) -> Result<()> {
     let tools = runner.tools();
     let now = tools.clock.now();
     while tools.store.expire(now.minus(tools.config.retention.0), BATCH, now).await? >= u64::from(BATCH) {}
+    Ok(())
+}
+
+async fn empty_trash(runner: &Runner) -> Result<()> {
+    let tools = runner.tools();
     loop {
         let trash = tools.store.trash(BATCH).await?;
         let mut emptied = Vec::with_capacity(trash.len());
@@ -58,10 +74,9 @@ async fn sweep(runner: &Runner) -> Result<()> {
             tools.store.trash_emptied(&emptied).await?;
         }
         if emptied.len() < BATCH as usize {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// Removes files that no row names: of attempts that lost their lease, of tasks that are gone.
