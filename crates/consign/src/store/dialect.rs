@@ -38,6 +38,11 @@ pub(super) mod sqlite {
             concat!("IN (", $select, ")")
         };
     }
+    macro_rules! claimer {
+        () => {
+            "SELECT host_name FROM sessions WHERE id = $1"
+        };
+    }
     macro_rules! listed {
         ($list:literal) => {
             concat!("IN (SELECT unhex(value) FROM json_each(", $list, "))")
@@ -48,7 +53,7 @@ pub(super) mod sqlite {
             "user_id = $1 AND receiver = $2 AND due_at <= $3 ORDER BY due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_update, listed, of, skip_locked};
+    pub(crate) use {among, claimer, due_of_receiver, for_share, for_update, listed, of, skip_locked};
 
     /// A parameter for `listed!`: a JSON list of hexadecimal ids.
     pub(crate) fn list(ids: &[Uuid]) -> String {
@@ -57,11 +62,6 @@ pub(super) mod sqlite {
     }
 
     #[expect(clippy::unused_async, reason = "the other database waits here")]
-    pub(crate) async fn lock_claims(_: &mut Conn) -> sqlx::Result<()> {
-        Ok(())
-    }
-
-    #[expect(clippy::unused_async, reason = "the other database looks here")]
     pub(crate) async fn lock_free(_: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
         Ok(tasks.to_vec())
     }
@@ -134,6 +134,14 @@ pub(super) mod postgres {
             concat!("= ANY(ARRAY(", $select, "))")
         };
     }
+    /// The session `$1` that claims, which lives until this transaction has ended. One claim at a time: so limits are exact, and
+    /// turns are given away in their order.
+    macro_rules! claimer {
+        () => {
+            "SELECT s.host_name FROM meta m, sessions s WHERE m.name = 'virtual_time' AND s.id = $1 \
+             FOR NO KEY UPDATE OF m FOR SHARE OF s"
+        };
+    }
     /// Behind a column: it is one of the ids in this parameter, a [`list`]. One text however many they are, so that a connection
     /// prepares and plans it once.
     macro_rules! listed {
@@ -149,16 +157,11 @@ pub(super) mod postgres {
              ORDER BY user_id, receiver, due_at"
         };
     }
-    pub(crate) use {among, due_of_receiver, for_share, for_update, listed, of, skip_locked};
+    pub(crate) use {among, claimer, due_of_receiver, for_share, for_update, listed, of, skip_locked};
 
     /// A parameter for `listed!`.
     pub(crate) fn list(ids: &[Uuid]) -> Vec<Uuid> {
         ids.to_vec()
-    }
-
-    /// One claim at a time: so limits are exact, and turns are given away in their order.
-    pub(crate) async fn lock_claims(conn: &mut Conn) -> sqlx::Result<()> {
-        sqlx::query("SELECT 1 FROM meta WHERE name = 'virtual_time' FOR NO KEY UPDATE").execute(conn).await.map(drop)
     }
 
     /// Those of these tasks that no other transaction is changing, nor their jobs. Waits for none: who is stopped in the middle of a

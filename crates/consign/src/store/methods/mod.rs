@@ -1,5 +1,5 @@
 //! The store's methods, written once: each database includes this folder, and says with its own `read!`, `command!`,
-//! `relaxed!` and `finish!` how a statement is run.
+//! `relaxed!`, `claim!` and `finish!` how a statement is run.
 
 use async_trait::async_trait;
 use connectors::{OpenUpload, Part};
@@ -144,8 +144,7 @@ impl Transitions for Database {
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>> {
-        let request = *request;
-        command!(self, [] claim::claim(&request))
+        claim!(self, *request)
     }
 
     async fn holds(&self, id: TaskId, token: Token) -> Result<bool> {

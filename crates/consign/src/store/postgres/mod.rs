@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -151,6 +152,8 @@ pub struct PostgresStore {
     place: String,
     writer: Writer,
     ends: Lane<End>,
+    /// The last claim found nothing.
+    is_idle: AtomicBool,
     hints: Arc<Hints>,
 }
 
@@ -179,7 +182,7 @@ impl PostgresStore {
         let news = News::start(&connect, Arc::clone(&hints), use_as.listen);
         let writer = Writer { pool, news };
         let ends = Lane::start(writer.clone());
-        Ok(Self { place, writer, ends, hints })
+        Ok(Self { place, writer, ends, is_idle: AtomicBool::new(false), hints })
     }
 }
 

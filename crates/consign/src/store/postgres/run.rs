@@ -7,6 +7,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,9 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
 use super::news::News;
-use super::queries::{Changed, Tx};
+use super::queries::{Changed, Tx, claim};
 use super::{Db, PostgresStore};
-use crate::store::{Cause, Error, Result};
+use crate::store::{Cause, Claim, Error, Result};
 
 /// How long lost connections and a server that restarts are waited out.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -88,6 +89,20 @@ macro_rules! finish {
     };
 }
 
+/// Claims, if there may be something to claim.
+macro_rules! claim {
+    ($store:expr, $request:expr) => {{
+        let request = $request;
+        if $store.may_claim().await? {
+            let claims = command!($store, [] claim::claim(&request));
+            $store.claimed(&claims);
+            claims
+        } else {
+            Ok(Vec::new())
+        }
+    }};
+}
+
 macro_rules! run_command {
     ($store:expr, $durable:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
         $store
@@ -153,6 +168,25 @@ impl PostgresStore {
         let mut read = Link { conn: Some(self.writer.pool.acquire().await?) };
         read.execute(BEGIN_READ).await?;
         Ok(read)
+    }
+
+    /// Whether a claim may find something. One that finds nothing stops all others meanwhile, so whoever found nothing the last time
+    /// looks first.
+    pub(super) async fn may_claim(&self) -> Result<bool> {
+        let mut patience = Patience::new();
+        while self.is_idle.load(Ordering::Relaxed) {
+            let looked = sqlx::query(claim::ANY_SQL).fetch_optional(&self.writer.pool);
+            match Self::in_time(looked).await {
+                Ok(found) => return Ok(found.is_some()),
+                Err(failure) => patience.after(failure).await?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes what became of a claim.
+    pub(super) fn claimed(&self, claims: &Result<Vec<Claim>>) {
+        self.is_idle.store(claims.as_ref().is_ok_and(Vec::is_empty), Ordering::Relaxed);
     }
 
     /// How long a read is tried.

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::queries::Conn;
 use super::queries::rows::{bigint, receipt_text};
 use super::queries::settle::{Counted, Ready, Tally, counted_columns};
+use super::queries::Conn;
 use crate::clock::Timestamp;
 use crate::model::File;
 
@@ -44,6 +44,11 @@ pub(crate) const FILES_SQL: &str = "\
                         download_expires_at, receipt) \
      SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bigint[], \
                           $8::text[], $9::text[], $10::boolean[], $11::bigint[], $12::text[])";
+
+/// Notes the last turn that each user's tasks were given.
+pub(crate) const TURNS_SQL: &str = "\
+     UPDATE users SET vt = ($2::bigint[])[array_position($1::bigint[], users.id)] \
+     WHERE id = ANY($1) AND vt < ($2)[array_position($1, users.id)]";
 
 pub(crate) async fn enqueue(conn: &mut Conn, ready: &Ready, now: Timestamp) -> sqlx::Result<()> {
     let tasks: Vec<(i64, Uuid)> =
@@ -103,4 +108,9 @@ pub(crate) async fn insert_files(conn: &mut Conn, files: &[(Uuid, &[File])]) -> 
             .await?;
     }
     Ok(())
+}
+
+pub(crate) async fn note_turns(conn: &mut Conn, turns: &BTreeMap<i64, i64>) -> sqlx::Result<()> {
+    let (users, turns): (Vec<i64>, Vec<i64>) = turns.iter().map(|(user, turn)| (*user, *turn)).unzip();
+    sqlx::query(TURNS_SQL).bind(users).bind(turns).execute(conn).await.map(drop)
 }

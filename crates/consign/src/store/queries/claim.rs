@@ -9,9 +9,9 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::dialect::listed;
-use super::rows::{chosen, file, file_columns, moment_if_any, nonsense, open_uploads, task, task_columns};
+use super::rows::{chosen, file, file_columns, moment_if_any, open_uploads, task, task_columns};
 use super::settle::start_jobs;
-use super::{Conn, Row, Tx, dialect, sessions};
+use super::{Conn, Row, Tx, dialect, sessions, sets};
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
 use crate::model::{File, Task};
@@ -25,6 +25,9 @@ const WINDOW_MAX: u32 = 256;
 
 /// How often a claim picks anew, leaving out what others are changing.
 const PICKS_MAX: usize = 3;
+
+/// Whether there is anything to claim.
+pub(crate) const ANY_SQL: &str = "SELECT 1 FROM tasks WHERE state = 'queued' AND ended_at IS NULL LIMIT 1";
 
 /// The tasks that come next, whoever owns them, but for some tasks and jobs.
 pub(crate) const WINDOW_SQL: &str = concat!(
@@ -52,7 +55,7 @@ pub(crate) const OWNERS_SQL: &str = "WITH RECURSIVE owners (user_id) AS ( \
          FROM owners WHERE owners.user_id IS NOT NULL) \
      SELECT user_id FROM owners WHERE user_id IS NOT NULL";
 
-/// Leases those of the tasks that are still queued.
+/// Leases those of the tasks that are still queued, and says what else there is to read of them.
 pub(crate) const LEASE_SQL: &str = concat!(
     "UPDATE tasks SET state = 'running', attempt = attempt + 1, lease = $2, session_id = $3, host_name = $4, \
                       started_at = COALESCE(started_at, $5) \
@@ -60,11 +63,10 @@ pub(crate) const LEASE_SQL: &str = concat!(
     listed!("$1"),
     " RETURNING ",
     task_columns!(),
-    ", ready_at"
+    ", ready_at, (SELECT payload FROM task_docs WHERE task_docs.task_id = tasks.id) AS payload, \
+     EXISTS (SELECT 1 FROM dependencies WHERE dependencies.task_id = tasks.id) AS has_inputs, \
+     EXISTS (SELECT 1 FROM ledger WHERE ledger.task_id = tasks.id AND ledger.due_at IS NULL) AS has_open"
 );
-
-/// Their sealed arguments.
-pub(crate) const PAYLOADS_SQL: &str = concat!("SELECT task_id, payload FROM task_docs WHERE task_id ", listed!("$1"));
 
 /// What they take files from.
 pub(crate) const INPUTS_SQL: &str = concat!(
@@ -84,9 +86,8 @@ pub(crate) const FILES_SQL: &str = concat!(
 );
 
 pub(crate) async fn claim(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<Vec<Claim>> {
-    dialect::lock_claims(&mut tx.conn).await?;
     // A session that was declared dead must not get tasks: nobody would ever take them back.
-    let Some(host_name) = sessions::host_name(tx, request.session).await? else { return Ok(Vec::new()) };
+    let Some(host_name) = sessions::claimer(tx, request.session).await? else { return Ok(Vec::new()) };
     let mut picked = pick_free(tx, request).await?;
     if picked.is_empty() {
         return Ok(Vec::new());
@@ -94,10 +95,10 @@ pub(crate) async fn claim(tx: &mut Tx, request: &ClaimRequest) -> sqlx::Result<V
     let ids: Vec<Uuid> = picked.iter().map(|ready| ready.id).collect();
     let token = Token::random();
     let tasks = lease(tx, &ids, request, token, &host_name).await?;
-    let leased: BTreeSet<Uuid> = tasks.iter().map(|(task, _)| task.id.0).collect();
+    let leased: BTreeSet<Uuid> = tasks.iter().map(|leased| leased.task.id.0).collect();
     picked.retain(|ready| leased.contains(&ready.id));
     note_turns(tx, &picked).await?;
-    let jobs: BTreeSet<Uuid> = tasks.iter().filter_map(|(task, _)| task.job_id).map(|job| job.0).collect();
+    let jobs: BTreeSet<Uuid> = tasks.iter().filter_map(|leased| leased.task.job_id).map(|job| job.0).collect();
     start_jobs(tx, &jobs, request.now).await?;
     complete(&mut tx.conn, tasks, token).await
 }
@@ -113,14 +114,7 @@ async fn note_turns(tx: &mut Tx, picked: &[Ready]) -> sqlx::Result<()> {
         .bind(turns.values().copied().max())
         .execute(&mut *tx.conn)
         .await?;
-    for (user, turn) in turns {
-        sqlx::query("UPDATE users SET vt = $2 WHERE id = $1 AND vt < $2")
-            .bind(user)
-            .bind(turn)
-            .execute(&mut *tx.conn)
-            .await?;
-    }
-    Ok(())
+    sets::note_turns(&mut tx.conn, &turns).await
 }
 
 /// A task that can be claimed. Sorts by who comes first.
@@ -253,14 +247,35 @@ async fn heads(
     Ok(ready)
 }
 
-/// Leases those of the tasks that are still queued, and says since when each was; in their order.
+/// A task that this claim has taken.
+struct Leased {
+    task: Task,
+    ready_at: Option<Timestamp>,
+    payload: Vec<u8>,
+    has_inputs: bool,
+    has_open: bool,
+}
+
+impl Leased {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
+        Ok(Self {
+            task: task(row)?,
+            ready_at: moment_if_any(row, "ready_at")?,
+            payload: row.try_get("payload")?,
+            has_inputs: row.try_get("has_inputs")?,
+            has_open: row.try_get("has_open")?,
+        })
+    }
+}
+
+/// Leases those of the tasks that are still queued; in their order.
 async fn lease(
     tx: &mut Tx,
     ids: &[Uuid],
     request: &ClaimRequest,
     token: Token,
     host_name: &str,
-) -> sqlx::Result<Vec<(Task, Option<Timestamp>)>> {
+) -> sqlx::Result<Vec<Leased>> {
     let places: BTreeMap<Uuid, usize> = ids.iter().enumerate().map(|(place, id)| (*id, place)).collect();
     let rows = sqlx::query(LEASE_SQL)
         .bind(dialect::list(ids))
@@ -270,36 +285,28 @@ async fn lease(
         .bind(request.now.0)
         .fetch_all(&mut *tx.conn)
         .await?;
-    let mut tasks = Vec::with_capacity(rows.len());
-    for row in &rows {
-        tasks.push((task(row)?, moment_if_any(row, "ready_at")?));
-    }
-    tasks.sort_unstable_by_key(|(task, _)| places.get(&task.id.0).copied());
-    tx.changed.ids.extend(tasks.iter().map(|(task, _)| task.id.0));
+    let mut tasks = rows.iter().map(Leased::from_row).collect::<sqlx::Result<Vec<_>>>()?;
+    tasks.sort_unstable_by_key(|leased| places.get(&leased.task.id.0).copied());
+    tx.changed.ids.extend(tasks.iter().map(|leased| leased.task.id.0));
     Ok(tasks)
 }
 
 /// Adds all that a runner needs to work on the tasks.
-async fn complete(conn: &mut Conn, tasks: Vec<(Task, Option<Timestamp>)>, token: Token) -> sqlx::Result<Vec<Claim>> {
-    let ids: Vec<Uuid> = tasks.iter().map(|(task, _)| task.id.0).collect();
-    let mut payloads = payloads(conn, &ids).await?;
-    let mut inputs = inputs(conn, &ids).await?;
-    let mut open = open_uploads(conn, &ids).await?;
+async fn complete(conn: &mut Conn, tasks: Vec<Leased>, token: Token) -> sqlx::Result<Vec<Claim>> {
+    let those = |wanted: fn(&Leased) -> bool| -> Vec<Uuid> {
+        tasks.iter().filter(|leased| wanted(leased)).map(|leased| leased.task.id.0).collect()
+    };
+    let mut inputs = inputs(conn, &those(|leased| leased.has_inputs)).await?;
+    let mut open = open_uploads(conn, &those(|leased| leased.has_open)).await?;
     let mut claims = Vec::with_capacity(tasks.len());
-    for (mut task, ready_at) in tasks {
+    for Leased { mut task, ready_at, payload, .. } in tasks {
         let id = task.id.0;
-        let payload = payloads.remove(&id).ok_or_else(|| nonsense("payload"))?;
         let inputs = inputs.remove(&id).unwrap_or_default();
         task.depends_on = inputs.iter().map(|input| input.task_id).collect();
         let open = open.remove(&id).unwrap_or_default();
         claims.push(Claim { task, payload, token, ready_at, inputs, open });
     }
     Ok(claims)
-}
-
-async fn payloads(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<u8>>> {
-    let rows = chosen(conn, PAYLOADS_SQL, tasks).await?;
-    rows.iter().map(|row| Ok((row.try_get("task_id")?, row.try_get("payload")?))).collect()
 }
 
 async fn inputs(conn: &mut Conn, tasks: &[Uuid]) -> sqlx::Result<BTreeMap<Uuid, Vec<Input>>> {

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, among, for_share, for_update, skip_locked};
+use super::dialect::{self, among, claimer, for_update, skip_locked};
 use super::rows::{bigint, moment_if_any, number};
 use super::settle::{Ended, ended_columns, settle};
 use super::transitions::note;
@@ -150,19 +150,21 @@ pub(crate) async fn leases(conn: &mut Conn, id: SessionId) -> sqlx::Result<Vec<(
     rows.iter().map(|row| Ok((TaskId(row.try_get("id")?), Token(row.try_get("lease")?)))).collect()
 }
 
-/// The host name of a session, if it lives; it then lives until this transaction has ended.
-pub(super) async fn host_name(tx: &mut Tx, id: SessionId) -> sqlx::Result<Option<String>> {
-    let row = sqlx::query(concat!("SELECT host_name FROM sessions WHERE id = $1", for_share!()))
-        .bind(id.0)
-        .fetch_optional(&mut *tx.conn)
-        .await?;
+/// Whose claim this is: the host name of a session, if it lives.
+pub(crate) const CLAIMER_SQL: &str = claimer!();
+
+/// Begins a claim, for a session that lives; returns its host name.
+pub(super) async fn claimer(tx: &mut Tx, id: SessionId) -> sqlx::Result<Option<String>> {
+    let row = sqlx::query(CLAIMER_SQL).bind(id.0).fetch_optional(&mut *tx.conn).await?;
     row.map(|row| row.try_get("host_name")).transpose()
 }
 
+/// How many tasks of each user are running.
+pub(crate) const RUNNING_SQL: &str =
+    "SELECT user_id, COUNT(*) AS tasks FROM tasks WHERE state = 'running' GROUP BY user_id";
+
 /// How many tasks of each user are running, by user.
 pub(super) async fn running(tx: &mut Tx) -> sqlx::Result<std::collections::BTreeMap<i64, u32>> {
-    let rows = sqlx::query("SELECT user_id, COUNT(*) AS tasks FROM tasks WHERE state = 'running' GROUP BY user_id")
-        .fetch_all(&mut *tx.conn)
-        .await?;
+    let rows = sqlx::query(RUNNING_SQL).fetch_all(&mut *tx.conn).await?;
     rows.iter().map(|row| Ok((row.try_get("user_id")?, number(row, "tasks")?))).collect()
 }

@@ -31,3 +31,11 @@ macro_rules! finish {
         command!($store, [files] transitions::finish($id, $token, &files, $now))
     }};
 }
+
+/// Claims. A claim that finds nothing costs little here.
+macro_rules! claim {
+    ($store:expr, $request:expr) => {{
+        let request = $request;
+        command!($store, [] claim::claim(&request))
+    }};
+}

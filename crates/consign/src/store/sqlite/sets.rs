@@ -85,3 +85,15 @@ async fn insert_some_files(conn: &mut Conn, task: Uuid, files: &[(usize, &File)]
     });
     query.build().execute(conn).await.map(drop)
 }
+
+/// Notes the last turn that each user's tasks were given.
+pub(crate) async fn note_turns(conn: &mut Conn, turns: &BTreeMap<i64, i64>) -> sqlx::Result<()> {
+    for (user, turn) in turns {
+        sqlx::query("UPDATE users SET vt = $2 WHERE id = $1 AND vt < $2")
+            .bind(user)
+            .bind(turn)
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}
