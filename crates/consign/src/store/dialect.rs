@@ -43,6 +43,11 @@ pub(super) mod sqlite {
             "SELECT host_name FROM sessions WHERE id = $1"
         };
     }
+    macro_rules! in_state {
+        ($state:literal) => {
+            concat!("state = '", $state, "'")
+        };
+    }
     macro_rules! listed {
         ($list:literal) => {
             concat!("IN (SELECT unhex(value) FROM json_each(", $list, "))")
@@ -53,7 +58,7 @@ pub(super) mod sqlite {
             "user_id = $1 AND receiver = $2 AND due_at <= $3 ORDER BY due_at"
         };
     }
-    pub(crate) use {among, claimer, due_of_receiver, for_share, for_update, listed, of, skip_locked};
+    pub(crate) use {among, claimer, due_of_receiver, for_share, for_update, in_state, listed, of, skip_locked};
 
     /// A parameter for `listed!`: a JSON list of hexadecimal ids.
     pub(crate) fn list(ids: &[Uuid]) -> String {
@@ -142,6 +147,13 @@ pub(super) mod postgres {
              FOR NO KEY UPDATE OF m FOR SHARE OF s"
         };
     }
+    /// The state that a row must have which is named by its id: said so that the server does not see an index of just that state in
+    /// it. It would rather go through all of such an index, while that is short or was when the statement was planned.
+    macro_rules! in_state {
+        ($state:literal) => {
+            concat!("state || '' = '", $state, "'")
+        };
+    }
     /// Behind a column: it is one of the ids in this parameter, a [`list`]. One text however many they are, so that a connection
     /// prepares and plans it once.
     macro_rules! listed {
@@ -157,7 +169,7 @@ pub(super) mod postgres {
              ORDER BY user_id, receiver, due_at"
         };
     }
-    pub(crate) use {among, claimer, due_of_receiver, for_share, for_update, listed, of, skip_locked};
+    pub(crate) use {among, claimer, due_of_receiver, for_share, for_update, in_state, listed, of, skip_locked};
 
     /// A parameter for `listed!`.
     pub(crate) fn list(ids: &[Uuid]) -> Vec<Uuid> {

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::group::Grouped;
 use super::queries::settle::{Ended, ended_columns, settle};
 use super::queries::{Tx, transitions};
-use super::{dialect, sets};
+use super::dialect::{self, in_state};
+use super::sets;
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
 use crate::model::File;
@@ -18,8 +19,9 @@ use crate::store::Applied;
 /// Ends tasks, each under its own lease.
 pub(crate) const FINISH_SQL: &str = concat!(
     "UPDATE tasks SET state = 'finished', percent = 100, ended_at = $3, lease = NULL, session_id = NULL \
-     WHERE id = ANY($1::uuid[]) AND state = 'running' AND lease = ($2::bigint[])[array_position($1, tasks.id)] \
-     RETURNING ",
+     WHERE id = ANY($1::uuid[]) AND lease = ($2::bigint[])[array_position($1, tasks.id)] AND ",
+    in_state!("running"),
+    " RETURNING ",
     ended_columns!()
 );
 

@@ -31,9 +31,9 @@ pub(crate) const ENQUEUE_SQL: &str = "\
 pub(crate) const COUNT_SQL: &str = concat!(
     "UPDATE jobs SET open_tasks = open_tasks - ($2::bigint[])[array_position($1::uuid[], jobs.id)], \
          failed_tasks = failed_tasks + ($3::bigint[])[array_position($1, jobs.id)], \
-         status = CASE WHEN open_tasks > ($2)[array_position($1, jobs.id)] THEN status \
-                       WHEN failed_tasks + ($3)[array_position($1, jobs.id)] > 0 THEN 'error' ELSE 'finished' END, \
-         ended_at = CASE WHEN open_tasks > ($2)[array_position($1, jobs.id)] THEN NULL ELSE $4::bigint END \
+         status = CASE WHEN open_tasks > ($2::bigint[])[array_position($1, jobs.id)] THEN status \
+                       WHEN failed_tasks + ($3::bigint[])[array_position($1, jobs.id)] > 0 THEN 'error' ELSE 'finished' END, \
+         ended_at = CASE WHEN open_tasks > ($2::bigint[])[array_position($1, jobs.id)] THEN NULL ELSE $4::bigint END \
      WHERE id = ANY($1) RETURNING ",
     counted_columns!()
 );
@@ -48,7 +48,7 @@ pub(crate) const FILES_SQL: &str = "\
 /// Notes the last turn that each user's tasks were given.
 pub(crate) const TURNS_SQL: &str = "\
      UPDATE users SET vt = ($2::bigint[])[array_position($1::bigint[], users.id)] \
-     WHERE id = ANY($1) AND vt < ($2)[array_position($1, users.id)]";
+     WHERE id = ANY($1) AND vt < ($2::bigint[])[array_position($1, users.id)]";
 
 pub(crate) async fn enqueue(conn: &mut Conn, ready: &Ready, now: Timestamp) -> sqlx::Result<()> {
     let tasks: Vec<(i64, Uuid)> =

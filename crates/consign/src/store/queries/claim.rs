@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::listed;
+use super::dialect::{in_state, listed};
 use super::rows::{chosen, file, file_columns, moment_if_any, open_uploads, task, task_columns};
 use super::settle::start_jobs;
 use super::{Conn, Row, Tx, dialect, sessions, sets};
@@ -59,7 +59,9 @@ pub(crate) const OWNERS_SQL: &str = "WITH RECURSIVE owners (user_id) AS ( \
 pub(crate) const LEASE_SQL: &str = concat!(
     "UPDATE tasks SET state = 'running', attempt = attempt + 1, lease = $2, session_id = $3, host_name = $4, \
                       started_at = COALESCE(started_at, $5) \
-     WHERE state = 'queued' AND id ",
+     WHERE ",
+    in_state!("queued"),
+    " AND id ",
     listed!("$1"),
     " RETURNING ",
     task_columns!(),

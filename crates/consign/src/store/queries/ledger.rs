@@ -4,7 +4,7 @@ use connectors::{OpenUpload, Part};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, for_share, of};
+use super::dialect::{self, for_share, in_state, of};
 use super::rows::{bigint, number, open_upload, open_uploads};
 use super::{Conn, Tx};
 use crate::clock::Timestamp;
@@ -14,7 +14,7 @@ use crate::model::{Follower, LedgerEntry};
 /// Whether this token lets its holder write lines of a task: it holds the task's lease, or the task waits for one whose
 /// lease it holds. Neither may end before the line is written: what ends a task orphans the lines that it sees.
 async fn may_write(tx: &mut Tx, id: TaskId, token: Token) -> sqlx::Result<bool> {
-    let own = concat!("SELECT 1 FROM tasks WHERE id = $1 AND state = 'running' AND lease = $2", for_share!());
+    let own = concat!("SELECT 1 FROM tasks WHERE id = $1 AND lease = $2 AND ", in_state!("running"), for_share!());
     if sqlx::query(own).bind(id.0).bind(token.0).fetch_optional(&mut *tx.conn).await?.is_some() {
         return Ok(true);
     }
@@ -22,7 +22,8 @@ async fn may_write(tx: &mut Tx, id: TaskId, token: Token) -> sqlx::Result<bool> 
     let input = concat!(
         "SELECT 1 FROM tasks WHERE id ",
         of!("SELECT depends_on FROM dependencies WHERE task_id = $1"),
-        " AND state = 'running' AND lease = $2",
+        " AND lease = $2 AND ",
+        in_state!("running"),
         for_share!()
     );
     if sqlx::query(input).bind(id.0).bind(token.0).fetch_optional(&mut *tx.conn).await?.is_none() {

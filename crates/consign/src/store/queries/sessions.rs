@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, among, claimer, for_update, skip_locked};
+use super::dialect::{self, among, claimer, for_update, in_state, skip_locked};
 use super::rows::{bigint, moment_if_any, number};
 use super::settle::{Ended, ended_columns, settle};
 use super::transitions::note;
@@ -65,7 +65,10 @@ pub(crate) async fn heartbeat(
     for task in progress {
         let row = sqlx::query(concat!(
             "UPDATE tasks SET percent = $3 WHERE id ",
-            among!("SELECT id FROM tasks WHERE id = $1 AND state = 'running' AND lease = $2 AND percent <> $3"),
+            among!(concat!(
+                "SELECT id FROM tasks WHERE id = $1 AND lease = $2 AND percent <> $3 AND ",
+                in_state!("running")
+            )),
             " RETURNING id, job_id"
         ))
         .bind(task.id.0)

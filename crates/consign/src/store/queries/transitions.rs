@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, among};
+use super::dialect::{self, among, in_state};
 use super::rows::moment_if_any;
 use super::settle::{Ended, ended_columns, settle, start_jobs};
 use super::{Conn, Row, Tx, sets};
@@ -20,8 +20,12 @@ pub(super) const CANCELLED_MESSAGE: &str = "The task was cancelled.";
 /// What an `import/upload` task says whose file did not come.
 const UPLOAD_EXPIRED_MESSAGE: &str = "The file was not uploaded in time; create the task again.";
 
+/// Whether a lease holds.
+pub(crate) const HOLDS_SQL: &str =
+    concat!("SELECT 1 FROM tasks WHERE id = $1 AND lease = $2 AND ", in_state!("running"));
+
 pub(crate) async fn holds(conn: &mut Conn, id: TaskId, token: Token) -> sqlx::Result<bool> {
-    let row = sqlx::query("SELECT 1 FROM tasks WHERE id = $1 AND state = 'running' AND lease = $2")
+    let row = sqlx::query(HOLDS_SQL)
         .bind(id.0)
         .bind(token.0)
         .fetch_optional(conn)
@@ -39,7 +43,9 @@ pub(crate) async fn finish(
     dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'finished', percent = 100, ended_at = $3, lease = NULL, session_id = NULL \
-         WHERE id = $1 AND state = 'running' AND lease = $2 RETURNING ",
+         WHERE id = $1 AND lease = $2 AND ",
+        in_state!("running"),
+        " RETURNING ",
         ended_columns!()
     ))
     .bind(id.0)
@@ -65,7 +71,9 @@ pub(crate) async fn fail(
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $3, message = $4, forgiven = ignore_error, ended_at = $5, \
                           lease = NULL, session_id = NULL \
-         WHERE id = $1 AND state = 'running' AND lease = $2 RETURNING ",
+         WHERE id = $1 AND lease = $2 AND ",
+        in_state!("running"),
+        " RETURNING ",
         ended_columns!()
     ))
     .bind(id.0)
@@ -85,10 +93,12 @@ async fn applied(tx: &mut Tx, row: Option<Row>, now: Timestamp) -> sqlx::Result<
 }
 
 pub(crate) async fn delay(tx: &mut Tx, id: TaskId, token: Token, until: Timestamp) -> sqlx::Result<Applied> {
-    let row = sqlx::query(
+    let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'delayed', not_before = $3, lease = NULL, session_id = NULL \
-         WHERE id = $1 AND state = 'running' AND lease = $2 RETURNING id, job_id",
-    )
+         WHERE id = $1 AND lease = $2 AND ",
+        in_state!("running"),
+        " RETURNING id, job_id"
+    ))
     .bind(id.0)
     .bind(token.0)
     .bind(until.0)
@@ -98,10 +108,12 @@ pub(crate) async fn delay(tx: &mut Tx, id: TaskId, token: Token, until: Timestam
 }
 
 pub(crate) async fn give_back(tx: &mut Tx, id: TaskId, token: Token, now: Timestamp) -> sqlx::Result<Applied> {
-    let row = sqlx::query(
+    let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'queued', ready_at = $3, attempt = attempt - 1, lease = NULL, session_id = NULL \
-         WHERE id = $1 AND state = 'running' AND lease = $2 RETURNING id, job_id",
-    )
+         WHERE id = $1 AND lease = $2 AND ",
+        in_state!("running"),
+        " RETURNING id, job_id"
+    ))
     .bind(id.0)
     .bind(token.0)
     .bind(now.0)
@@ -128,7 +140,9 @@ pub(crate) async fn release_due(tx: &mut Tx, now: Timestamp) -> sqlx::Result<Opt
     // A task keeps its turn, so it does not wait behind its owner's whole backlog again.
     let rows = sqlx::query(concat!(
         "UPDATE tasks SET state = 'queued', ready_at = $1, not_before = NULL \
-         WHERE state = 'delayed' AND id ",
+         WHERE ",
+        in_state!("delayed"),
+        " AND id ",
         among!("SELECT id FROM tasks WHERE state = 'delayed' AND not_before <= $1"),
         " RETURNING id, job_id"
     ))
@@ -149,7 +163,9 @@ pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Tim
     dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
     let row = sqlx::query(concat!(
         "UPDATE tasks SET state = 'finished', percent = 100, started_at = $2, ended_at = $2 \
-         WHERE id = $1 AND state = 'uploading' RETURNING ",
+         WHERE id = $1 AND ",
+        in_state!("uploading"),
+        " RETURNING ",
         ended_columns!()
     ))
     .bind(id.0)
@@ -168,7 +184,9 @@ pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Tim
 pub(crate) async fn expire_uploads(tx: &mut Tx, now: Timestamp) -> sqlx::Result<Option<Timestamp>> {
     let rows = sqlx::query(concat!(
         "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, ended_at = $1 \
-         WHERE state = 'uploading' AND id ",
+         WHERE ",
+        in_state!("uploading"),
+        " AND id ",
         among!("SELECT id FROM tasks WHERE state = 'uploading' AND upload_expires_at <= $1"),
         " RETURNING ",
         ended_columns!()
