@@ -12,6 +12,9 @@ use crate::clock::Timestamp;
 use crate::id::{JobId, SessionId, TaskId, Token, UserId};
 use crate::model::{File, Task};
 
+/// Tasks whose time has come that one call moves at the most: bounds for how long their jobs are locked.
+pub const DUE_MAX: u32 = 1000;
+
 /// How much a runner wants to take on.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimRequest {
@@ -156,13 +159,14 @@ pub trait Transitions: Send + Sync {
     /// Gives a lease back unused: the task is queued again and the attempt not counted.
     async fn give_back(&self, id: TaskId, token: Token, now: Timestamp) -> Result<Applied>;
 
-    /// Queues tasks whose time has come; returns when the next one is due.
+    /// Queues tasks whose time has come, up to [`DUE_MAX`] of them; returns when the next one is due.
     async fn release_due(&self, now: Timestamp) -> Result<Option<Timestamp>>;
 
     /// Ends an `import/upload` task with the file that came.
     async fn finish_upload(&self, id: TaskId, file: &File, now: Timestamp) -> Result<Applied>;
 
-    /// Ends `import/upload` tasks whose file did not come in time, with `TIMEOUT`; returns when the next one is due.
+    /// Ends `import/upload` tasks whose file did not come in time, with `TIMEOUT`, up to [`DUE_MAX`] of them; returns when the next
+    /// one is due.
     async fn expire_uploads(&self, now: Timestamp) -> Result<Option<Timestamp>>;
 
     /// Ends a task with `CANCELLED` and its dependents with `INPUT_TASK_FAILED`.

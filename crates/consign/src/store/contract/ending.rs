@@ -4,6 +4,7 @@ use super::{Scene, cases, file};
 use crate::clock::Timestamp;
 use crate::id::Token;
 use crate::model::{State, WireStatus};
+use crate::store::transitions::DUE_MAX;
 use crate::store::{Applied, Cancellation, Creation, Deletion};
 
 cases!(
@@ -18,6 +19,7 @@ cases!(
     an_input_that_fails_after_another_was_ignored_counts,
     uploads_start_and_end_tasks,
     uploads_that_do_not_come_end,
+    what_is_due_moves_in_steps,
     cancelling_ends_a_task_in_every_state,
     tasks_of_other_jobs_follow_too,
     a_long_chain_ends_at_once,
@@ -179,6 +181,19 @@ async fn uploads_that_do_not_come_end(scene: Scene) {
     assert_eq!(scene.states(&made).await, "error: up error TIMEOUT, b error INPUT_TASK_FAILED");
     let sent = file(made.task("up"), Token(7));
     assert_eq!(scene.store.finish_upload(made.task("up"), &sent, expires_at).await.unwrap(), Applied::Stale);
+}
+
+async fn what_is_due_moves_in_steps(scene: Scene) {
+    let tasks = DUE_MAX as usize + 10;
+    let made = scene.job(&(0..tasks).map(|n| format!("u{n}^")).collect::<Vec<_>>().join("; ")).await;
+    let expires_at = scene.task(made.task("u0")).await.upload_expires_at;
+    let late = expires_at.expect("uploads expire");
+    for (due_next, open) in [(expires_at, 10), (None, 0)] {
+        assert_eq!(scene.store.expire_uploads(late).await.unwrap(), due_next);
+        let tasks = scene.read(&made).await.tasks;
+        assert_eq!(tasks.iter().filter(|task| task.state == State::Uploading).count(), open);
+    }
+    assert_eq!(scene.read(&made).await.status, WireStatus::Error);
 }
 
 async fn cancelling_ends_a_task_in_every_state(scene: Scene) {

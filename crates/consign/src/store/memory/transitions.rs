@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::id::{JobId, SessionId, TaskId, Token, UserId};
 use crate::model::{File, State};
+use crate::store::transitions::DUE_MAX;
 use crate::store::{
     Applied, Cancellation, Claim, ClaimRequest, Deletion, Expired, Heartbeat, Result, TaskProgress, Transitions,
 };
@@ -212,7 +213,9 @@ impl Transitions for MemoryStore {
 
     async fn release_due(&self, now: Timestamp) -> Result<Option<Timestamp>> {
         Ok(self.change(|rows| {
-            for id in rows.tasks_where(|row| row.not_before.is_some_and(|due| due <= now)) {
+            let mut due = rows.tasks_where(|row| row.not_before.is_some_and(|due| due <= now));
+            due.sort_by_key(|id| rows.task(*id).not_before);
+            for id in due.into_iter().take(DUE_MAX as usize) {
                 rows.task_mut(id).not_before = None;
                 rows.put_back(id, State::Queued, now);
             }
@@ -236,9 +239,11 @@ impl Transitions for MemoryStore {
 
     async fn expire_uploads(&self, now: Timestamp) -> Result<Option<Timestamp>> {
         Ok(self.change(|rows| {
-            let late = rows.tasks_where(|row| {
+            let mut late = rows.tasks_where(|row| {
                 row.task.state == State::Uploading && row.task.upload_expires_at.is_some_and(|expires| expires <= now)
             });
+            late.sort_by_key(|id| rows.task(*id).task.upload_expires_at);
+            late.truncate(DUE_MAX as usize);
             let message = "The file was not uploaded in time; create the task again.";
             rows.end_all(&late, &End::error(Code::Timeout, message), now);
             let open = rows.tasks.values().filter(|row| row.task.state == State::Uploading);

@@ -3,11 +3,11 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, among, claimer, for_update, in_state, skip_locked};
-use super::rows::{bigint, moment_if_any, number};
+use super::dialect::{self, among, claimer, for_update, in_state, listed, skip_locked};
+use super::rows::{bigint, chosen, moment_if_any, number};
 use super::settle::{Ended, ended_columns, settle};
 use super::transitions::note;
-use super::{Conn, Tx};
+use super::{Conn, Row, Tx};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::id::{SessionId, TaskId, Token};
@@ -30,9 +30,7 @@ pub(crate) async fn open(
 ) -> sqlx::Result<()> {
     if exclusive {
         let rows = sqlx::query("SELECT id FROM sessions").fetch_all(&mut *tx.conn).await?;
-        for row in &rows {
-            end(tx, row.try_get("id")?, i64::MAX, now).await?;
-        }
+        end(tx, &ids(&rows)?, i64::MAX, now).await?;
     }
     sqlx::query(
         "INSERT INTO sessions (id, host_name, started_at, last_seen) VALUES ($1, $2, $3, $3) ON CONFLICT DO NOTHING",
@@ -89,7 +87,7 @@ pub(crate) async fn close(tx: &mut Tx, id: SessionId, now: Timestamp) -> sqlx::R
         .bind(id.0)
         .execute(&mut *tx.conn)
         .await?;
-    end(tx, id.0, i64::MAX, now).await.map(drop)
+    end(tx, &[id.0], i64::MAX, now).await.map(drop)
 }
 
 pub(crate) async fn expire(
@@ -102,34 +100,37 @@ pub(crate) async fn expire(
         .bind(seen_before.0)
         .fetch_all(&mut *tx.conn)
         .await?;
-    let mut tasks = 0;
-    for row in &rows {
-        tasks += end(tx, row.try_get("id")?, bigint(attempts_max), now).await?;
-    }
+    let tasks = end(tx, &ids(&rows)?, bigint(attempts_max), now).await?;
     let left = sqlx::query("SELECT MIN(last_seen) AS oldest FROM sessions").fetch_one(&mut *tx.conn).await?;
     Ok(Expired { tasks, oldest: moment_if_any(&left, "oldest")? })
 }
 
-/// Ends a session; its tasks are queued again with the turn they had, or end if they were claimed too often.
-async fn end(tx: &mut Tx, session: Uuid, attempts_max: i64, now: Timestamp) -> sqlx::Result<u64> {
+fn ids(rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+    rows.iter().map(|row| row.try_get("id")).collect()
+}
+
+/// Ends sessions; their tasks are queued again with the turn they had, or end if they were claimed too often.
+async fn end(tx: &mut Tx, sessions: &[Uuid], attempts_max: i64, now: Timestamp) -> sqlx::Result<u64> {
+    if sessions.is_empty() {
+        return Ok(0);
+    }
+    // Jobs before tasks, as everybody does who ends tasks.
     let lost = sqlx::query(concat!(
-        "UPDATE tasks SET state = 'error', code = $3, message = $4, forgiven = ignore_error, ended_at = $5, \
-                          lease = NULL, session_id = NULL \
-         WHERE state = 'running' AND session_id = $1 AND attempt >= $2 RETURNING ",
-        ended_columns!()
+        "SELECT id FROM tasks WHERE state = 'running' AND attempt >= $2 AND session_id ",
+        listed!("$1")
     ))
-    .bind(session)
+    .bind(dialect::list(sessions))
     .bind(attempts_max)
-    .bind(Code::WorkerLost.wire())
-    .bind(WORKER_LOST_MESSAGE)
-    .bind(now.0)
     .fetch_all(&mut *tx.conn)
     .await?;
-    let again = sqlx::query(
+    let lost = lose(tx, sessions, &ids(&lost)?, now).await?;
+    let again = sqlx::query(concat!(
         "UPDATE tasks SET state = 'queued', ready_at = $2, lease = NULL, session_id = NULL \
-         WHERE state = 'running' AND session_id = $1 RETURNING id, job_id",
-    )
-    .bind(session)
+         WHERE state = 'running' AND session_id ",
+        listed!("$1"),
+        " RETURNING id, job_id"
+    ))
+    .bind(dialect::list(sessions))
     .bind(now.0)
     .fetch_all(&mut *tx.conn)
     .await?;
@@ -137,11 +138,38 @@ async fn end(tx: &mut Tx, session: Uuid, attempts_max: i64, now: Timestamp) -> s
         note(tx, row)?;
     }
     tx.changed.ready |= !again.is_empty();
-    let ended = lost.iter().map(Ended::from_row).collect::<sqlx::Result<Vec<_>>>()?;
-    let count = bigint(ended.len() + again.len());
-    settle(tx, ended, now).await?;
-    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(session).execute(&mut *tx.conn).await?;
+    let count = bigint(lost.len() + again.len());
+    settle(tx, lost, now).await?;
+    chosen(&mut tx.conn, concat!("DELETE FROM sessions WHERE id ", listed!("$1")), sessions).await?;
     Ok(count.unsigned_abs())
+}
+
+/// Ends tasks that were claimed too often, if these sessions still hold them.
+async fn lose(tx: &mut Tx, sessions: &[Uuid], tasks: &[Uuid], now: Timestamp) -> sqlx::Result<Vec<Ended>> {
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
+    dialect::lock_jobs_of(&mut tx.conn, tasks).await?;
+    let rows = sqlx::query(concat!(
+        "UPDATE tasks SET state = 'error', code = $3, message = $4, forgiven = ignore_error, ended_at = $5, \
+                          lease = NULL, session_id = NULL \
+         WHERE ",
+        in_state!("running"),
+        " AND id ",
+        listed!("$1"),
+        " AND session_id ",
+        listed!("$2"),
+        " RETURNING ",
+        ended_columns!()
+    ))
+    .bind(dialect::list(tasks))
+    .bind(dialect::list(sessions))
+    .bind(Code::WorkerLost.wire())
+    .bind(WORKER_LOST_MESSAGE)
+    .bind(now.0)
+    .fetch_all(&mut *tx.conn)
+    .await?;
+    rows.iter().map(Ended::from_row).collect()
 }
 
 /// The leases that a session holds.

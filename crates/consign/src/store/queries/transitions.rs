@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, among, in_state};
+use super::dialect::{self, among, in_state, listed};
 use super::rows::moment_if_any;
 use super::settle::{Ended, ended_columns, settle, start_jobs};
 use super::{Conn, Row, Tx, sets};
@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::id::{JobId, TaskId, Token, UserId};
 use crate::model::File;
+use crate::store::transitions::DUE_MAX;
 use crate::store::{Applied, Cancellation};
 
 /// What a cancelled task says.
@@ -143,10 +144,11 @@ pub(crate) async fn release_due(tx: &mut Tx, now: Timestamp) -> sqlx::Result<Opt
          WHERE ",
         in_state!("delayed"),
         " AND id ",
-        among!("SELECT id FROM tasks WHERE state = 'delayed' AND not_before <= $1"),
+        among!("SELECT id FROM tasks WHERE state = 'delayed' AND not_before <= $1 ORDER BY not_before LIMIT $2"),
         " RETURNING id, job_id"
     ))
     .bind(now.0)
+    .bind(i64::from(DUE_MAX))
     .fetch_all(&mut *tx.conn)
     .await?;
     for row in &rows {
@@ -182,26 +184,44 @@ pub(crate) async fn finish_upload(tx: &mut Tx, id: TaskId, file: &File, now: Tim
 }
 
 pub(crate) async fn expire_uploads(tx: &mut Tx, now: Timestamp) -> sqlx::Result<Option<Timestamp>> {
+    let due = sqlx::query(
+        "SELECT id FROM tasks WHERE state = 'uploading' AND upload_expires_at <= $1 \
+         ORDER BY upload_expires_at LIMIT $2",
+    )
+    .bind(now.0)
+    .bind(i64::from(DUE_MAX))
+    .fetch_all(&mut *tx.conn)
+    .await?;
+    let due = due.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<Vec<Uuid>>>()?;
+    if !due.is_empty() {
+        expire_some(tx, &due, now).await?;
+    }
+    let next = sqlx::query("SELECT MIN(upload_expires_at) AS due_at FROM tasks WHERE state = 'uploading'")
+        .fetch_one(&mut *tx.conn)
+        .await?;
+    moment_if_any(&next, "due_at")
+}
+
+async fn expire_some(tx: &mut Tx, ids: &[Uuid], now: Timestamp) -> sqlx::Result<()> {
+    // Jobs before tasks, as everybody does who ends tasks.
+    dialect::lock_jobs_of(&mut tx.conn, ids).await?;
     let rows = sqlx::query(concat!(
-        "UPDATE tasks SET state = 'error', code = $2, message = $3, forgiven = ignore_error, ended_at = $1 \
+        "UPDATE tasks SET state = 'error', code = $3, message = $4, forgiven = ignore_error, ended_at = $2 \
          WHERE ",
         in_state!("uploading"),
         " AND id ",
-        among!("SELECT id FROM tasks WHERE state = 'uploading' AND upload_expires_at <= $1"),
+        listed!("$1"),
         " RETURNING ",
         ended_columns!()
     ))
+    .bind(dialect::list(ids))
     .bind(now.0)
     .bind(Code::Timeout.wire())
     .bind(UPLOAD_EXPIRED_MESSAGE)
     .fetch_all(&mut *tx.conn)
     .await?;
     let ended = rows.iter().map(Ended::from_row).collect::<sqlx::Result<Vec<_>>>()?;
-    settle(tx, ended, now).await?;
-    let next = sqlx::query("SELECT MIN(upload_expires_at) AS due_at FROM tasks WHERE state = 'uploading'")
-        .fetch_one(&mut *tx.conn)
-        .await?;
-    moment_if_any(&next, "due_at")
+    settle(tx, ended, now).await
 }
 
 pub(crate) async fn cancel(tx: &mut Tx, user: UserId, id: TaskId, now: Timestamp) -> sqlx::Result<Cancellation> {
