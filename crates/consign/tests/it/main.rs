@@ -15,6 +15,7 @@ mod program;
 mod runners;
 mod security;
 mod state;
+mod store_groups;
 mod store_memory;
 mod store_postgres;
 mod store_sqlite;
