@@ -5,6 +5,19 @@
 //! so that two rarely wait for each other: the claim, then jobs, then tasks. Where they do, PostgreSQL ends one
 //! of them and it is run again.
 
+/// The turn of a user's next task, for user `$1`: where claims are now, or behind this user's last one, whether that was claimed or
+/// is still queued. The tasks after it get the turns after it. So a backlog spreads out behind its owner, and another user's
+/// first task comes next. Locks nothing: two transactions of a user may give the same turn, and the older task then goes
+/// first.
+macro_rules! first_turn {
+    () => {
+        "(SELECT MAX(turn) FROM (SELECT value AS turn FROM meta WHERE name = 'virtual_time' \
+          UNION ALL SELECT vt + 1 FROM users WHERE id = $1 \
+          UNION ALL SELECT vt + 1 FROM (SELECT vt FROM tasks WHERE state = 'queued' AND priority = 0 AND user_id = $1 \
+                                        ORDER BY vt DESC LIMIT 1) AS queued) AS turns)"
+    };
+}
+
 pub(super) mod sqlite {
     //! SQLite: its one writer is the lock.
 
@@ -58,7 +71,9 @@ pub(super) mod sqlite {
             "user_id = $1 AND receiver = $2 AND due_at <= $3 ORDER BY due_at"
         };
     }
-    pub(crate) use {among, claimer, due_of_receiver, for_share, for_update, in_state, listed, of, skip_locked};
+    pub(crate) use {
+        among, claimer, due_of_receiver, first_turn, for_share, for_update, in_state, listed, of, skip_locked,
+    };
 
     /// A parameter for `listed!`: a JSON list of hexadecimal ids.
     pub(crate) fn list(ids: &[Uuid]) -> String {
@@ -169,7 +184,9 @@ pub(super) mod postgres {
              ORDER BY user_id, receiver, due_at"
         };
     }
-    pub(crate) use {among, claimer, due_of_receiver, for_share, for_update, in_state, listed, of, skip_locked};
+    pub(crate) use {
+        among, claimer, due_of_receiver, first_turn, for_share, for_update, in_state, listed, of, skip_locked,
+    };
 
     /// A parameter for `listed!`.
     pub(crate) fn list(ids: &[Uuid]) -> Vec<Uuid> {

@@ -1,4 +1,4 @@
-//! Ends of tasks that share a transaction on PostgreSQL: each hears what became of its own.
+//! Commands that share a transaction on PostgreSQL: each hears what became of its own.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use connectors::Secret;
 use consign::id::Token;
+use consign::model::EventKind;
 use consign::store::contract::{Scene, file};
 use consign::store::postgres::Options;
-use consign::store::{Applied, Claim, PostgresStore, Store};
+use consign::store::{Applied, Claim, Creation, NewWebhook, PostgresStore, Store};
 use futures_util::future::join_all;
 use sqlx::Connection as _;
 use testkit::Postgres;
@@ -93,6 +94,53 @@ async fn one_end_that_the_server_refuses_spoils_no_other() {
     assert!(scene.states(&made).await.starts_with("processing:"), "one is still at work");
     scene.finish(&claims[4]).await;
     assert!(scene.states(&made).await.starts_with("finished:"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creations_at_once_share_transactions_and_one_that_is_refused_spoils_no_other() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let scene = Scene::new(open(&url).await).await;
+    let listened = NewWebhook {
+        user_id: scene.user,
+        url: b"sealed".to_vec(),
+        events: vec![EventKind::JobCreated],
+        secret: b"sealed".to_vec(),
+    };
+    scene.store.create_webhook(listened, 1, scene.now()).await.unwrap().unwrap();
+    let (scene, stored) = (&scene, &scene.new_job(scene.user, "a"));
+    assert_eq!(scene.store.create_job(stored.clone()).await.unwrap(), Creation::Created);
+    let create = |refused: Option<usize>| {
+        let creating = (0..100).map(move |number| {
+            // Of one the answer was lost; it is asked for again.
+            let mut new = if number == 7 { stored.clone() } else { scene.new_job(scene.user, "a; b: a; c^") };
+            if refused == Some(number) {
+                // PostgreSQL has no text with this character.
+                new.job.tag = Some("\0".to_owned());
+            }
+            scene.store.create_job(new)
+        });
+        join_all(creating)
+    };
+    assert!(create(None).await.into_iter().all(|made| made.unwrap() == Creation::Created));
+    let transactions = number(&server, &url, "SELECT COUNT(DISTINCT xmin::text) FROM jobs").await;
+    assert!(transactions < 50, "100 jobs were made in {transactions} transactions");
+    for (number, made) in create(Some(13)).await.into_iter().enumerate() {
+        assert_eq!(made.ok(), (number != 13).then_some(Creation::Created), "{number}");
+    }
+    for (sql, wanted) in [
+        ("SELECT COUNT(*) FROM jobs WHERE open_tasks = 3", 197),
+        ("SELECT COUNT(*) FROM tasks", 197 * 3 + 1),
+        ("SELECT COUNT(*) FROM dependencies", 197),
+        ("SELECT COUNT(*) FROM outbox WHERE kind = 'job.created'", 198),
+        ("SELECT COUNT(*) FROM tasks WHERE state = 'queued'", 198),
+        ("SELECT COUNT(*) FROM tasks WHERE state = 'uploading' AND upload_expires_at IS NOT NULL", 197),
+    ] {
+        assert_eq!(number(&server, &url, sql).await, wanted, "{sql}");
+    }
+    let claims = scene.claim(1000).await;
+    let payloads = claims.iter().filter(|claim| claim.payload == format!("sealed {}", claim.task.id).into_bytes());
+    assert_eq!((claims.len(), payloads.count()), (198, 198));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
 //! The store's methods, written once: each database includes this folder, and says with its own `read!`, `command!`,
-//! `relaxed!`, `claim!` and `finish!` how a statement is run.
+//! `relaxed!`, `create_job!`, `claim!` and `finish!` how a statement is run.
 
 use async_trait::async_trait;
 use connectors::{OpenUpload, Part};
@@ -47,7 +47,7 @@ impl Accounts for Database {
 #[async_trait]
 impl Jobs for Database {
     async fn create_job(&self, new: NewJob) -> Result<Creation> {
-        command!(self, [new] jobs::create_job(&new))
+        create_job!(self, new)
     }
 
     async fn create_task(&self, new: NewTask) -> Result<Creation> {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::dialect::{self, in_state};
 use super::group::Grouped;
 use super::queries::settle::{Ended, ended_columns, settle};
 use super::queries::{Tx, transitions};
-use super::dialect::{self, in_state};
 use super::sets;
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
@@ -49,14 +49,10 @@ impl Grouped for End {
         let tokens: Vec<i64> = ends.iter().map(|end| end.token.0).collect();
         let now = ends.iter().map(|end| end.now).max().unwrap_or(Timestamp(0));
         dialect::lock_jobs_of(&mut tx.conn, &ids).await?;
-        let rows =
-            sqlx::query(FINISH_SQL).bind(&ids).bind(tokens).bind(now.0).fetch_all(&mut *tx.conn).await?;
+        let rows = sqlx::query(FINISH_SQL).bind(&ids).bind(tokens).bind(now.0).fetch_all(&mut *tx.conn).await?;
         let done = rows.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<BTreeSet<Uuid>>>()?;
-        let files: Vec<(Uuid, &[File])> = ends
-            .iter()
-            .filter(|end| done.contains(&end.id.0))
-            .map(|end| (end.id.0, end.files.as_slice()))
-            .collect();
+        let files: Vec<(Uuid, &[File])> =
+            ends.iter().filter(|end| done.contains(&end.id.0)).map(|end| (end.id.0, end.files.as_slice())).collect();
         sets::insert_files(&mut tx.conn, &files).await?;
         let ended = rows.iter().map(Ended::from_row).collect::<sqlx::Result<Vec<_>>>()?;
         settle(tx, ended, now).await?;

@@ -14,29 +14,32 @@ use async_trait::async_trait;
 use connectors::Secret;
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
 use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
 use super::state::{Imported, Line, State};
 use super::{Counts, Error, Hints, Load, Result, Store};
 use crate::clock::{Clock, Timestamp};
+use creations::Create;
 use ends::End;
 use group::Lane;
 use news::News;
 use run::{Link, Writer, store_error};
 
 #[macro_use]
-mod run;
-#[path = "../methods/mod.rs"]
-mod methods;
+mod call;
+mod creations;
 mod ends;
 mod group;
+#[path = "../methods/mod.rs"]
+mod methods;
 mod news;
 #[cfg(test)]
 mod plan_tests;
 #[path = "../queries/mod.rs"]
 mod queries;
+mod run;
 mod sets;
 #[cfg(test)]
 mod state_tests;
@@ -152,6 +155,7 @@ pub struct PostgresStore {
     place: String,
     writer: Writer,
     ends: Lane<End>,
+    creations: Lane<Create>,
     /// The last claim found nothing.
     is_idle: AtomicBool,
     hints: Arc<Hints>,
@@ -180,9 +184,13 @@ impl PostgresStore {
         let pool = pool(use_as.connections_max).connect_with(connect.clone()).await.map_err(unreachable)?;
         let hints = Arc::new(Hints::default());
         let news = News::start(&connect, Arc::clone(&hints), use_as.listen);
+        Ok(Self::over(place, pool, news, hints))
+    }
+
+    fn over(place: String, pool: PgPool, news: News, hints: Arc<Hints>) -> Self {
         let writer = Writer { pool, news };
-        let ends = Lane::start(writer.clone());
-        Ok(Self { place, writer, ends, is_idle: AtomicBool::new(false), hints })
+        let (ends, creations) = (Lane::start(writer.clone()), Lane::start(writer.clone()));
+        Self { place, writer, ends, creations, is_idle: AtomicBool::new(false), hints }
     }
 }
 

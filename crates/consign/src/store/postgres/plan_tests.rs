@@ -22,12 +22,11 @@ const ENDS: [Case; 7] = [
 ];
 
 /// What a claim does.
-const CLAIMS: [Case; 10] = [
-    (claim::ANY_SQL, "", "", "tasks_"),
+const CLAIMS: [Case; 9] = [
+    (run::ANY_SQL, "", "", "tasks_"),
     (sessions::CLAIMER_SQL, "uuid", "$ID", "sessions_pkey"),
     (claim::WINDOW_SQL, "bigint, uuid[]", "64, '{}'", "tasks_open"),
-    (claim::USER_SQL, "bigint, uuid[], bigint", "16, '{}', 1", "tasks_queued"),
-    (claim::OWNERS_SQL, "", "", "tasks_queued"),
+    (sets::HEADS_SQL, "bigint, uuid[], bigint[]", "16, '{}', '{}'", "tasks_queued"),
     (claim::LEASE_SQL, "uuid[], bigint, uuid, text, bigint", "ARRAY[$ID]::uuid[], 1, $ID, '', 1", "tasks_pkey"),
     (sets::TURNS_SQL, "bigint[], bigint[]", "'{1}', '{1}'", "users_pkey"),
     (settle::START_SQL, "uuid[], bigint", "ARRAY[$ID]::uuid[], 1", "jobs_pkey"),

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
 use super::news::News;
-use super::queries::{Changed, Tx, claim};
+use super::queries::{Changed, Tx};
 use super::{Db, PostgresStore};
 use crate::store::{Cause, Claim, Error, Result};
 
@@ -40,6 +40,9 @@ pub(super) const BEGIN_GROUP: &str =
 const BEGIN_RELAXED: &str =
     "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 
+/// Whether there is anything to claim.
+pub(super) const ANY_SQL: &str = "SELECT 1 FROM tasks WHERE state = 'queued' AND ended_at IS NULL LIMIT 1";
+
 /// What became of a transaction, and whether the server may have crashed since it began: then it may have given the number to
 /// another one. Whoever crashed and came back has made a checkpoint.
 const FATE: &str = "\
@@ -47,75 +50,6 @@ const FATE: &str = "\
             pg_postmaster_start_time() >= CAST($2 AS timestamptz) \
                 OR (SELECT checkpoint_time FROM pg_control_checkpoint()) >= date_trunc('second', CAST($2 AS timestamptz)) \
                 AS has_crashed";
-
-/// Runs a statement inside a read transaction.
-macro_rules! read {
-    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {{
-        let mut patience = Database::patience();
-        loop {
-            let looked = async {
-                let mut read = $store.snapshot().await?;
-                let found = queries::$query::$name(&mut read, $($argument),*).await?;
-                read.commit().await?;
-                Ok(found)
-            };
-            match Database::in_time(looked).await {
-                Ok(found) => break Ok(found),
-                Err(failure) => patience.after(failure).await?,
-            }
-        }
-    }};
-}
-
-/// Runs a statement inside a transaction; values that it borrows are named, since it may run more than once.
-macro_rules! command {
-    ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        run_command!($store, true, [$($owned),*] $query::$name($($argument),*))
-    };
-}
-
-/// As `command!`, for what may be lost when the server crashes: the answer does not wait for the disk. Never for a state that a
-/// client can see: it would go back.
-macro_rules! relaxed {
-    ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        run_command!($store, false, [$($owned),*] $query::$name($($argument),*))
-    };
-}
-
-/// A task ends well: PostgreSQL writes it with others that end at the same time.
-macro_rules! finish {
-    ($store:expr, $id:expr, $token:expr, $files:expr, $now:expr) => {
-        $store.ends.run($crate::store::postgres::ends::End { id: $id, token: $token, files: $files, now: $now }).await
-    };
-}
-
-/// Claims, if there may be something to claim.
-macro_rules! claim {
-    ($store:expr, $request:expr) => {{
-        let request = $request;
-        if $store.may_claim().await? {
-            let claims = command!($store, [] claim::claim(&request));
-            $store.claimed(&claims);
-            claims
-        } else {
-            Ok(Vec::new())
-        }
-    }};
-}
-
-macro_rules! run_command {
-    ($store:expr, $durable:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        $store
-            .write($durable, move |mut tx| {
-                $(let $owned = $owned.clone();)*
-                Box::pin(async move {
-                    let done = queries::$query::$name(&mut tx, $($argument),*).await;
-                    (tx, done)
-                })
-            })
-            .await
-    };
-}
 
 /// A connection with a transaction on it. Dropped before the end of the transaction it is closed, which rolls back.
 pub(super) struct Link {
@@ -175,7 +109,7 @@ impl PostgresStore {
     pub(super) async fn may_claim(&self) -> Result<bool> {
         let mut patience = Patience::new();
         while self.is_idle.load(Ordering::Relaxed) {
-            let looked = sqlx::query(claim::ANY_SQL).fetch_optional(&self.writer.pool);
+            let looked = sqlx::query(ANY_SQL).fetch_optional(&self.writer.pool);
             match Self::in_time(looked).await {
                 Ok(found) => return Ok(found.is_some()),
                 Err(failure) => patience.after(failure).await?,

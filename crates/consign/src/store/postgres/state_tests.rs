@@ -35,7 +35,7 @@ async fn hurried(server: &testkit::Postgres, limit: &'static str) -> PostgresSto
         .unwrap();
     let hints = Arc::new(Hints::default());
     let news = News::start(&connect, Arc::clone(&hints), false);
-    PostgresStore { place: place(&connect), pool, news, hints }
+    PostgresStore::over(place(&connect), pool, news, hints)
 }
 
 /// Writes the state down, and stops for a while at a few rows, so that the server has nothing to do, and at many, so that it cannot
@@ -84,7 +84,7 @@ async fn the_state_takes_its_time() {
         let fill = "INSERT INTO users (name, vt, created_at) VALUES ('ada', 0, 0); \
                     INSERT INTO idempotency (user_id, key, request_hash, answer, created_at) \
                     SELECT 1, n, '', decode(repeat('ab', 1 << 20), 'hex'), 0 FROM generate_series(1, 24) n";
-        sqlx::raw_sql(fill).execute(&from.pool).await.unwrap();
+        sqlx::raw_sql(fill).execute(&from.writer.pool).await.unwrap();
         let all = export(&from).await;
         assert_eq!(all.iter().filter(|line| line.table == "idempotency").count(), ROWS, "{limit}");
         assert_eq!(import(&to, all.clone()).await, Imported::Rows(all.len() as u64), "{limit}");

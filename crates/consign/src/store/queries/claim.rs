@@ -26,9 +26,6 @@ const WINDOW_MAX: u32 = 256;
 /// How often a claim picks anew, leaving out what others are changing.
 const PICKS_MAX: usize = 3;
 
-/// Whether there is anything to claim.
-pub(crate) const ANY_SQL: &str = "SELECT 1 FROM tasks WHERE state = 'queued' AND ended_at IS NULL LIMIT 1";
-
 /// The tasks that come next, whoever owns them, but for some tasks and jobs.
 pub(crate) const WINDOW_SQL: &str = concat!(
     "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND ended_at IS NULL AND NOT id ",
@@ -38,22 +35,17 @@ pub(crate) const WINDOW_SQL: &str = concat!(
     " ORDER BY priority DESC, vt, id LIMIT $1"
 );
 
-/// Those of them that one user has.
-pub(crate) const USER_SQL: &str = concat!(
-    "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = $3 AND NOT id ",
-    listed!("$2"),
-    " AND NOT COALESCE(job_id, id) ",
-    listed!("$2"),
-    " ORDER BY priority DESC, vt, id LIMIT $1"
-);
-
 /// Who owns queued tasks: hops from one owner to the next in the index.
-pub(crate) const OWNERS_SQL: &str = "WITH RECURSIVE owners (user_id) AS ( \
-         SELECT MIN(user_id) FROM tasks WHERE state = 'queued' \
-         UNION ALL \
-         SELECT (SELECT MIN(t.user_id) FROM tasks t WHERE t.state = 'queued' AND t.user_id > owners.user_id) \
-         FROM owners WHERE owners.user_id IS NOT NULL) \
-     SELECT user_id FROM owners WHERE user_id IS NOT NULL";
+macro_rules! owners {
+    () => {
+        "WITH RECURSIVE owners (user_id) AS ( \
+             SELECT MIN(user_id) FROM tasks WHERE state = 'queued' \
+             UNION ALL \
+             SELECT (SELECT MIN(t.user_id) FROM tasks t WHERE t.state = 'queued' AND t.user_id > owners.user_id) \
+             FROM owners WHERE owners.user_id IS NOT NULL) "
+    };
+}
+pub(crate) use owners;
 
 /// Leases those of the tasks that are still queued, and says what else there is to read of them.
 pub(crate) const LEASE_SQL: &str = concat!(
@@ -187,11 +179,8 @@ async fn pick(tx: &mut Tx, request: &ClaimRequest, left_out: &BTreeSet<Uuid>) ->
     let running = sessions::running(tx).await?;
     let window = request.tasks_max.saturating_mul(WINDOW_PER_TASK).min(WINDOW_MAX);
     let left_out: Vec<Uuid> = left_out.iter().copied().collect();
-    let rows = sqlx::query(WINDOW_SQL)
-        .bind(i64::from(window))
-        .bind(dialect::list(&left_out))
-        .fetch_all(&mut *tx.conn)
-        .await?;
+    let rows =
+        sqlx::query(WINDOW_SQL).bind(i64::from(window)).bind(dialect::list(&left_out)).fetch_all(&mut *tx.conn).await?;
     let ready = rows.iter().map(Ready::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     let picked = within_limits(ready, &running, request);
     if picked.len() == request.tasks_max as usize || rows.len() < window as usize {
@@ -227,24 +216,10 @@ async fn heads(
     request: &ClaimRequest,
     left_out: &[Uuid],
 ) -> sqlx::Result<Vec<Ready>> {
-    let users = sqlx::query(OWNERS_SQL).fetch_all(&mut *tx.conn).await?;
-    let mut ready = Vec::new();
-    for row in &users {
-        let user: i64 = row.try_get("user_id")?;
-        let free = request.per_user_max.saturating_sub(running.get(&user).copied().unwrap_or(0));
-        if free == 0 {
-            continue;
-        }
-        let rows = sqlx::query(USER_SQL)
-            .bind(i64::from(free.min(request.tasks_max)))
-            .bind(dialect::list(left_out))
-            .bind(user)
-            .fetch_all(&mut *tx.conn)
-            .await?;
-        for row in &rows {
-            ready.push(Ready::from_row(row)?);
-        }
-    }
+    let full = running.iter().filter(|(_, tasks)| **tasks >= request.per_user_max).map(|(user, _)| *user).collect();
+    let per_user = request.per_user_max.min(request.tasks_max);
+    let rows = sets::heads(&mut tx.conn, per_user, left_out, full).await?;
+    let mut ready = rows.iter().map(Ready::from_row).collect::<sqlx::Result<Vec<_>>>()?;
     ready.sort_unstable();
     Ok(ready)
 }

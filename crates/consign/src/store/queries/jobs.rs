@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::dialect::{for_share, listed};
@@ -13,7 +13,7 @@ use super::rows::{
 };
 use super::settle::{end_unborn, next_turn, settle};
 use super::webhooks::note_creation;
-use super::{Conn, Db, ROWS_PER_STATEMENT, Tx};
+use super::{Conn, Tx, sets};
 use crate::clock::Timestamp;
 use crate::id::{JobId, TaskId, UserId};
 use crate::model::{File, Job, Origin, State, Task};
@@ -24,7 +24,7 @@ pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
 
 /// How a task starts its life.
 #[derive(Clone, Copy, Debug)]
-enum Birth {
+pub(crate) enum Birth {
     Uploading,
     Ready,
     Blocked {
@@ -39,7 +39,7 @@ enum Birth {
 
 /// What is known of a task that was named as input.
 #[derive(Clone, Copy, Debug)]
-enum InputState {
+pub(crate) enum InputState {
     Open,
     Finished,
     Forgiven,
@@ -56,22 +56,7 @@ pub(crate) async fn create_job(tx: &mut Tx, new: &NewJob) -> sqlx::Result<Creati
         Ok(births) => births,
         Err(answer) => return Ok(answer),
     };
-    sqlx::query(
-        "INSERT INTO jobs (id, user_id, key_id, tag, webhook_url, status, open_tasks, failed_tasks, created_at) \
-         VALUES ($1, $2, $3, $4, $5, 'waiting', $6, 0, $7)",
-    )
-    .bind(job.id.0)
-    .bind(i64::from(job.user_id.0))
-    .bind(match job.origin {
-        Origin::Key(id) => Some(id.0),
-        Origin::NoKey => None,
-    })
-    .bind(job.tag.as_deref())
-    .bind(job.webhook_url.as_deref())
-    .bind(bigint(job.tasks.len()))
-    .bind(job.created_at.0)
-    .execute(&mut *tx.conn)
-    .await?;
+    sets::insert_jobs(&mut tx.conn, &[job]).await?;
     note_creation(tx, job.user_id, job.id, job.created_at).await?;
     tx.changed.ids.insert(job.id.0);
     insert_tasks(tx, &job.tasks, &births, &new.payloads).await?;
@@ -133,7 +118,12 @@ async fn births(conn: &mut Conn, user: UserId, tasks: &[Task]) -> sqlx::Result<R
     let others: BTreeSet<Uuid> =
         tasks.iter().flat_map(|task| &task.depends_on).filter(|id| !own.contains(id)).map(|id| id.0).collect();
     let others = input_states(conn, user, &others).await?;
+    Ok(births_among(tasks, &others))
+}
 
+/// The same, of what is known of the inputs that are not among the tasks.
+pub(crate) fn births_among(tasks: &[Task], others: &BTreeMap<Uuid, InputState>) -> Result<Vec<Birth>, TaskId> {
+    let own: BTreeSet<TaskId> = tasks.iter().map(|task| task.id).collect();
     let mut births = Vec::with_capacity(tasks.len());
     for task in tasks {
         let (mut open, mut usable, mut failed, mut forgiven) = (0, 0, 0, 0);
@@ -144,7 +134,7 @@ async fn births(conn: &mut Conn, user: UserId, tasks: &[Task]) -> sqlx::Result<R
                 Some(InputState::Finished) => usable += 1,
                 Some(InputState::Forgiven) => forgiven += 1,
                 Some(InputState::Failed) => failed += 1,
-                None => return Ok(Err(input)),
+                None => return Err(input),
             }
         }
         births.push(if failed > 0 {
@@ -159,13 +149,17 @@ async fn births(conn: &mut Conn, user: UserId, tasks: &[Task]) -> sqlx::Result<R
             Birth::Ready
         });
     }
-    Ok(Ok(births))
+    Ok(births)
 }
 
 async fn input_states(conn: &mut Conn, user: UserId, ids: &BTreeSet<Uuid>) -> sqlx::Result<BTreeMap<Uuid, InputState>> {
     // They must not end before their dependents are there to be told.
-    const SQL: &str =
-        concat!("SELECT id, user_id, state, forgiven FROM tasks WHERE id ", listed!("$1"), " ORDER BY id", for_share!());
+    const SQL: &str = concat!(
+        "SELECT id, user_id, state, forgiven FROM tasks WHERE id ",
+        listed!("$1"),
+        " ORDER BY id",
+        for_share!()
+    );
     let ids: Vec<Uuid> = ids.iter().copied().collect();
     let mut states = BTreeMap::new();
     for row in chosen(conn, SQL, &ids).await? {
@@ -183,97 +177,94 @@ async fn input_states(conn: &mut Conn, user: UserId, ids: &BTreeSet<Uuid>) -> sq
     Ok(states)
 }
 
-/// Stores tasks, with consecutive turns for those that are ready, and ends those that an input has doomed.
-async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &[Vec<u8>]) -> sqlx::Result<()> {
-    let Some(first) = tasks.first() else { return Ok(()) };
-    let (user, now) = (first.user_id, first.created_at);
-    let ready = births.iter().filter(|birth| matches!(birth, Birth::Ready)).count();
-    let mut turn = if ready > 0 { next_turn(tx, i64::from(user.0)).await? } else { 0 };
-    tx.changed.ready |= ready > 0;
-
-    let mut rows = Vec::with_capacity(tasks.len());
-    let mut doomed = Vec::new();
-    for (position, (task, &birth)) in tasks.iter().zip(births).enumerate() {
-        if let Birth::Doomed { forgiven } = birth {
-            doomed.push((task.id.0, forgiven));
-        }
-        rows.push((bigint(position), task, birth, turn));
-        turn += i64::from(matches!(birth, Birth::Ready));
-    }
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        insert_task_rows(&mut tx.conn, chunk).await?;
-    }
-    tx.changed.ids.extend(tasks.iter().map(|task| task.id.0));
-    insert_payloads(&mut tx.conn, tasks, payloads).await?;
-    insert_dependencies(&mut tx.conn, tasks).await?;
-    let ended = end_unborn(tx, &doomed, now).await?;
-    settle(tx, ended, now).await
+/// A task that is stored for the first time.
+#[derive(Clone, Copy)]
+pub(crate) struct NewRow<'t> {
+    pub(crate) task: &'t Task,
+    pub(crate) payload: &'t [u8],
+    pub(crate) position: i64,
+    pub(crate) state: State,
+    pub(crate) turn: i64,
+    pub(crate) open: i64,
+    pub(crate) usable: i64,
+    pub(crate) ready_at: Option<Timestamp>,
 }
 
-async fn insert_task_rows(conn: &mut Conn, rows: &[(i64, &Task, Birth, i64)]) -> sqlx::Result<()> {
-    let mut query = QueryBuilder::<Db>::new(
-        "INSERT INTO tasks (id, job_id, user_id, position, name, operation, state, ignore_error, forgiven, priority, \
-                            vt, open_inputs, usable_inputs, attempt, percent, warnings, retry_of, created_at, \
-                            ready_at, upload_expires_at) ",
-    );
-    query.push_values(rows, |mut row, &(position, task, birth, turn)| {
-        let (state, open, usable) = match birth {
+impl NewRow<'_> {
+    /// As it is stored: JSON.
+    pub(crate) fn warnings(&self) -> Option<String> {
+        (!self.task.warnings.is_empty()).then(|| serde_json::json!(self.task.warnings).to_string())
+    }
+}
+
+/// The rows of tasks that belong together, with consecutive turns from `turn` on for those that are ready.
+pub(crate) fn new_rows<'t>(
+    tasks: &'t [Task],
+    births: &[Birth],
+    payloads: &'t [Vec<u8>],
+    turn: &mut i64,
+) -> Vec<NewRow<'t>> {
+    let mut rows = Vec::with_capacity(tasks.len());
+    for (position, ((task, birth), payload)) in tasks.iter().zip(births).zip(payloads).enumerate() {
+        let (state, open, usable) = match *birth {
             Birth::Uploading => (State::Uploading, 0, 0),
             Birth::Ready => (State::Queued, 0, 0),
             Birth::Blocked { open, usable } => (State::Blocked, open, usable),
             Birth::Doomed { .. } => (State::Blocked, 0, 0),
         };
         let is_ready = matches!(birth, Birth::Ready);
-        row.push_bind(task.id.0)
-            .push_bind(task.job_id.map(|id| id.0))
-            .push_bind(i64::from(task.user_id.0))
-            .push_bind(position)
-            .push_bind(task.name.clone())
-            .push_bind(task.operation.clone())
-            .push_bind(state.name())
-            .push_bind(task.ignore_error)
-            .push_bind(false)
-            .push_bind(0_i64)
-            .push_bind(if is_ready { turn } else { 0 })
-            .push_bind(open)
-            .push_bind(usable)
-            .push_bind(0_i64)
-            .push_bind(0_i64)
-            .push_bind((!task.warnings.is_empty()).then(|| serde_json::json!(task.warnings).to_string()))
-            .push_bind(task.retry_of.map(|id| id.0))
-            .push_bind(task.created_at.0)
-            .push_bind(is_ready.then_some(task.created_at.0))
-            .push_bind(task.upload_expires_at.map(|moment| moment.0));
-    });
-    query.build().execute(conn).await?;
+        rows.push(NewRow {
+            task,
+            payload,
+            position: bigint(position),
+            state,
+            turn: if is_ready { *turn } else { 0 },
+            open,
+            usable,
+            ready_at: is_ready.then_some(task.created_at),
+        });
+        *turn += i64::from(is_ready);
+    }
+    rows
+}
+
+/// Stores rows of tasks, with all that belongs to them.
+pub(crate) async fn insert_rows(tx: &mut Tx, rows: &[NewRow<'_>]) -> sqlx::Result<()> {
+    let dependencies: Vec<(Uuid, i64, Uuid)> = rows
+        .iter()
+        .flat_map(|row| inputs(row.task).into_iter().zip(0..).map(|(input, place)| (row.task.id.0, place, input.0)))
+        .collect();
+    sets::insert_tasks(&mut tx.conn, rows).await?;
+    sets::insert_payloads(&mut tx.conn, rows).await?;
+    sets::insert_dependencies(&mut tx.conn, &dependencies).await?;
+    tx.changed.ids.extend(rows.iter().map(|row| row.task.id.0));
+    tx.changed.ready |= rows.iter().any(|row| row.state == State::Queued);
     Ok(())
 }
 
-async fn insert_payloads(conn: &mut Conn, tasks: &[Task], payloads: &[Vec<u8>]) -> sqlx::Result<()> {
-    let rows: Vec<(&Task, &Vec<u8>)> = tasks.iter().zip(payloads).collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        let mut query = QueryBuilder::<Db>::new("INSERT INTO task_docs (task_id, payload) ");
-        query.push_values(chunk, |mut row, &(task, payload)| {
-            row.push_bind(task.id.0).push_bind(payload.clone());
-        });
-        query.build().execute(&mut *conn).await?;
+/// Stores tasks, and ends those that an input has doomed.
+async fn insert_tasks(tx: &mut Tx, tasks: &[Task], births: &[Birth], payloads: &[Vec<u8>]) -> sqlx::Result<()> {
+    let Some(first) = tasks.first() else { return Ok(()) };
+    let (user, now) = (first.user_id, first.created_at);
+    let has_ready = births.iter().any(|birth| matches!(birth, Birth::Ready));
+    let mut turn = if has_ready { next_turn(tx, i64::from(user.0)).await? } else { 0 };
+    insert_rows(tx, &new_rows(tasks, births, payloads, &mut turn)).await?;
+    let mut doomed = Vec::new();
+    for (task, birth) in tasks.iter().zip(births) {
+        if let Birth::Doomed { forgiven } = birth {
+            doomed.push((task.id.0, *forgiven));
+        }
     }
-    Ok(())
+    let ended = end_unborn(tx, &doomed, now).await?;
+    settle(tx, ended, now).await
 }
 
-async fn insert_dependencies(conn: &mut Conn, tasks: &[Task]) -> sqlx::Result<()> {
-    let mut rows = Vec::new();
-    for task in tasks {
-        rows.extend(inputs(task).into_iter().enumerate().map(|(position, input)| (task.id.0, position, input.0)));
+/// The key that a job was made with.
+pub(crate) fn key_of(job: &Job) -> Option<Uuid> {
+    match job.origin {
+        Origin::Key(id) => Some(id.0),
+        Origin::NoKey => None,
     }
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        let mut query = QueryBuilder::<Db>::new("INSERT INTO dependencies (task_id, position, depends_on) ");
-        query.push_values(chunk, |mut row, &(task, position, input)| {
-            row.push_bind(task).push_bind(bigint(position)).push_bind(input);
-        });
-        query.build().execute(&mut *conn).await?;
-    }
-    Ok(())
 }
 
 pub(crate) async fn replay(

@@ -80,6 +80,3 @@ impl Changed {
         }
     }
 }
-
-/// Rows of one statement at the most, where its text grows with them.
-pub(crate) const ROWS_PER_STATEMENT: usize = 200;

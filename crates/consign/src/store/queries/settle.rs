@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, listed, of};
+use super::dialect::{self, first_turn, listed, of};
 use super::rows::user_id;
 use super::webhooks::note;
 use super::{Row, Tx, sets};
@@ -30,20 +30,6 @@ macro_rules! ended_columns {
 }
 pub(crate) use ended_columns;
 
-/// The turn of a user's next task, for user `$1`: where claims are now, or behind this user's last one, whether that was claimed or
-/// is still queued. The tasks after it get the turns after it. So a backlog spreads out behind its owner, and another user's
-/// first task comes next. Locks nothing: two transactions of a user may give the same turn, and the older task then goes
-/// first.
-macro_rules! first_turn {
-    () => {
-        "(SELECT MAX(turn) FROM (SELECT value AS turn FROM meta WHERE name = 'virtual_time' \
-          UNION ALL SELECT vt + 1 FROM users WHERE id = $1 \
-          UNION ALL SELECT vt + 1 FROM (SELECT vt FROM tasks WHERE state = 'queued' AND priority = 0 AND user_id = $1 \
-                                        ORDER BY vt DESC LIMIT 1) AS queued) AS turns)"
-    };
-}
-pub(crate) use first_turn;
-
 /// What the statements that count tasks return, for [`Counted::from_row`].
 macro_rules! counted_columns {
     () => {
@@ -58,10 +44,8 @@ pub(crate) const ORPHAN_SQL: &str =
     concat!("UPDATE ledger SET due_at = $2 WHERE due_at IS NULL AND task_id ", listed!("$1"));
 
 /// Says of jobs that they have begun.
-pub(crate) const START_SQL: &str = concat!(
-    "UPDATE jobs SET status = 'processing', started_at = $2 WHERE status = 'waiting' AND id ",
-    listed!("$1")
-);
+pub(crate) const START_SQL: &str =
+    concat!("UPDATE jobs SET status = 'processing', started_at = $2 WHERE status = 'waiting' AND id ", listed!("$1"));
 
 /// Ends what waits for inputs that failed.
 pub(crate) const END_SQL: &str = concat!(
@@ -235,8 +219,7 @@ async fn count_down(
     if inputs.is_empty() {
         return Ok(Vec::new());
     }
-    let rows =
-        sqlx::query(COUNT_DOWN_SQL).bind(dialect::list(inputs)).bind(usable).fetch_all(&mut *tx.conn).await?;
+    let rows = sqlx::query(COUNT_DOWN_SQL).bind(dialect::list(inputs)).bind(usable).fetch_all(&mut *tx.conn).await?;
     let mut without = Vec::new();
     for row in &rows {
         if row.try_get::<i64, _>("open_inputs")? > 0 {

@@ -26,11 +26,7 @@ pub(crate) const HOLDS_SQL: &str =
     concat!("SELECT 1 FROM tasks WHERE id = $1 AND lease = $2 AND ", in_state!("running"));
 
 pub(crate) async fn holds(conn: &mut Conn, id: TaskId, token: Token) -> sqlx::Result<bool> {
-    let row = sqlx::query(HOLDS_SQL)
-        .bind(id.0)
-        .bind(token.0)
-        .fetch_optional(conn)
-        .await?;
+    let row = sqlx::query(HOLDS_SQL).bind(id.0).bind(token.0).fetch_optional(conn).await?;
     Ok(row.is_some())
 }
 

@@ -117,7 +117,7 @@ pub(super) async fn note_creation(tx: &mut Tx, user: UserId, job: JobId, now: Ti
 }
 
 /// Writes a line of the outbox.
-pub(super) async fn note(tx: &mut Tx, user: UserId, job: JobId, event: EventKind, now: Timestamp) -> sqlx::Result<()> {
+pub(crate) async fn note(tx: &mut Tx, user: UserId, job: JobId, event: EventKind, now: Timestamp) -> sqlx::Result<()> {
     sqlx::query("INSERT INTO outbox (id, user_id, job_id, kind, created_at) VALUES ($1, $2, $3, $4, $5)")
         .bind(EventId::new(now).0)
         .bind(i64::from(user.0))

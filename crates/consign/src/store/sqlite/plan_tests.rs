@@ -4,7 +4,7 @@ use sqlx::{Executor as _, QueryBuilder, Row as _};
 use tempfile::TempDir;
 
 use super::queries::{Changed, Tx, claim, deliveries, sweep, transitions};
-use super::{Db, connect, migrate};
+use super::{Db, connect, migrate, sets};
 use crate::clock::Timestamp;
 use crate::id::{SessionId, TaskId, Token, UserId};
 use crate::store::{Applied, ClaimRequest};
@@ -158,7 +158,7 @@ async fn the_claim_uses_its_indexes() {
     let folder = TempDir::new().unwrap();
     let (mut tx, _) = filled(&folder, 10, 10).await;
     for (sql, index) in
-        [(claim::WINDOW_SQL, "tasks_open"), (claim::USER_SQL, "tasks_queued"), (claim::OWNERS_SQL, "tasks_queued")]
+        [(claim::WINDOW_SQL, "tasks_open"), (sets::USER_SQL, "tasks_queued"), (sets::OWNERS_SQL, "tasks_queued")]
     {
         let text = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let rows = sqlx::query(text).fetch_all(&mut *tx.conn).await.unwrap();

@@ -39,3 +39,11 @@ macro_rules! claim {
         command!($store, [] claim::claim(&request))
     }};
 }
+
+/// Makes a job. Here it is written with all others, whatever they do.
+macro_rules! create_job {
+    ($store:expr, $new:expr) => {{
+        let new = $new;
+        command!($store, [new] jobs::create_job(&new))
+    }};
+}

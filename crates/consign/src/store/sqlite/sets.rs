@@ -3,15 +3,33 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::QueryBuilder;
+use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
+use super::Db;
+use super::dialect::{self, first_turn, listed};
+use super::queries::claim::owners;
+use super::queries::jobs::{NewRow, key_of};
 use super::queries::rows::{bigint, receipt_text};
-use super::queries::settle::{Counted, Ready, Tally, counted_columns, first_turn};
-use super::queries::{Conn, ROWS_PER_STATEMENT};
-use super::{Db, dialect};
+use super::queries::settle::{Counted, Ready, Tally, counted_columns};
+use super::queries::{Conn, Row};
 use crate::clock::Timestamp;
-use crate::model::File;
+use crate::model::{File, Job};
+
+/// Rows of one statement at the most, where its text grows with them.
+const ROWS_PER_STATEMENT: usize = 200;
+
+/// Who owns queued tasks.
+pub(crate) const OWNERS_SQL: &str = concat!(owners!(), "SELECT user_id FROM owners WHERE user_id IS NOT NULL");
+
+/// The tasks of one user that come next, but for some tasks and jobs.
+pub(crate) const USER_SQL: &str = concat!(
+    "SELECT id, user_id, priority, vt FROM tasks WHERE state = 'queued' AND user_id = $3 AND NOT id ",
+    listed!("$2"),
+    " AND NOT COALESCE(job_id, id) ",
+    listed!("$2"),
+    " ORDER BY priority DESC, vt, id LIMIT $1"
+);
 
 /// Queues tasks of a user, in their order behind what this user has.
 pub(crate) const ENQUEUE_SQL: &str = concat!(
@@ -96,4 +114,93 @@ pub(crate) async fn note_turns(conn: &mut Conn, turns: &BTreeMap<i64, i64>) -> s
             .await?;
     }
     Ok(())
+}
+
+pub(crate) async fn insert_jobs(conn: &mut Conn, jobs: &[&Job]) -> sqlx::Result<()> {
+    for job in jobs {
+        sqlx::query(
+            "INSERT INTO jobs (id, user_id, key_id, tag, webhook_url, status, open_tasks, failed_tasks, created_at) \
+             VALUES ($1, $2, $3, $4, $5, 'waiting', $6, 0, $7)",
+        )
+        .bind(job.id.0)
+        .bind(i64::from(job.user_id.0))
+        .bind(key_of(job))
+        .bind(job.tag.as_deref())
+        .bind(job.webhook_url.as_deref())
+        .bind(bigint(job.tasks.len()))
+        .bind(job.created_at.0)
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn insert_tasks(conn: &mut Conn, rows: &[NewRow<'_>]) -> sqlx::Result<()> {
+    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new(
+            "INSERT INTO tasks (id, job_id, user_id, position, name, operation, state, ignore_error, forgiven, \
+                                priority, vt, open_inputs, usable_inputs, attempt, percent, warnings, retry_of, \
+                                created_at, ready_at, upload_expires_at) ",
+        );
+        query.push_values(chunk, |mut values, row| {
+            let task = row.task;
+            values
+                .push_bind(task.id.0)
+                .push_bind(task.job_id.map(|id| id.0))
+                .push_bind(i64::from(task.user_id.0))
+                .push_bind(row.position)
+                .push_bind(task.name.clone())
+                .push_bind(task.operation.clone())
+                .push_bind(row.state.name())
+                .push_bind(task.ignore_error)
+                .push("FALSE, 0")
+                .push_bind(row.turn)
+                .push_bind(row.open)
+                .push_bind(row.usable)
+                .push("0, 0")
+                .push_bind(row.warnings())
+                .push_bind(task.retry_of.map(|id| id.0))
+                .push_bind(task.created_at.0)
+                .push_bind(row.ready_at.map(|moment| moment.0))
+                .push_bind(task.upload_expires_at.map(|moment| moment.0));
+        });
+        query.build().execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn insert_payloads(conn: &mut Conn, rows: &[NewRow<'_>]) -> sqlx::Result<()> {
+    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO task_docs (task_id, payload) ");
+        query.push_values(chunk, |mut values, row| {
+            values.push_bind(row.task.id.0).push_bind(row.payload.to_vec());
+        });
+        query.build().execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn insert_dependencies(conn: &mut Conn, rows: &[(Uuid, i64, Uuid)]) -> sqlx::Result<()> {
+    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO dependencies (task_id, position, depends_on) ");
+        query.push_values(chunk, |mut values, &(task, position, input)| {
+            values.push_bind(task).push_bind(position).push_bind(input);
+        });
+        query.build().execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// The first queued tasks of each user, but for some tasks, jobs and users.
+pub(crate) async fn heads(conn: &mut Conn, per_user: u32, left_out: &[Uuid], full: Vec<i64>) -> sqlx::Result<Vec<Row>> {
+    let mut heads = Vec::new();
+    for row in sqlx::query(OWNERS_SQL).fetch_all(&mut *conn).await? {
+        let user: i64 = row.try_get("user_id")?;
+        if full.contains(&user) {
+            continue;
+        }
+        let tasks = sqlx::query(USER_SQL).bind(i64::from(per_user)).bind(dialect::list(left_out)).bind(user);
+        heads.extend(tasks.fetch_all(&mut *conn).await?);
+    }
+    Ok(heads)
 }

@@ -1,0 +1,80 @@
+//! How the shared methods of the store call PostgreSQL: the words that they are written in.
+
+/// Runs a statement inside a read transaction.
+macro_rules! read {
+    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {{
+        let mut patience = Database::patience();
+        loop {
+            let looked = async {
+                let mut read = $store.snapshot().await?;
+                let found = queries::$query::$name(&mut read, $($argument),*).await?;
+                read.commit().await?;
+                Ok(found)
+            };
+            match Database::in_time(looked).await {
+                Ok(found) => break Ok(found),
+                Err(failure) => patience.after(failure).await?,
+            }
+        }
+    }};
+}
+
+/// Runs a statement inside a transaction; values that it borrows are named, since it may run more than once.
+macro_rules! command {
+    ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        run_command!($store, true, [$($owned),*] $query::$name($($argument),*))
+    };
+}
+
+/// As `command!`, for what may be lost when the server crashes: the answer does not wait for the disk. Never for a state that a
+/// client can see: it would go back.
+macro_rules! relaxed {
+    ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        run_command!($store, false, [$($owned),*] $query::$name($($argument),*))
+    };
+}
+
+/// A task ends well: PostgreSQL writes it with others that end at the same time.
+macro_rules! finish {
+    ($store:expr, $id:expr, $token:expr, $files:expr, $now:expr) => {
+        $store.ends.run($crate::store::postgres::ends::End { id: $id, token: $token, files: $files, now: $now }).await
+    };
+}
+
+/// Claims, if there may be something to claim.
+macro_rules! claim {
+    ($store:expr, $request:expr) => {{
+        let request = $request;
+        if $store.may_claim().await? {
+            let claims = command!($store, [] claim::claim(&request));
+            $store.claimed(&claims);
+            claims
+        } else {
+            Ok(Vec::new())
+        }
+    }};
+}
+
+/// Makes a job, together with others that are made at the same time if it has nothing to do with others.
+macro_rules! create_job {
+    ($store:expr, $new:expr) => {
+        match $crate::store::postgres::creations::Create::of($new) {
+            Ok(create) => $store.creations.run(create).await,
+            Err(new) => command!($store, [new] jobs::create_job(&new)),
+        }
+    };
+}
+
+macro_rules! run_command {
+    ($store:expr, $durable:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        $store
+            .write($durable, move |mut tx| {
+                $(let $owned = $owned.clone();)*
+                Box::pin(async move {
+                    let done = queries::$query::$name(&mut tx, $($argument),*).await;
+                    (tx, done)
+                })
+            })
+            .await
+    };
+}
