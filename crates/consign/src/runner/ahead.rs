@@ -114,8 +114,7 @@ impl Begun {
         let follower = *self.state.follower.get()?;
         self.state.holder.send_replace(None);
         let open = OpenUpload { sha256: hex::encode(file.digests.sha256), ..self.state.open()? };
-        let tools = runner.tools();
-        if !matches!(tools.store.ledger_open(follower, token, &open, tools.clock.now()).await, Ok(true)) {
+        if !matches!(runner.tools().store.ledger_seal(follower, token, &open).await, Ok(true)) {
             return None;
         }
         connectors::fail_point!("ahead.sealed");

@@ -15,6 +15,7 @@ cases!(
     an_upload_of_a_task_that_was_given_back_is_an_orphan_too,
     lines_outlive_their_task,
     a_lost_lease_opens_nothing,
+    a_seal_changes_the_digest_and_nothing_else,
     a_failed_abort_is_tried_again_later,
     an_upload_begins_for_the_one_task_that_waits,
     what_began_for_a_task_that_waits_is_an_orphan_when_that_ends,
@@ -134,6 +135,40 @@ async fn a_lost_lease_opens_nothing(scene: Scene) {
     assert!(!scene.store.ledger_part(id, token, "t", 1, &part("one")).await.unwrap());
     let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
     assert_eq!(orphans.iter().map(|entry| entry.open.clone()).collect::<Vec<_>>(), [open("t")]);
+}
+
+async fn a_seal_changes_the_digest_and_nothing_else(scene: Scene) {
+    let made = scene.job("in; out: in").await;
+    let (claim, out) = (scene.claim_one().await, made.task("out"));
+    let (id, token, now) = (claim.task.id, claim.token, scene.now());
+    let sealed = |target: &str| OpenUpload { sha256: "cd".repeat(32), ..open(target) };
+    assert!(!scene.store.ledger_seal(out, token, &sealed("t")).await.unwrap(), "nothing is open");
+    for target in ["t", "u"] {
+        assert!(scene.store.ledger_open(out, token, &open(target), now).await.unwrap());
+        assert!(scene.store.ledger_part(out, token, target, 1, &part("one")).await.unwrap());
+    }
+    let other = Token(token.0 ^ 1);
+    assert!(!scene.store.ledger_seal(out, other, &sealed("t")).await.unwrap());
+    let earlier = OpenUpload { handle: "another".to_owned(), ..sealed("t") };
+    assert!(!scene.store.ledger_seal(out, token, &earlier).await.unwrap(), "that one is not open any more");
+    assert!(!scene.store.ledger_seal(id, token, &sealed("t")).await.unwrap(), "it is not this task's");
+    let stale = OpenUpload { part_bytes: 7, parts: BTreeMap::from([(2, part("unheard of"))]), ..sealed("t") };
+    assert!(scene.store.ledger_seal(out, token, &stale).await.unwrap());
+    assert!(scene.store.ledger_part(out, token, "t", 3, &part("three")).await.unwrap(), "it goes on");
+    scene.finish(&claim).await;
+    assert!(!scene.store.ledger_seal(out, token, &sealed("u")).await.unwrap(), "it is another's to claim");
+    let t = OpenUpload { parts: BTreeMap::from([(1, part("one")), (3, part("three"))]), ..sealed("t") };
+    let u = OpenUpload { parts: BTreeMap::from([(1, part("one"))]), ..open("u") };
+    let claim = scene.claim_one().await;
+    assert_eq!(claim.open, [t, u]);
+    assert!(
+        scene.store.ledger_seal(out, claim.token, &sealed("u")).await.unwrap(),
+        "who holds the task writes its lines"
+    );
+    scene.store.cancel(scene.user, out, now).await.unwrap();
+    assert!(!scene.store.ledger_seal(out, claim.token, &sealed("u")).await.unwrap());
+    let orphans = scene.store.ledger_orphans(now, 10).await.unwrap();
+    assert!(orphans.iter().all(|entry| entry.open.sha256 == sealed("t").sha256) && orphans.len() == 2, "{orphans:?}");
 }
 
 async fn a_failed_abort_is_tried_again_later(scene: Scene) {
