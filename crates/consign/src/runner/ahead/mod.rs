@@ -6,13 +6,14 @@
 //! it: this process with the very transfer that is under way, another one as after a crash. An upload that was not sealed
 //! fits no file; the next attempt, or the abort of what an ended task left, clears it away.
 //!
-//! An upload never shows its object before the export was claimed: [`Whole::say`] comes from [`HeadStart::go_on`].
+//! An upload never shows its object before the export was claimed: [`Whole::say`] comes from [`HeadStart::go_on`]. Nor does it
+//! keep others from the destination: [`Place`] says when a part may go out.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connectors::{Digests, Error, Journal, Kind, OpenUpload, Part, Progress, Put, Receipt, Result, Retry, Source as _};
+use connectors::{Digests, Error, Journal, Kind, OpenUpload, Progress, Put, Receipt, Result, Retry, Source as _};
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,12 @@ use crate::model::{File, Follower};
 use crate::operations::context::{self, Coming, HeadStart, Sending};
 use crate::operations::storage::Destination;
 use crate::operations::{Outcome, RawArgs};
+
+mod place;
+mod relay;
+
+use place::{Paced, Place};
+use relay::Relay;
 
 /// How long a sealed upload waits to be gone on with in this process.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
@@ -112,7 +119,7 @@ impl Begun {
     /// Writes down which file this is an upload of. From now on, who claims the task writes its lines.
     async fn seal(&self, runner: &Runner, token: Token, file: &File) -> Option<TaskId> {
         let follower = *self.state.follower.get()?;
-        self.state.holder.send_replace(None);
+        self.state.seal();
         let open = OpenUpload { sha256: hex::encode(file.digests.sha256), ..self.state.open()? };
         if !matches!(runner.tools().store.ledger_seal(follower, token, &open).await, Ok(true)) {
             return None;
@@ -123,31 +130,44 @@ impl Begun {
 
     /// Stops sending, and returns when nothing is sent any more.
     async fn stop(&self) {
-        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sending = self.take();
         if let Some(sending) = sending {
             sending.abort();
             let _ = sending.await;
         }
     }
+
+    fn take(&self) -> Option<AbortOnDropHandle<Option<Result<Receipt>>>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
+#[async_trait]
 impl HeadStart for Begun {
-    fn go_on(&self, target: &str, file: &File, journal: &Arc<dyn Journal>, progress: &Progress) -> Option<Sending> {
+    async fn go_on(
+        &self,
+        target: &str,
+        file: &File,
+        journal: &Arc<dyn Journal>,
+        progress: &Progress,
+    ) -> Option<Sending> {
         let (_, digests) = self.sealed.get().filter(|(_, digests)| *digests == file.digests)?;
         self.state.open().filter(|open| open.target == target)?;
-        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let place = self.state.place.get()?;
+        let sending = self.take()?;
         // It cannot have ended well: the file was not said to be whole.
         if sending.is_finished() {
             return None;
         }
         self.state.hand_over(journal, progress);
+        place.come().await;
         self.whole.say(*digests);
         connectors::fail_point!("ahead.handed_over");
-        let receipt = sending.map(|sent| match sent {
+        let sent = sending.map(|sent| match sent {
             Ok(Some(receipt)) => receipt,
             Ok(None) | Err(_) => Err(stopped()),
         });
-        Some(receipt.boxed())
+        Some(sent.boxed())
     }
 }
 
@@ -164,6 +184,8 @@ struct State {
     holder: watch::Sender<Option<Arc<dyn Journal>>>,
     /// What is open, with all parts that are acknowledged.
     open: Mutex<Option<OpenUpload>>,
+    /// Where it stands at the destination's host, once that is known.
+    place: OnceLock<Arc<Place>>,
     sent: OnceLock<Progress>,
     /// The progress of the task that has taken it over.
     shown: OnceLock<Progress>,
@@ -174,8 +196,16 @@ impl State {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note(&self, change: impl FnOnce(&mut Option<OpenUpload>)) {
-        change(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner));
+    fn note<T>(&self, change: impl FnOnce(&mut Option<OpenUpload>) -> T) -> T {
+        change(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The import has ended: nobody writes the ledger, and no part begins, until somebody has claimed the export.
+    fn seal(&self) {
+        self.holder.send_replace(None);
+        if let Some(place) = self.place.get() {
+            place.seal();
+        }
     }
 
     fn hand_over(&self, journal: &Arc<dyn Journal>, progress: &Progress) {
@@ -211,7 +241,12 @@ impl Upload {
         for earlier in open {
             clear(&runner, follower, entry, args.clone(), earlier).await?;
         }
-        let _slot = tools.network.hosts.take(&connector.host()).await;
+        let (hosts, part_bytes) = (tools.network.hosts.clone(), tools.network.limits.part_bytes);
+        let place = state.place.get_or_init(|| Arc::new(Place::new(hosts, connector.host(), part_bytes)));
+        let _leaving = place.leaving();
+        let source = Arc::new(Paced { arriving, place: Arc::clone(place) });
+        // Nothing is opened before a part has come and may go out.
+        source.arrived(1).await.ok()?;
         let _ = state.follower.set(follower);
         state.holder.send_replace(Some(Arc::new(TaskJournal {
             store: Arc::clone(&tools.store),
@@ -222,7 +257,7 @@ impl Upload {
         })));
         let put = Put {
             name,
-            source: Arc::new(arriving),
+            source,
             content_type,
             journal: Arc::new(Relay(Arc::clone(&state))),
             resume: None,
@@ -269,53 +304,5 @@ fn reporting(state: &Arc<State>) -> Progress {
     progress
 }
 
-/// Writes lines through whoever may write them now, and waits while that is nobody.
-#[derive(Debug)]
-struct Relay(Arc<State>);
-
-/// What is to be written.
-#[derive(Clone, Copy)]
-enum Line<'a> {
-    Opened(&'a OpenUpload),
-    Part(&'a str, u32, &'a Part),
-    Closed(&'a str),
-}
-
-impl Relay {
-    async fn write(&self, line: Line<'_>) -> Result<()> {
-        let mut holder = self.0.holder.subscribe();
-        loop {
-            let journal = holder.wait_for(Option::is_some).await.map_err(|_| stopped())?.clone();
-            let Some(journal) = journal else { continue };
-            let written = match line {
-                Line::Opened(open) => journal.opened(open).await,
-                Line::Part(target, number, part) => journal.part(target, number, part).await,
-                Line::Closed(target) => journal.closed(target).await,
-            };
-            // It may have been refused because the right to write has passed on: then the next one writes it.
-            if written.is_ok() || !holder.has_changed().unwrap_or(false) {
-                return written;
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Journal for Relay {
-    async fn opened(&self, open: &OpenUpload) -> Result<()> {
-        self.0.note(|noted| *noted = Some(open.clone()));
-        self.write(Line::Opened(open)).await
-    }
-
-    async fn part(&self, target: &str, number: u32, part: &Part) -> Result<()> {
-        self.0.note(|noted| {
-            noted.as_mut().map(|open| open.parts.insert(number, part.clone()));
-        });
-        self.write(Line::Part(target, number, part)).await
-    }
-
-    async fn closed(&self, target: &str) -> Result<()> {
-        self.0.note(|noted| *noted = None);
-        self.write(Line::Closed(target)).await
-    }
-}
+#[cfg(test)]
+mod tests;
