@@ -94,7 +94,7 @@ pub struct Coming {
 #[async_trait]
 pub trait HeadStart: Send + Sync {
     /// Goes on with it under this task's lease, if it is one of this file to this name and stands well, once there is a slot
-    /// of its host.
+    /// of its host. If not, it is stopped, and holds nothing when this returns.
     ///
     /// # Cancel safety
     /// Dropping this future, or the one that it gives, stops the upload.

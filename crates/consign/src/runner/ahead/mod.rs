@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connectors::{Digests, Error, Journal, Kind, OpenUpload, Progress, Put, Receipt, Result, Retry, Source as _};
+use connectors::{
+    Connector, Digests, Error, Journal, Kind, OpenUpload, Progress, Put, Receipt, Result, Retry, Source as _,
+};
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -101,7 +103,8 @@ impl context::Ahead for Ahead {
             state: Arc::clone(&state),
         };
         let sending = AbortOnDropHandle::new(tokio::spawn(sending.send().in_current_span()));
-        let begun = Begun { state, whole, sending: Mutex::new(Some(sending)), sealed: OnceLock::new() };
+        let going = Mutex::new(Some(Going { sending, whole }));
+        let begun = Begun { state, going, sealed: OnceLock::new() };
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(begun));
     }
 }
@@ -109,10 +112,25 @@ impl context::Ahead for Ahead {
 /// A head start that somebody may go on with.
 pub(super) struct Begun {
     state: Arc<State>,
-    whole: Whole,
-    sending: Mutex<Option<AbortOnDropHandle<Option<Result<Receipt>>>>>,
+    going: Mutex<Option<Going>>,
     /// The task that it is for, and the digests of what is sent.
     sealed: OnceLock<(TaskId, Digests)>,
+}
+
+/// A transfer under way. In this order: dropped, it is stopped before it can hear that its file is not coming.
+struct Going {
+    sending: AbortOnDropHandle<Option<Result<Receipt>>>,
+    whole: Whole,
+}
+
+impl Going {
+    /// Stops sending, and returns when nothing is sent any more.
+    async fn stop(self) {
+        let Self { sending, whole } = self;
+        sending.abort();
+        let _ = sending.await;
+        drop(whole);
+    }
 }
 
 impl Begun {
@@ -128,17 +146,22 @@ impl Begun {
         self.sealed.set((follower, file.digests)).ok().map(|()| follower)
     }
 
-    /// Stops sending, and returns when nothing is sent any more.
+    fn take(&self) -> Option<Going> {
+        self.going.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     async fn stop(&self) {
-        let sending = self.take();
-        if let Some(sending) = sending {
-            sending.abort();
-            let _ = sending.await;
+        if let Some(going) = self.take() {
+            going.stop().await;
         }
     }
 
-    fn take(&self) -> Option<AbortOnDropHandle<Option<Result<Receipt>>>> {
-        self.sending.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Whether this file to this name is what `going` sends.
+    fn is_of(&self, target: &str, file: &File, going: &Going) -> bool {
+        self.sealed.get().is_some_and(|(_, digests)| *digests == file.digests)
+            && self.state.open().is_some_and(|open| open.target == target)
+            // It cannot have ended well: the file was not said to be whole.
+            && !going.sending.is_finished()
     }
 }
 
@@ -151,22 +174,22 @@ impl HeadStart for Begun {
         journal: &Arc<dyn Journal>,
         progress: &Progress,
     ) -> Option<Sending> {
-        let (_, digests) = self.sealed.get().filter(|(_, digests)| *digests == file.digests)?;
-        self.state.open().filter(|open| open.target == target)?;
-        let place = self.state.place.get()?;
-        let sending = self.take()?;
-        // It cannot have ended well: the file was not said to be whole.
-        if sending.is_finished() {
+        let mut going = self.take()?;
+        let Some(place) = self.state.place.get().filter(|_| self.is_of(target, file, &going)) else {
+            // It waits for somebody who never comes, with what whoever sends the file now may need.
+            going.stop().await;
             return None;
-        }
+        };
         self.state.hand_over(journal, progress);
         place.come().await;
-        self.whole.say(*digests);
+        going.whole.say(file.digests);
         connectors::fail_point!("ahead.handed_over");
-        let sent = sending.map(|sent| match sent {
-            Ok(Some(receipt)) => receipt,
-            Ok(None) | Err(_) => Err(stopped()),
-        });
+        let sent = async move {
+            match (&mut going.sending).await {
+                Ok(Some(receipt)) => receipt,
+                Ok(None) | Err(_) => Err(stopped()),
+            }
+        };
         Some(sent.boxed())
     }
 }
@@ -206,6 +229,14 @@ impl State {
         if let Some(place) = self.place.get() {
             place.seal();
         }
+    }
+
+    /// What is to be aborted when the file is not coming: nothing once it is sealed, for whoever has claimed the export may
+    /// be going on with it.
+    fn forsaken(&self) -> Option<OpenUpload> {
+        // In this order, so that what is aborted cannot be sealed any more.
+        let open = self.note(Option::take);
+        open.filter(|_| self.holder.borrow().is_some() && self.shown.get().is_none())
     }
 
     fn hand_over(&self, journal: &Arc<dyn Journal>, progress: &Progress) {
@@ -268,14 +299,19 @@ impl Upload {
         let sent = connectors::retry::watched(watch, connector.put(put)).await;
         if let (Err(error), None) = (&sent, state.shown.get()) {
             tracing::debug!(export = %follower, error = error as &dyn std::error::Error, "a head start has ended");
-            // The task is gone, or its file is not coming: nobody else may know of what was opened just now.
-            if let Some(open) = state.open().filter(|_| error.kind == Kind::Local)
-                && let Err(error) = connector.abort(&open).await
-            {
-                tracing::debug!(error = &error as &dyn std::error::Error, "its upload is aborted later");
+            if error.kind == Kind::Local {
+                forsake(&*connector, &state).await;
             }
         }
         Some(sent)
+    }
+}
+
+/// Aborts what was opened just now: the task is gone, or its file is not coming, and nobody else may know of it.
+async fn forsake(connector: &dyn Connector, state: &State) {
+    let Some(open) = state.forsaken() else { return };
+    if let Err(error) = connector.abort(&open).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "its upload is aborted later");
     }
 }
 

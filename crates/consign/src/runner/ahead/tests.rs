@@ -144,7 +144,7 @@ fn open() -> OpenUpload {
 struct Sealed {
     begun: Begun,
     slots: HostSlots,
-    _bench: Bench,
+    bench: Bench,
     file: File,
     _scratch: Scratch,
 }
@@ -162,11 +162,11 @@ impl Sealed {
             arriving.whole().await.unwrap();
             Some(Ok(Receipt { location: "there".to_owned(), ..Receipt::default() }))
         });
-        let sending = Mutex::new(Some(AbortOnDropHandle::new(sending)));
+        let going = Mutex::new(Some(Going { sending: AbortOnDropHandle::new(sending), whole }));
         let file = bench.input("a", b"a file of twenty byte").await.file;
-        let begun = Begun { state, whole, sending, sealed: OnceLock::from((TaskId::new(NOW), file.digests)) };
+        let begun = Begun { state, going, sealed: OnceLock::from((TaskId::new(NOW), file.digests)) };
         begun.state.seal();
-        Self { begun, slots, _bench: bench, file, _scratch: scratch }
+        Self { begun, slots, bench, file, _scratch: scratch }
     }
 
     async fn go_on(&self, target: &str, file: &File) -> Option<Sending> {
@@ -188,6 +188,58 @@ async fn an_export_goes_on_once_its_destination_has_a_slot() {
     assert_eq!(sending.await.unwrap().location, "there");
     assert_eq!(free(&sealed.slots), 2);
     assert!(sealed.go_on("out/a", &sealed.file).await.is_none(), "only once");
+}
+
+#[tokio::test]
+async fn what_nobody_goes_on_with_is_stopped_and_holds_nothing() {
+    for why in ["another name", "other bytes", "lost by the service", "not sealed", "ended"] {
+        let mut sealed = Sealed::new().await;
+        let mut file = sealed.file.clone();
+        let mut target = "out/a";
+        // It holds a slot, as one whose part is under way does.
+        let slot = sealed.slots.take(HOST).await;
+        let (stopped, has_stopped) = tokio::sync::oneshot::channel::<()>();
+        let sending = tokio::spawn(async move {
+            let _held = (slot, stopped);
+            std::future::pending().await
+        });
+        let mut going = sealed.begun.take().unwrap();
+        going.sending = AbortOnDropHandle::new(sending);
+        match why {
+            "another name" => target = "out/b",
+            "other bytes" => file.digests = sealed.bench.input("b", b"others").await.file.digests,
+            "lost by the service" => sealed.begun.state.note(|noted| *noted = None),
+            "not sealed" => sealed.begun.sealed = OnceLock::new(),
+            _ => {
+                going.sending.abort();
+                tokio::task::yield_now().await;
+            }
+        }
+        *sealed.begun.going.lock().unwrap() = Some(going);
+        assert!(sealed.go_on(target, &file).await.is_none(), "{why}");
+        assert_eq!(free(&sealed.slots), 2, "{why}");
+        assert!(has_stopped.now_or_never().is_some_and(|sent| sent.is_err()), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_may_go_on_with_is_not_aborted() {
+    let begun = || {
+        let state = State::default();
+        state.note(|noted| *noted = Some(open()));
+        state.holder.send_replace(Some(Arc::new(MemoryJournal::default())));
+        state
+    };
+    let state = begun();
+    assert_eq!(state.forsaken(), Some(open()), "the import's");
+    assert!(state.open().is_none(), "it cannot be sealed any more");
+    let sealed = begun();
+    sealed.seal();
+    assert_eq!(sealed.forsaken(), None, "whoever claims the export");
+    let taken = begun();
+    taken.seal();
+    taken.hand_over(&(Arc::new(MemoryJournal::default()) as _), &Progress::default());
+    assert_eq!(taken.forsaken(), None, "the export's");
 }
 
 #[tokio::test]
