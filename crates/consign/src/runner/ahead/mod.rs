@@ -18,6 +18,7 @@ use connectors::{
 };
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
@@ -26,10 +27,11 @@ use super::journal::TaskJournal;
 use super::{Runner, meter, step};
 use crate::files::{Arriving, Whole};
 use crate::id::{TaskId, Token};
-use crate::model::{File, Follower};
+use crate::model::{self, File, Follower};
 use crate::operations::context::{self, Coming, HeadStart, Sending};
 use crate::operations::storage::Destination;
 use crate::operations::{Outcome, RawArgs};
+use crate::store::Store;
 
 mod place;
 mod relay;
@@ -39,6 +41,10 @@ use relay::Relay;
 
 /// How long a sealed upload waits to be gone on with in this process.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
+/// How often it looks meanwhile whether another process has claimed the export, should a hint be lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long after its claim an export is among those that run here, at the most.
+const BEGINS_WITHIN: Duration = Duration::from_millis(500);
 
 /// What an import's attempt sends ahead.
 pub(super) struct Ahead {
@@ -81,13 +87,41 @@ impl Ahead {
         }
         let (stop, loops) = (runner.shared.stop.clone(), runner.shared.loops.clone());
         loops.spawn(stop.run_until_cancelled_owned(async move {
-            tokio::time::sleep(HAND_OVER_WITHIN).await;
-            runner.head_starts().remove(&follower);
+            let is_here = || runner.running().contains_key(&follower);
+            let _ = timeout(HAND_OVER_WITHIN, gone_elsewhere(&*runner.tools().store, follower, is_here)).await;
+            let begun = runner.head_starts().remove(&follower);
+            if let Some(begun) = begun {
+                tracing::debug!(export = %follower, "a head start is let go: nobody here has gone on with it");
+                begun.stop().await;
+            }
         }));
     }
 
     fn begun(&self) -> Option<Arc<Begun>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Returns when nobody in this process will begin this task any more: another one runs it, or it has ended.
+async fn gone_elsewhere(store: &dyn Store, id: TaskId, is_here: impl Fn() -> bool) {
+    let mut changes = store.hints().watch(id.0);
+    loop {
+        tokio::select! {
+            () = changes.changed() => {},
+            () = sleep(LOOK_EVERY) => {},
+        }
+        let Ok(found) = store.blobs(&[id]).await else { continue };
+        let state = found.first().map(|(_, state, _)| *state);
+        if matches!(state, Some(model::State::Blocked | model::State::Queued | model::State::Delayed)) {
+            continue;
+        }
+        // What was claimed here a moment ago is not among the running ones yet.
+        sleep(BEGINS_WITHIN).await;
+        if is_here() {
+            // Then it takes the head start over, or leaves it: there is nothing more to look for.
+            std::future::pending::<()>().await;
+        }
+        return;
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use connectors::memory::MemoryJournal;
 use connectors::{HostSlots, Part};
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::*;
 use crate::files::Scratch;
-use crate::model::BlobKey;
 use crate::operations::testing::{Bench, NOW};
+use crate::store::MemoryStore;
+use crate::store::contract::Scene;
 
 const HOST: &str = "destination.test";
 const PART_BYTES: u64 = 10;
@@ -124,7 +125,7 @@ async fn who_waits_for_the_whole_file_has_no_slot_though_the_last_part_may_go() 
 
 /// A file of two parts, of which nothing has come.
 async fn coming(bench: &Bench) -> (Scratch, Arriving, Whole) {
-    let key = BlobKey::new(TaskId::new(NOW), Token::random(), 1);
+    let key = model::BlobKey::new(TaskId::new(NOW), Token::random(), 1);
     let scratch = bench.files.scratch_for(&key, Some(20), u64::MAX).await.unwrap();
     let (arriving, whole) = scratch.arriving(20);
     (scratch, arriving, whole)
@@ -255,4 +256,21 @@ async fn a_part_that_grows_is_counted_once() {
         relay.part("out/a", 1, &Part { size, etag: String::new(), checksum: None }).await.unwrap();
         assert_eq!(free(&slots) == 1, is_under_way, "{size}");
     }
+}
+
+#[tokio::test]
+async fn an_export_that_another_process_runs_is_not_waited_for() {
+    let scene = Scene::new(Arc::new(MemoryStore::new())).await;
+    let made = scene.job("in; out: in").await;
+    let out = made.task("out");
+    let import = scene.claim_one().await;
+    scene.finish(&import).await;
+    let gone = |is_here| timeout(A_WHILE, gone_elsewhere(&*scene.store, out, move || is_here));
+    assert!(gone(false).await.is_err(), "anybody may claim it");
+    let export = scene.claim_one().await;
+    let began = Instant::now();
+    let (elsewhere, here) = tokio::join!(gone(false), gone(true));
+    assert!(elsewhere.is_ok() && here.is_err(), "it is waited for where it runs: {:?}", began.elapsed());
+    scene.fail(&export).await;
+    assert!(gone(false).await.is_ok(), "it has ended");
 }

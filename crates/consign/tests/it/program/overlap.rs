@@ -248,6 +248,28 @@ async fn what_was_sent_ahead_of_a_death_is_not_sent_again() {
     assert!(opened == 1 && parts[0] + parts[1] < 4, "{opened} uploads, parts sent {parts:?} times");
 }
 
+/// The only slot for tasks goes to another import, so that the export begins when nobody waits with its transfer any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_begins_late_goes_on_behind_what_was_sent_ahead() {
+    let Some(scene) = Scene::new("overlap-late", &[("LIMITS__TASKS_RUNNING_MAX", "1")]).await else { return };
+    let source = of(14).await;
+    let job = scene.job(&source).await;
+    scene.is_ahead().await;
+    let other = Held::start(0, &[Answer { seed: 15, size: MIB, breaks_at: None }]).await;
+    let next = scene.program.job(json!({"in": other.import()})).await;
+    source.release();
+    let is_let_go = async || scene.program.log().contains("a head start is let go").then_some(());
+    eventually("an end of the wait", is_let_go).await;
+    assert_eq!(scene.statuses(&job).await, ["finished", "waiting"]);
+    other.release();
+    scene.program.finished(&next).await;
+    scene.program.finished(&job).await;
+    scene.holds(14).await;
+    let (parts, opened) = scene.asked();
+    // The third part went when one of the first two was written down.
+    assert!(opened == 1 && parts[0] + parts[1] < 4, "{opened} uploads, parts sent {parts:?} times");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_cancelled_or_deleted_meanwhile_leaves_nothing() {
     let Some(scene) = Scene::new("overlap-cancel", &[]).await else { return };
