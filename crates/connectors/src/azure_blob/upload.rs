@@ -90,8 +90,11 @@ impl Plan {
         let (size_bytes, digests) = (put.source.size(), put.source.digests());
         let stem = match &put.resume {
             _ if digests == Digests::UNKNOWN => Some(format!("{:032x}", rand::random::<u128>())),
-            Some(open) => open.handle.strip_prefix(EARLY_HANDLE).filter(|stem| is_stem(stem)).map(str::to_owned),
-            None => None,
+            // Of other bytes its ids are not lent: whoever sent those may still be sending, and the last block of an id wins.
+            Some(open) if open.sha256 == hex::encode(digests.sha256) => {
+                open.handle.strip_prefix(EARLY_HANDLE).filter(|stem| is_stem(stem)).map(str::to_owned)
+            }
+            Some(_) | None => None,
         };
         Self { size_bytes, block_bytes: block_bytes(size_bytes, wanted_bytes), sha256: digests.sha256, stem }
     }
@@ -355,8 +358,12 @@ fn in_memory(size_bytes: u64) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::budget::Budget;
+    use crate::memory::{MemoryJournal, MemorySource};
+    use crate::transfer::Progress;
 
     fn with_metadata(key: &str, value: &str) -> Result<HeaderMap> {
         metadata(&[(key.to_owned(), value.to_owned())].into())
@@ -398,6 +405,40 @@ mod tests {
         {
             assert_eq!(other.id(1).len(), 64);
             assert!(!ids.contains(&other.id(1)));
+        }
+    }
+
+    #[test]
+    fn an_early_upload_lends_its_ids_to_its_own_bytes_only() {
+        let put = |bytes: &'static [u8], resume| Put {
+            name: "blob".to_owned(),
+            source: Arc::new(MemorySource::new(bytes)),
+            content_type: String::new(),
+            journal: Arc::new(MemoryJournal::default()),
+            resume,
+            progress: Progress::default(),
+            memory: Budget::default().share(),
+        };
+        let stem = "0123456789abcdef".repeat(2);
+        let sealed = OpenUpload {
+            target: "blob".to_owned(),
+            handle: format!("{EARLY_HANDLE}{stem}"),
+            sha256: hex::encode(Digests::of(b"these bytes").sha256),
+            part_bytes: 4,
+            parts: BTreeMap::new(),
+        };
+        let same = put(b"these bytes", Some(sealed.clone()));
+        let plan = Plan::of(&same, 4);
+        assert_eq!(plan.stem.as_ref(), Some(&stem));
+        assert!(plan.fits(&sealed, &same));
+        let unsealed = OpenUpload { sha256: hex::encode(Digests::UNKNOWN.sha256), ..sealed.clone() };
+        for (bytes, stale) in [(&b"other bytes"[..], sealed), (&b"these bytes"[..], unsealed)] {
+            let (anew, fresh) = (put(bytes, Some(stale.clone())), put(bytes, None));
+            let (plan, own) = (Plan::of(&anew, 4), Plan::of(&fresh, 4));
+            assert!(!plan.fits(&stale, &anew));
+            for number in plan.numbers() {
+                assert_eq!(plan.id(number), own.id(number), "an id that the stale upload does not know");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug_span};
 
@@ -90,10 +91,20 @@ pub struct Coming {
 }
 
 /// An upload that began while its file was still arriving.
+#[async_trait]
 pub trait HeadStart: Send + Sync {
-    /// Goes on with it under this task's lease, if it is one of this file to this name and stands well. Dropping the future
-    /// stops it.
-    fn go_on(&self, target: &str, file: &File, journal: &Arc<dyn Journal>, progress: &Progress) -> Option<Sending>;
+    /// Goes on with it under this task's lease, if it is one of this file to this name and stands well, once there is a slot
+    /// of its host. If not, it is stopped, and holds nothing when this returns.
+    ///
+    /// # Cancel safety
+    /// Dropping this future, or the one that it gives, stops the upload.
+    async fn go_on(
+        &self,
+        target: &str,
+        file: &File,
+        journal: &Arc<dyn Journal>,
+        progress: &Progress,
+    ) -> Option<Sending>;
 }
 
 /// An upload on its way.

@@ -21,6 +21,10 @@ pub trait Ledger: Send + Sync {
     /// there for the same target. `false` when the lease is lost: then nothing must be sent.
     async fn ledger_open(&self, id: TaskId, token: Token, open: &OpenUpload, now: Timestamp) -> Result<bool>;
 
+    /// Writes down whose bytes an upload has, which began before they were known: of the line of its target and handle, the
+    /// digest becomes that of `open`, and nothing else changes. `false` when the lease is lost, or no such upload is open.
+    async fn ledger_seal(&self, id: TaskId, token: Token, open: &OpenUpload) -> Result<bool>;
+
     /// Writes down an acknowledged part. `false` when the lease is lost.
     async fn ledger_part(&self, id: TaskId, token: Token, target: &str, number: u32, part: &Part) -> Result<bool>;
 

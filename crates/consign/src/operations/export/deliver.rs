@@ -28,7 +28,7 @@ impl Context {
         let host = connector.host();
         let progress = self.progress(self.inputs.iter().map(|input| input.file.size).sum());
         if let ([input], [name], Some(head_start)) = (self.inputs.as_slice(), names.as_slice(), &self.head_start)
-            && let Some(sending) = head_start.go_on(&name.target, &input.file, &self.journal, &progress)
+            && let Some(sending) = head_start.go_on(&name.target, &input.file, &self.journal, &progress).await
         {
             let sent = sending.map(|receipt| match receipt {
                 Ok(receipt) => Ok(delivered(input, name, receipt)),

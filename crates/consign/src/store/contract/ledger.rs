@@ -15,8 +15,7 @@ cases!(
     an_upload_of_a_task_that_was_given_back_is_an_orphan_too,
     lines_outlive_their_task,
     a_lost_lease_opens_nothing,
-    a_lost_lease_strikes_nothing_out,
-    only_what_nobody_goes_on_with_is_struck_out_as_aborted,
+    a_seal_changes_the_digest_and_nothing_else,
     a_failed_abort_is_tried_again_later,
     of_two_who_abort_one_tries,
     what_was_taken_by_somebody_who_died_is_due_again,
@@ -144,41 +143,38 @@ async fn a_lost_lease_opens_nothing(scene: Scene) {
     assert_eq!(orphans.iter().map(|entry| entry.open.clone()).collect::<Vec<_>>(), [open("t")]);
 }
 
-/// An attempt that was frozen, and whose task has been taken up by another, must not make the ledger forget what that opened.
-async fn a_lost_lease_strikes_nothing_out(scene: Scene) {
-    scene.job("a").await;
-    let first = scene.claim_one().await;
-    let id = first.task.id;
-    assert!(scene.store.ledger_open(id, first.token, &open("t"), scene.now()).await.unwrap());
-    assert!(!scene.store.ledger_close(id, Token(first.token.0 ^ 1), "t").await.unwrap());
-    let _ = scene.store.delay(id, first.token, scene.now(), scene.now()).await.unwrap();
-    assert!(!scene.store.ledger_close(id, first.token, "t").await.unwrap(), "nobody holds the lease");
-    scene.store.release_due(scene.now()).await.unwrap();
-    let second = scene.claim_one().await;
-    assert_eq!(second.open, [open("t")]);
-    let anew = OpenUpload { handle: "another".to_owned(), ..open("t") };
-    assert!(scene.store.ledger_open(id, second.token, &anew, scene.now()).await.unwrap());
-    assert!(!scene.store.ledger_close(id, first.token, "t").await.unwrap());
-    scene.fail(&second).await;
-    assert!(!scene.store.ledger_close(id, second.token, "t").await.unwrap());
-    let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
-    assert_eq!(orphans.iter().map(|entry| entry.open.clone()).collect::<Vec<_>>(), [anew]);
-}
-
-async fn only_what_nobody_goes_on_with_is_struck_out_as_aborted(scene: Scene) {
+async fn a_seal_changes_the_digest_and_nothing_else(scene: Scene) {
     let made = scene.job("in; out: in").await;
+    let (claim, out) = (scene.claim_one().await, made.task("out"));
+    let (id, token, now) = (claim.task.id, claim.token, scene.now());
+    let sealed = |target: &str| OpenUpload { sha256: "cd".repeat(32), ..open(target) };
+    assert!(!scene.store.ledger_seal(out, token, &sealed("t")).await.unwrap(), "nothing is open");
+    for target in ["t", "u"] {
+        assert!(scene.store.ledger_open(out, token, &open(target), now).await.unwrap());
+        assert!(scene.store.ledger_part(out, token, target, 1, &part("one")).await.unwrap());
+    }
+    let other = Token(token.0 ^ 1);
+    assert!(!scene.store.ledger_seal(out, other, &sealed("t")).await.unwrap());
+    let earlier = OpenUpload { handle: "another".to_owned(), ..sealed("t") };
+    assert!(!scene.store.ledger_seal(out, token, &earlier).await.unwrap(), "that one is not open any more");
+    assert!(!scene.store.ledger_seal(id, token, &sealed("t")).await.unwrap(), "it is not this task's");
+    let stale = OpenUpload { part_bytes: 7, parts: BTreeMap::from([(2, part("unheard of"))]), ..sealed("t") };
+    assert!(scene.store.ledger_seal(out, token, &stale).await.unwrap());
+    assert!(scene.store.ledger_part(out, token, "t", 3, &part("three")).await.unwrap(), "it goes on");
+    scene.finish(&claim).await;
+    assert!(!scene.store.ledger_seal(out, token, &sealed("u")).await.unwrap(), "it is another's to claim");
+    let t = OpenUpload { parts: BTreeMap::from([(1, part("one")), (3, part("three"))]), ..sealed("t") };
+    let u = OpenUpload { parts: BTreeMap::from([(1, part("one"))]), ..open("u") };
     let claim = scene.claim_one().await;
-    let (id, out) = (claim.task.id, made.task("out"));
-    for task in [id, out] {
-        assert!(scene.store.ledger_open(task, claim.token, &open("t"), scene.now()).await.unwrap());
-        scene.store.ledger_aborted(task, "t").await.unwrap();
-    }
-    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 2);
-    scene.fail(&claim).await;
-    for task in [id, out] {
-        scene.store.ledger_aborted(task, "t").await.unwrap();
-    }
-    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 0);
+    assert_eq!(claim.open, [t, u]);
+    assert!(
+        scene.store.ledger_seal(out, claim.token, &sealed("u")).await.unwrap(),
+        "who holds the task writes its lines"
+    );
+    scene.store.cancel(scene.user, out, now).await.unwrap();
+    assert!(!scene.store.ledger_seal(out, claim.token, &sealed("u")).await.unwrap());
+    let orphans = scene.store.ledger_orphans(now, 10).await.unwrap();
+    assert!(orphans.iter().all(|entry| entry.open.sha256 == sealed("t").sha256) && orphans.len() == 2, "{orphans:?}");
 }
 
 async fn a_failed_abort_is_tried_again_later(scene: Scene) {

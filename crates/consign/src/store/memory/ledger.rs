@@ -46,6 +46,15 @@ impl Ledger for MemoryStore {
         }))
     }
 
+    async fn ledger_seal(&self, id: TaskId, token: Token, open: &OpenUpload) -> Result<bool> {
+        Ok(self.change(|rows| {
+            let is_held = rows.tasks.get(&id).is_some_and(|row| rows.may_write_lines(row, token));
+            let line = rows.ledger.get_mut(&(id, open.target.clone())).filter(|_| is_held);
+            let line = line.filter(|line| line.open.handle == open.handle);
+            line.map(|line| line.open.sha256.clone_from(&open.sha256)).is_some()
+        }))
+    }
+
     async fn ledger_part(&self, id: TaskId, token: Token, target: &str, number: u32, part: &Part) -> Result<bool> {
         Ok(self.change(|rows| {
             let is_held = rows.tasks.get(&id).is_some_and(|row| rows.may_write_lines(row, token));

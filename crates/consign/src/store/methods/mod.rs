@@ -213,6 +213,11 @@ impl Ledger for Database {
         command!(self, [open] ledger::open(id, token, &open, now))
     }
 
+    async fn ledger_seal(&self, id: TaskId, token: Token, open: &OpenUpload) -> Result<bool> {
+        let open = open.clone();
+        command!(self, [open] ledger::seal(id, token, &open))
+    }
+
     async fn ledger_part(&self, id: TaskId, token: Token, target: &str, number: u32, part: &Part) -> Result<bool> {
         let (target, part) = (target.to_owned(), part.clone());
         command!(self, [target, part] ledger::write_part(id, token, &target, number, &part))

@@ -69,6 +69,21 @@ pub(crate) async fn open(
     Ok(true)
 }
 
+/// Gives an upload its digest: one statement, however many parts it has.
+pub(crate) async fn seal(tx: &mut Tx, id: TaskId, token: Token, open: &OpenUpload) -> sqlx::Result<bool> {
+    if !may_write(tx, id, token).await? {
+        return Ok(false);
+    }
+    let sealed = sqlx::query("UPDATE ledger SET sha256 = $4 WHERE task_id = $1 AND target = $2 AND handle = $3")
+        .bind(id.0)
+        .bind(&open.target)
+        .bind(&open.handle)
+        .bind(&open.sha256)
+        .execute(&mut *tx.conn)
+        .await?;
+    Ok(sealed.rows_affected() > 0)
+}
+
 /// Writes down an acknowledged part; `false` when the lease is lost.
 pub(crate) async fn write_part(
     tx: &mut Tx,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use connectors::OpenUpload;
 use consign::clock::Timestamp;
 use consign::id::{DeliveryId, TaskId, Token};
 use consign::model::DeliveryAttempt;
@@ -116,10 +117,10 @@ impl World {
                 let (target, part) = (target(of), part(number));
                 self.same(async |store| store.ledger_part(id, token, &target, number.into(), &part).await).await;
             }
-            Deed::CloseLine { waiting, target: of } => {
+            Deed::Seal { waiting, target, parts } => {
                 let id = waiting.and_then(|pick| chosen(&self.known.tasks, pick)).map_or(id, |(id, _)| id);
-                let target = target(of);
-                self.same(async |store| store.ledger_close(id, token, &target).await).await;
+                let open = OpenUpload { sha256: "cd".repeat(32), ..upload(target, parts) };
+                self.same(async |store| store.ledger_seal(id, token, &open).await).await;
             }
             Deed::LookBehind => self.same(async |store| store.follower(id, token).await).await,
         }

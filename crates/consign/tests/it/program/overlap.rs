@@ -117,10 +117,9 @@ async fn parts_are_at_the_destination_before_the_import_has_ended() {
     assert!(import["ended_at"].as_str() <= export["started_at"].as_str(), "{ended:#}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_sent_ahead_without_the_setting() {
-    let Some(scene) = Scene::new("overlap-off", &[("TRANSFER__OVERLAP", "false")]).await else { return };
-    let source = of(2).await;
+/// A job whose import is held at a byte, while nobody asks the gateway for anything.
+async fn goes_as_ever(scene: &Scene, seed: u64, held_at: usize) {
+    let source = Held::start(held_at, &[Answer { seed, size: SIZE, breaks_at: None }]).await;
     let job = scene.job(&source).await;
     let written =
         || scene.program.files().iter().map(|file| scene.program.data_dir().join("files").join(file)).collect();
@@ -128,12 +127,61 @@ async fn nothing_is_sent_ahead_without_the_setting() {
         let files: Vec<std::path::PathBuf> = written();
         files.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum::<u64>()
     };
-    eventually("most of the file", async || (length() >= HELD_AT as u64 - (2 << 20)).then_some(())).await;
-    assert_eq!(scene.path.requests().len(), 0, "three parts have come, and nobody asks the gateway");
+    eventually("most of the file", async || (length() >= (held_at - 2 * MIB) as u64).then_some(())).await;
+    assert_eq!(scene.path.requests().len(), 0, "{held_at} bytes have come, and nobody asks the gateway");
     assert_eq!(scene.statuses(&job).await, ["processing", "waiting"]);
     source.release();
     scene.program.finished(&job).await;
-    scene.holds(2).await;
+    scene.holds(seed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_ahead_without_the_setting() {
+    let Some(scene) = Scene::new("overlap-off", &[("TRANSFER__OVERLAP", "false")]).await else { return };
+    goes_as_ever(&scene, 2, HELD_AT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_opened_before_a_part_has_come() {
+    let Some(scene) = Scene::new("overlap-first", &[]).await else { return };
+    goes_as_ever(&scene, 16, 4 * MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_slot_of_a_host_is_for_files_that_are_whole() {
+    let Some(scene) = Scene::new("overlap-one-slot", &[("LIMITS__TRANSFERS_PER_HOST_MAX", "1")]).await else { return };
+    goes_as_ever(&scene, 17, HELD_AT).await;
+}
+
+/// Two imports hang with all that has come of them sent ahead. A file that is whole goes out as if they were not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_that_hang_keep_no_slot_of_the_destination() {
+    let Some(scene) = Scene::new("overlap-slots", &[("LIMITS__TRANSFERS_PER_HOST_MAX", "2")]).await else { return };
+    let (sources, mut jobs) = ([of(18).await, of(19).await], Vec::new());
+    for (source, key) in sources.iter().zip(["first.bin", "second.bin"]) {
+        let mut export = scene.export();
+        export["key"] = json!(key);
+        jobs.push(scene.program.job(json!({"in": source.import(), "out": export})).await);
+    }
+    eventually("three parts of both", async || (scene.asked().0[..3] == [2, 2, 2]).then_some(())).await;
+    let mut whole = scene.export();
+    whole["key"] = json!("whole.txt");
+    let raw = json!({"operation": "import/raw", "file": "whole", "filename": "whole.txt"});
+    let job = scene.program.job(json!({"in": raw, "out": whole})).await;
+    scene.program.finished(&job).await;
+    for job in &jobs {
+        assert_eq!(scene.statuses(job).await, ["processing", "waiting"]);
+    }
+    for source in &sources {
+        source.release();
+    }
+    for job in &jobs {
+        scene.program.finished(job).await;
+    }
+    scene.bucket.is_tidied().await;
+    let digest = |seed| bytes::digest_pattern(seed, SIZE as u64).sha256;
+    let objects = scene.bucket.objects().await;
+    assert_eq!((&objects["first.bin"], &objects["second.bin"]), (&json!(digest(18)), &json!(digest(19))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,6 +243,28 @@ async fn what_was_sent_ahead_of_a_death_is_not_sent_again() {
     scene.program.start().await;
     scene.program.finished(&job).await;
     scene.holds(13).await;
+    let (parts, opened) = scene.asked();
+    // The third part went when one of the first two was written down.
+    assert!(opened == 1 && parts[0] + parts[1] < 4, "{opened} uploads, parts sent {parts:?} times");
+}
+
+/// The only slot for tasks goes to another import, so that the export begins when nobody waits with its transfer any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_begins_late_goes_on_behind_what_was_sent_ahead() {
+    let Some(scene) = Scene::new("overlap-late", &[("LIMITS__TASKS_RUNNING_MAX", "1")]).await else { return };
+    let source = of(14).await;
+    let job = scene.job(&source).await;
+    scene.is_ahead().await;
+    let other = Held::start(0, &[Answer { seed: 15, size: MIB, breaks_at: None }]).await;
+    let next = scene.program.job(json!({"in": other.import()})).await;
+    source.release();
+    let is_let_go = async || scene.program.log().contains("a head start is let go").then_some(());
+    eventually("an end of the wait", is_let_go).await;
+    assert_eq!(scene.statuses(&job).await, ["finished", "waiting"]);
+    other.release();
+    scene.program.finished(&next).await;
+    scene.program.finished(&job).await;
+    scene.holds(14).await;
     let (parts, opened) = scene.asked();
     // The third part went when one of the first two was written down.
     assert!(opened == 1 && parts[0] + parts[1] < 4, "{opened} uploads, parts sent {parts:?} times");

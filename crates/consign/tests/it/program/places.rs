@@ -199,7 +199,8 @@ pub(crate) struct Held {
 impl Held {
     /// Gives the answers in turn, the last one again and again; of each the first `allowed` bytes at once.
     pub(crate) async fn start(allowed: usize, answers: &[Answer]) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        // Another host than those of the destinations: what is bounded by host must not add up.
+        let listener = TcpListener::bind(("127.0.0.2", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let allowed = watch::Sender::new(allowed);
         let (answers, seen): (Arc<[Answer]>, _) = (answers.into(), allowed.subscribe());

@@ -6,15 +6,19 @@
 //! it: this process with the very transfer that is under way, another one as after a crash. An upload that was not sealed
 //! fits no file; the next attempt, or the abort of what an ended task left, clears it away.
 //!
-//! An upload never shows its object before the export was claimed: [`Whole::say`] comes from [`HeadStart::go_on`].
+//! An upload never shows its object before the export was claimed: [`Whole::say`] comes from [`HeadStart::go_on`]. Nor does it
+//! keep others from the destination: [`Place`] says when a part may go out.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connectors::{Digests, Error, Journal, Kind, OpenUpload, Part, Progress, Put, Receipt, Result, Retry, Source as _};
+use connectors::{
+    Connector, Digests, Error, Journal, Kind, OpenUpload, Progress, Put, Receipt, Result, Retry, Source as _,
+};
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
@@ -23,13 +27,24 @@ use super::journal::TaskJournal;
 use super::{Runner, meter, step};
 use crate::files::{Arriving, Whole};
 use crate::id::{TaskId, Token};
-use crate::model::{File, Follower};
+use crate::model::{self, File, Follower};
 use crate::operations::context::{self, Coming, HeadStart, Sending};
 use crate::operations::storage::Destination;
 use crate::operations::{Outcome, RawArgs};
+use crate::store::Store;
+
+mod place;
+mod relay;
+
+use place::{Paced, Place};
+use relay::Relay;
 
 /// How long a sealed upload waits to be gone on with in this process.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
+/// How often it looks meanwhile whether another process has claimed the export, should a hint be lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long after its claim an export is among those that run here, at the most.
+const BEGINS_WITHIN: Duration = Duration::from_millis(500);
 
 /// What an import's attempt sends ahead.
 pub(super) struct Ahead {
@@ -72,13 +87,41 @@ impl Ahead {
         }
         let (stop, loops) = (runner.shared.stop.clone(), runner.shared.loops.clone());
         loops.spawn(stop.run_until_cancelled_owned(async move {
-            tokio::time::sleep(HAND_OVER_WITHIN).await;
-            runner.head_starts().remove(&follower);
+            let is_here = || runner.running().contains_key(&follower);
+            let _ = timeout(HAND_OVER_WITHIN, gone_elsewhere(&*runner.tools().store, follower, is_here)).await;
+            let begun = runner.head_starts().remove(&follower);
+            if let Some(begun) = begun {
+                tracing::debug!(export = %follower, "a head start is let go: nobody here has gone on with it");
+                begun.stop().await;
+            }
         }));
     }
 
     fn begun(&self) -> Option<Arc<Begun>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Returns when nobody in this process will begin this task any more: another one runs it, or it has ended.
+async fn gone_elsewhere(store: &dyn Store, id: TaskId, is_here: impl Fn() -> bool) {
+    let mut changes = store.hints().watch(id.0);
+    loop {
+        tokio::select! {
+            () = changes.changed() => {},
+            () = sleep(LOOK_EVERY) => {},
+        }
+        let Ok(found) = store.blobs(&[id]).await else { continue };
+        let state = found.first().map(|(_, state, _)| *state);
+        if matches!(state, Some(model::State::Blocked | model::State::Queued | model::State::Delayed)) {
+            continue;
+        }
+        // What was claimed here a moment ago is not among the running ones yet.
+        sleep(BEGINS_WITHIN).await;
+        if is_here() {
+            // Then it takes the head start over, or leaves it: there is nothing more to look for.
+            std::future::pending::<()>().await;
+        }
+        return;
     }
 }
 
@@ -94,7 +137,8 @@ impl context::Ahead for Ahead {
             state: Arc::clone(&state),
         };
         let sending = AbortOnDropHandle::new(tokio::spawn(sending.send().in_current_span()));
-        let begun = Begun { state, whole, sending: Mutex::new(Some(sending)), sealed: OnceLock::new() };
+        let going = Mutex::new(Some(Going { sending, whole }));
+        let begun = Begun { state, going, sealed: OnceLock::new() };
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(begun));
     }
 }
@@ -102,53 +146,85 @@ impl context::Ahead for Ahead {
 /// A head start that somebody may go on with.
 pub(super) struct Begun {
     state: Arc<State>,
-    whole: Whole,
-    sending: Mutex<Option<AbortOnDropHandle<Option<Result<Receipt>>>>>,
+    going: Mutex<Option<Going>>,
     /// The task that it is for, and the digests of what is sent.
     sealed: OnceLock<(TaskId, Digests)>,
+}
+
+/// A transfer under way. In this order: dropped, it is stopped before it can hear that its file is not coming.
+struct Going {
+    sending: AbortOnDropHandle<Option<Result<Receipt>>>,
+    whole: Whole,
+}
+
+impl Going {
+    /// Stops sending, and returns when nothing is sent any more.
+    async fn stop(self) {
+        let Self { sending, whole } = self;
+        sending.abort();
+        let _ = sending.await;
+        drop(whole);
+    }
 }
 
 impl Begun {
     /// Writes down which file this is an upload of. From now on, who claims the task writes its lines.
     async fn seal(&self, runner: &Runner, token: Token, file: &File) -> Option<TaskId> {
         let follower = *self.state.follower.get()?;
-        self.state.holder.send_replace(None);
+        self.state.seal();
         let open = OpenUpload { sha256: hex::encode(file.digests.sha256), ..self.state.open()? };
-        let tools = runner.tools();
-        if !matches!(tools.store.ledger_open(follower, token, &open, tools.clock.now()).await, Ok(true)) {
+        if !matches!(runner.tools().store.ledger_seal(follower, token, &open).await, Ok(true)) {
             return None;
         }
         connectors::fail_point!("ahead.sealed");
         self.sealed.set((follower, file.digests)).ok().map(|()| follower)
     }
 
-    /// Stops sending, and returns when nothing is sent any more.
+    fn take(&self) -> Option<Going> {
+        self.going.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     async fn stop(&self) {
-        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(sending) = sending {
-            sending.abort();
-            let _ = sending.await;
+        if let Some(going) = self.take() {
+            going.stop().await;
         }
+    }
+
+    /// Whether this file to this name is what `going` sends.
+    fn is_of(&self, target: &str, file: &File, going: &Going) -> bool {
+        self.sealed.get().is_some_and(|(_, digests)| *digests == file.digests)
+            && self.state.open().is_some_and(|open| open.target == target)
+            // It cannot have ended well: the file was not said to be whole.
+            && !going.sending.is_finished()
     }
 }
 
+#[async_trait]
 impl HeadStart for Begun {
-    fn go_on(&self, target: &str, file: &File, journal: &Arc<dyn Journal>, progress: &Progress) -> Option<Sending> {
-        let (_, digests) = self.sealed.get().filter(|(_, digests)| *digests == file.digests)?;
-        self.state.open().filter(|open| open.target == target)?;
-        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        // It cannot have ended well: the file was not said to be whole.
-        if sending.is_finished() {
+    async fn go_on(
+        &self,
+        target: &str,
+        file: &File,
+        journal: &Arc<dyn Journal>,
+        progress: &Progress,
+    ) -> Option<Sending> {
+        let mut going = self.take()?;
+        let Some(place) = self.state.place.get().filter(|_| self.is_of(target, file, &going)) else {
+            // It waits for somebody who never comes, with what whoever sends the file now may need.
+            going.stop().await;
             return None;
-        }
+        };
         self.state.hand_over(journal, progress);
-        self.whole.say(*digests);
+        place.come().await;
+        going.whole.say(file.digests);
         connectors::fail_point!("ahead.handed_over");
-        let receipt = sending.map(|sent| match sent {
-            Ok(Some(receipt)) => receipt,
-            Ok(None) | Err(_) => Err(stopped()),
-        });
-        Some(receipt.boxed())
+        let sent = async move {
+            match (&mut going.sending).await {
+                Ok(Some(receipt)) => receipt,
+                Ok(None) | Err(_) => Err(stopped()),
+            }
+        };
+        Some(sent.boxed())
     }
 }
 
@@ -165,6 +241,8 @@ struct State {
     holder: watch::Sender<Option<Arc<dyn Journal>>>,
     /// What is open, with all parts that are acknowledged.
     open: Mutex<Option<OpenUpload>>,
+    /// Where it stands at the destination's host, once that is known.
+    place: OnceLock<Arc<Place>>,
     sent: OnceLock<Progress>,
     /// The progress of the task that has taken it over.
     shown: OnceLock<Progress>,
@@ -175,8 +253,24 @@ impl State {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note(&self, change: impl FnOnce(&mut Option<OpenUpload>)) {
-        change(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner));
+    fn note<T>(&self, change: impl FnOnce(&mut Option<OpenUpload>) -> T) -> T {
+        change(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The import has ended: nobody writes the ledger, and no part begins, until somebody has claimed the export.
+    fn seal(&self) {
+        self.holder.send_replace(None);
+        if let Some(place) = self.place.get() {
+            place.seal();
+        }
+    }
+
+    /// What is to be aborted when the file is not coming: nothing once it is sealed, for whoever has claimed the export may
+    /// be going on with it.
+    fn forsaken(&self) -> Option<OpenUpload> {
+        // In this order, so that what is aborted cannot be sealed any more.
+        let open = self.note(Option::take);
+        open.filter(|_| self.holder.borrow().is_some() && self.shown.get().is_none())
     }
 
     fn hand_over(&self, journal: &Arc<dyn Journal>, progress: &Progress) {
@@ -212,7 +306,12 @@ impl Upload {
         for earlier in open {
             clear(&runner, (follower, token), entry, args.clone(), earlier).await?;
         }
-        let _slot = tools.network.hosts.take(&connector.host()).await;
+        let (hosts, part_bytes) = (tools.network.hosts.clone(), tools.network.limits.part_bytes);
+        let place = state.place.get_or_init(|| Arc::new(Place::new(hosts, connector.host(), part_bytes)));
+        let _leaving = place.leaving();
+        let source = Arc::new(Paced { arriving, place: Arc::clone(place) });
+        // Nothing is opened before a part has come and may go out.
+        source.arrived(1).await.ok()?;
         let _ = state.follower.set(follower);
         state.holder.send_replace(Some(Arc::new(TaskJournal {
             store: Arc::clone(&tools.store),
@@ -223,7 +322,7 @@ impl Upload {
         })));
         let put = Put {
             name,
-            source: Arc::new(arriving),
+            source,
             content_type,
             journal: Arc::new(Relay(Arc::clone(&state))),
             resume: None,
@@ -234,14 +333,19 @@ impl Upload {
         let sent = connectors::retry::watched(watch, connector.put(put)).await;
         if let (Err(error), None) = (&sent, state.shown.get()) {
             tracing::debug!(export = %follower, error = error as &dyn std::error::Error, "a head start has ended");
-            // The task is gone, or its file is not coming: nobody else may know of what was opened just now.
-            if let Some(open) = state.open().filter(|_| error.kind == Kind::Local)
-                && let Err(error) = connector.abort(&open).await
-            {
-                tracing::debug!(error = &error as &dyn std::error::Error, "its upload is aborted later");
+            if error.kind == Kind::Local {
+                forsake(&*connector, &state).await;
             }
         }
         Some(sent)
+    }
+}
+
+/// Aborts what was opened just now: the task is gone, or its file is not coming, and nobody else may know of it.
+async fn forsake(connector: &dyn Connector, state: &State) {
+    let Some(open) = state.forsaken() else { return };
+    if let Err(error) = connector.abort(&open).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "its upload is aborted later");
     }
 }
 
@@ -270,53 +374,5 @@ fn reporting(state: &Arc<State>) -> Progress {
     progress
 }
 
-/// Writes lines through whoever may write them now, and waits while that is nobody.
-#[derive(Debug)]
-struct Relay(Arc<State>);
-
-/// What is to be written.
-#[derive(Clone, Copy)]
-enum Line<'a> {
-    Opened(&'a OpenUpload),
-    Part(&'a str, u32, &'a Part),
-    Closed(&'a str),
-}
-
-impl Relay {
-    async fn write(&self, line: Line<'_>) -> Result<()> {
-        let mut holder = self.0.holder.subscribe();
-        loop {
-            let journal = holder.wait_for(Option::is_some).await.map_err(|_| stopped())?.clone();
-            let Some(journal) = journal else { continue };
-            let written = match line {
-                Line::Opened(open) => journal.opened(open).await,
-                Line::Part(target, number, part) => journal.part(target, number, part).await,
-                Line::Closed(target) => journal.closed(target).await,
-            };
-            // It may have been refused because the right to write has passed on: then the next one writes it.
-            if written.is_ok() || !holder.has_changed().unwrap_or(false) {
-                return written;
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Journal for Relay {
-    async fn opened(&self, open: &OpenUpload) -> Result<()> {
-        self.0.note(|noted| *noted = Some(open.clone()));
-        self.write(Line::Opened(open)).await
-    }
-
-    async fn part(&self, target: &str, number: u32, part: &Part) -> Result<()> {
-        self.0.note(|noted| {
-            noted.as_mut().map(|open| open.parts.insert(number, part.clone()));
-        });
-        self.write(Line::Part(target, number, part)).await
-    }
-
-    async fn closed(&self, target: &str) -> Result<()> {
-        self.0.note(|noted| *noted = None);
-        self.write(Line::Closed(target)).await
-    }
-}
+#[cfg(test)]
+mod tests;
