@@ -31,7 +31,7 @@ fn network() -> Network {
     Network::new(Guard::new([loopback]), http::tls_config(&[]).unwrap(), limits, 100)
 }
 
-fn settings(store: Arc<dyn ObjectStore>, folder: &Path) -> BucketSettings {
+pub(super) fn settings(store: Arc<dyn ObjectStore>, folder: &Path) -> BucketSettings {
     BucketSettings {
         store,
         prefix: format!("in here/{:016x}/", rand::random::<u64>()),

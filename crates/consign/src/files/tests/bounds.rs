@@ -1,0 +1,114 @@
+//! What a bucket costs when it is away, slow, or does what it should not: on a store that a test directs.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::bucket::settings;
+use super::staged::{Act, Staged, fails, goes};
+use super::*;
+
+/// A file store on a staged bucket, with one file in it.
+struct Stage {
+    store: Arc<Staged>,
+    files: Files,
+    from: BlobKey,
+    received: Received,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn set(store: Staged) -> Self {
+        let (store, folder) = (Arc::new(store), tempfile::tempdir().unwrap());
+        let settings = BucketSettings { prefix: String::new(), ..settings(Arc::clone(&store) as _, folder.path()) };
+        let files = Files::in_bucket(settings).await.unwrap();
+        let from = key();
+        let stream = stream_of(b"bytes", 5);
+        let received = files.receive(&from, stream, None, LIMIT_BYTES, &Progress::default()).await.unwrap();
+        Self { store, files, from, received, _folder: folder }
+    }
+
+    /// So many second keys of the file.
+    fn pairs(&self, count: u32) -> Vec<(BlobKey, BlobKey)> {
+        let task = task();
+        (1..=count).map(|number| (self.from.clone(), BlobKey::new(task, Token(1), number))).collect()
+    }
+
+    /// Waits until nothing but the file is left.
+    async fn is_clear_in_the_end(&self) {
+        for _ in 0..200 {
+            if self.store.names() == [self.from.to_string()] {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{:?} are left", self.store.names().len());
+    }
+}
+
+/// More than that would wait for a store that is away for as long as all its tries take, each.
+#[tokio::test]
+async fn after_the_first_failure_no_further_copy_is_begun() {
+    let stage = Stage::set(Staged::new(|_, act, name| {
+        let is_bad = act == Act::Copy && name.ends_with("/20");
+        if is_bad { fails(Kind::Unreachable) } else { goes() }
+    }));
+    let stage = stage.await;
+    let error = stage.files.link_all(stage.pairs(10_000)).await.unwrap_err();
+    assert!(matches!(error, Error::Store(_)), "{error:?}");
+    let copies = stage.store.count(Act::Copy);
+    assert!((20..40).contains(&copies), "{copies} copies were begun");
+    assert_eq!(stage.store.count(Act::Delete), copies, "what was begun is cleared away, and nothing else");
+    assert_eq!(stage.store.names(), [stage.from.to_string()]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_cleared_away_is_not_tried_for_each_file() {
+    let stage = Stage::set(Staged::new(|_, act, name| match act {
+        Act::Copy if name.ends_with("/500") => fails(Kind::Unreachable),
+        Act::Delete => fails(Kind::Unreachable),
+        _ => goes(),
+    }));
+    let stage = stage.await;
+    stage.files.link_all(stage.pairs(1000)).await.unwrap_err();
+    let deletions = stage.store.count(Act::Delete);
+    assert!(deletions <= 8, "{deletions} deletions were tried");
+}
+
+/// A task of thousands of files that is cancelled must not become thousands of requests at once.
+#[tokio::test]
+async fn copies_that_are_dropped_are_cleared_away_a_few_at_a_time() {
+    static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    let stage = Stage::set(Staged::new(|_, act, name| match act {
+        Act::Copy if name.ends_with("/1000") => Box::pin(std::future::pending()),
+        Act::Delete => Box::pin(async {
+            MOST.fetch_max(AT_ONCE.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            AT_ONCE.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        }),
+        _ => goes(),
+    }));
+    let stage = stage.await;
+    let copying = stage.files.link_all(stage.pairs(1000));
+    tokio::time::timeout(Duration::from_secs(1), copying).await.unwrap_err();
+    assert!(stage.store.names().len() >= 900, "most were copied");
+    stage.is_clear_in_the_end().await;
+    let most = MOST.load(Ordering::SeqCst);
+    assert!((1..=8).contains(&most), "{most} deletions at once");
+}
+
+#[tokio::test]
+async fn a_clearing_that_is_dropped_goes_on_without_its_task() {
+    static DELETIONS: AtomicUsize = AtomicUsize::new(0);
+    let stage = Stage::set(Staged::new(|_, act, name| match act {
+        Act::Copy if name.ends_with("/5") => fails(Kind::Unavailable),
+        // The first ones never come to an end.
+        Act::Delete if DELETIONS.fetch_add(1, Ordering::SeqCst) < 4 => Box::pin(std::future::pending()),
+        _ => goes(),
+    }));
+    let stage = stage.await;
+    let copying = stage.files.link_all(stage.pairs(5));
+    tokio::time::timeout(Duration::from_millis(300), copying).await.unwrap_err();
+    stage.is_clear_in_the_end().await;
+}
