@@ -30,7 +30,7 @@ impl Files {
         let bytes = Box::pin(stream::iter([Ok(Bytes::from_static(PROBE))]));
         let size = PROBE.len() as u64;
         let received = self.receive(&first, bytes, Some(size), size, &Progress::default()).await?;
-        self.link(&first, &second).await?;
+        self.link(&first, &second, received.digests).await?;
         let file = File {
             name: "probe".to_owned(),
             size,

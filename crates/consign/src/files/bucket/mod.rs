@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connectors::store::{Ask, ObjectStore, Page, Shown};
-use connectors::{Budget, Kind, Source};
+use connectors::{Budget, Kind, Limits, Source};
 use tokio::sync::watch;
 
 use super::check::Room;
@@ -46,8 +46,8 @@ pub struct Settings {
     pub scratch: Arc<Path>,
     /// Memory for the parts of what is sent and read.
     pub memory: Budget,
-    /// Tries of one request.
-    pub tries: u32,
+    /// Parts of what is read, and tries of one request.
+    pub limits: Limits,
     /// Uploads that were opened longer ago are nobody's: longer than any upload of a process of the fleet takes.
     pub abandoned_after: Duration,
     /// Whether downloads may go to the object store itself, where it can sign links.
@@ -110,7 +110,7 @@ impl Bucket {
             return Err(Error::Disk(io::Error::other(text)));
         }
         let store = Arc::clone(&self.settings.store);
-        Ok(Arc::new(source::BucketSource::new(store, object, file.digests, self.settings.tries)))
+        Ok(Arc::new(source::BucketSource::new(store, object, file.digests, self.settings.limits.tries)))
     }
 
     /// An address of a kept file for anybody, where downloads may go there.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connectors::memory::MemoryJournal;
-use connectors::{Connector, Kind, ObjectStore, Progress, Put, download};
+use connectors::{Connector, Described, Kind, ObjectStore, Progress, Put, WholeDigest, download};
 use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::super::check::Room;
 use super::super::folder::source::LocalSource;
 use super::super::stream::{Terms, pour};
-use super::super::{Error, Received};
-use super::Bucket;
+use super::super::{Error, Link, Received};
+use super::{Bucket, Settings};
 use crate::model::BlobKey;
 
 /// Media type of the objects: what a file is, its row knows.
@@ -72,16 +72,16 @@ impl Bucket {
 
     /// Gives each file a second key, all or none of them. After the first failure no copy is begun any more: where the storage
     /// is away, each would fail only after all its tries.
-    pub(in super::super) async fn link_all(&self, pairs: &[(BlobKey, BlobKey)], room: &Room) -> Result<(), Error> {
+    pub(in super::super) async fn link_all(&self, links: &[Link], room: &Room) -> Result<(), Error> {
         let mut guard = self.unpublished();
-        let (mut left, mut copies, mut failed) = (pairs.iter(), FuturesUnordered::new(), None);
+        let (mut left, mut copies, mut failed) = (links.iter(), FuturesUnordered::new(), None);
         loop {
             while failed.is_none()
                 && copies.len() < COPIES_AT_ONCE
-                && let Some((from, to)) = left.next()
+                && let Some(link) = left.next()
             {
-                guard.add(self.name(to), Arc::default());
-                copies.push(self.link(from, to, room));
+                guard.add(self.name(&link.to), Arc::default());
+                copies.push(self.link(link, room));
             }
             // Those under way are waited for: a copy that ended after its deletion would stay.
             match copies.next().await {
@@ -101,27 +101,32 @@ impl Bucket {
         Ok(())
     }
 
-    async fn link(&self, from: &BlobKey, to: &BlobKey, room: &Room) -> Result<(), Error> {
-        match self.settings.store.copy(&self.name(from), &self.name(to)).await {
-            Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Unsupported) => self.carry(from, to, room).await,
+    async fn link(&self, link: &Link, room: &Room) -> Result<(), Error> {
+        match self.settings.store.copy(&self.name(&link.from), &self.name(&link.to)).await {
+            Err(error) if matches!(error.kind, Kind::TooLarge | Kind::Unsupported) => self.carry(link, room).await,
             other => Ok(other?),
         }
     }
 
-    /// Reads a file and stores it again, where the storage does not copy it.
-    pub(in super::super) async fn carry(&self, from: &BlobKey, to: &BlobKey, room: &Room) -> Result<(), Error> {
-        let described = self.settings.store.describe(&self.name(from), None).await?;
-        let size = described.object.size;
-        let scratch = self.scratch(to, room.clone()).await?;
-        let store: Arc<dyn Connector> = Arc::clone(&self.settings.store) as _;
-        let bytes = download::whole(&store, &described, &connectors::Limits::default(), self.settings.memory.share());
-        let terms = Terms { announced_bytes: Some(size), limit_bytes: u64::MAX, with_md5: false };
+    /// Reads a file and stores it again, where the storage does not copy it; only if it is still what its row says.
+    pub(in super::super) async fn carry(&self, link: &Link, room: &Room) -> Result<(), Error> {
+        let Settings { store, limits, memory, .. } = &self.settings;
+        let object = store.stat(&self.name(&link.from)).await?;
+        let terms = Terms { announced_bytes: Some(object.size), limit_bytes: u64::MAX, with_md5: false };
+        let digest = WholeDigest::Sha256(link.digests.sha256);
+        let described = Described { object, digest: Some(digest) };
+        let scratch = self.scratch(&link.to, room.clone()).await?;
+        let bytes = download::whole(&(Arc::clone(store) as Arc<dyn Connector>), &described, limits, memory.share());
         let received = match pour(bytes, scratch.writer(), terms, &Progress::default()).await {
             // These bytes come from our own store.
             Err(Error::Stream(error)) => return Err(error.into()),
             other => other?,
         };
-        self.publish(to, scratch.file(), &received).await
+        if !digest.fits(&received.digests) {
+            let detail = "a kept file is not what it was; it was altered on its way, or in the file store";
+            return Err(connectors::Error::new(Kind::IntegrityMismatch, "copying the file", detail).into());
+        }
+        self.publish(&link.to, scratch.file(), &received).await
     }
 
     fn unpublished(&self) -> Unpublished {

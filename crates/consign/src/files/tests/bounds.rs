@@ -28,9 +28,9 @@ impl Stage {
     }
 
     /// So many second keys of the file.
-    fn pairs(&self, count: u32) -> Vec<(BlobKey, BlobKey)> {
-        let task = task();
-        (1..=count).map(|number| (self.from.clone(), BlobKey::new(task, Token(1), number))).collect()
+    fn links(&self, count: u32) -> Vec<Link> {
+        let (from, digests, task) = (&self.from, self.received.digests, task());
+        (1..=count).map(|n| Link { from: from.clone(), to: BlobKey::new(task, Token(1), n), digests }).collect()
     }
 
     /// Waits until nothing but the file is left.
@@ -53,7 +53,7 @@ async fn after_the_first_failure_no_further_copy_is_begun() {
         if is_bad { fails(Kind::Unreachable) } else { goes() }
     }));
     let stage = stage.await;
-    let error = stage.files.link_all(stage.pairs(10_000)).await.unwrap_err();
+    let error = stage.files.link_all(stage.links(10_000)).await.unwrap_err();
     assert!(matches!(error, Error::Store(_)), "{error:?}");
     let copies = stage.store.count(Act::Copy);
     assert!((20..40).contains(&copies), "{copies} copies were begun");
@@ -69,7 +69,7 @@ async fn what_cannot_be_cleared_away_is_not_tried_for_each_file() {
         _ => goes(),
     }));
     let stage = stage.await;
-    stage.files.link_all(stage.pairs(1000)).await.unwrap_err();
+    stage.files.link_all(stage.links(1000)).await.unwrap_err();
     let deletions = stage.store.count(Act::Delete);
     assert!(deletions <= 8, "{deletions} deletions were tried");
 }
@@ -90,7 +90,7 @@ async fn copies_that_are_dropped_are_cleared_away_a_few_at_a_time() {
         _ => goes(),
     }));
     let stage = stage.await;
-    let copying = stage.files.link_all(stage.pairs(1000));
+    let copying = stage.files.link_all(stage.links(1000));
     tokio::time::timeout(Duration::from_secs(1), copying).await.unwrap_err();
     assert!(stage.store.names().len() >= 900, "most were copied");
     stage.is_clear_in_the_end().await;
@@ -108,7 +108,22 @@ async fn a_clearing_that_is_dropped_goes_on_without_its_task() {
         _ => goes(),
     }));
     let stage = stage.await;
-    let copying = stage.files.link_all(stage.pairs(5));
+    let copying = stage.files.link_all(stage.links(5));
     tokio::time::timeout(Duration::from_millis(300), copying).await.unwrap_err();
     stage.is_clear_in_the_end().await;
+}
+
+#[tokio::test]
+async fn what_is_carried_is_what_its_row_says() {
+    let stage =
+        Stage::set(Staged::new(|_, act, _| if act == Act::Copy { fails(Kind::TooLarge) } else { goes() })).await;
+    let links = stage.links(1);
+    stage.files.link_all(links.clone()).await.unwrap();
+    assert_eq!(stage.store.names().len(), 2);
+    stage.files.remove_task(links[0].to.as_str().split('/').next().unwrap().parse().unwrap()).await.unwrap();
+    let altered = Bytes::from_static(b"BYTES");
+    stage.store.objects.lock().unwrap().insert(stage.from.to_string(), altered);
+    let error = stage.files.link_all(links).await.unwrap_err();
+    assert!(matches!(&error, Error::Store(error) if error.kind == Kind::IntegrityMismatch), "{error:?}");
+    assert_eq!(stage.store.names(), [stage.from.to_string()]);
 }
