@@ -1,5 +1,7 @@
 //! `consign export-state` and `consign import-state`: back the state up, or move it to another database.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -90,9 +92,7 @@ impl ExportState {
         }
         let head = Head { consign_state: VERSION, secret_key: base.vault.fingerprint() };
         let rows = if is_dash(&self.file) {
-            let out =
-                tokio::fs::OpenOptions::new().write(true).open("/dev/stdout").await.context("no standard output")?;
-            write(base.store.as_ref(), &head, out).await?
+            write(base.store.as_ref(), &head, standard(io::stdout()).context("no standard output")?).await?
         } else {
             write_file(base.store.as_ref(), &head, &self.file).await?
         };
@@ -110,8 +110,12 @@ impl ImportState {
         let base = Base::open(config, true).await?;
         refuse_others(base.store.as_ref()).await?;
         let fingerprint = base.vault.fingerprint();
-        let path = if is_dash(&self.file) { Path::new("/dev/stdin") } else { &self.file };
-        let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot read {}", path.display()))?;
+        let file = if is_dash(&self.file) {
+            standard(io::stdin()).context("no standard input")?
+        } else {
+            let cannot = || format!("cannot read {}", self.file.display());
+            tokio::fs::File::open(&self.file).await.with_context(cannot)?
+        };
         let rows = read(base.store.as_ref(), fingerprint, BufReader::new(file)).await?;
         print::note(format!("{rows} rows are stored in {}", base.store.describe()));
         base.store.close().await;
@@ -121,6 +125,12 @@ impl ImportState {
 
 fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// Standard input or output as it was given to this process: its name in `/dev` cannot be opened where it is a socket, and
+/// where it is a file, writing would begin at its start.
+fn standard(stream: impl AsFd) -> io::Result<tokio::fs::File> {
+    Ok(tokio::fs::File::from_std(stream.as_fd().try_clone_to_owned()?.into()))
 }
 
 async fn refuse_others(store: &dyn Store) -> anyhow::Result<()> {
