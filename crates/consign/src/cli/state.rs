@@ -145,13 +145,21 @@ async fn write_file(store: &dyn Store, head: &Head, path: &Path) -> anyhow::Resu
     name.push(".part");
     let part = PathBuf::from(name);
     let cannot = || format!("cannot write {}", part.display());
-    let mut options = tokio::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part).await.with_context(cannot)?;
+    let file = own_file(&part).await.with_context(cannot)?;
     let synced = file.try_clone().await?;
     let rows = write(store, head, file).await.with_context(cannot)?;
     synced.sync_all().await.with_context(cannot)?;
     tokio::fs::rename(&part, path).await.with_context(|| format!("cannot write {}", path.display()))?;
     Ok(rows)
+}
+
+/// Makes a file that only its owner can read. One that an earlier export left would keep the rights that it has.
+async fn own_file(path: &Path) -> io::Result<tokio::fs::File> {
+    match tokio::fs::remove_file(path).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await
 }
 
 /// Writes head, rows and foot; returns the number of rows.
@@ -180,7 +188,10 @@ async fn write(store: &dyn Store, head: &Head, out: impl AsyncWrite + Unpin + Se
 
 async fn put(out: &mut (impl AsyncWrite + Unpin + Send), line: &(impl Serialize + Sync)) -> anyhow::Result<()> {
     let mut text = serde_json::to_vec(line)?;
-    ensure!(text.len() <= LINE_BYTES_MAX, "it makes a line of more than {LINE_BYTES_MAX} bytes, which nobody reads back");
+    ensure!(
+        text.len() <= LINE_BYTES_MAX,
+        "it makes a line of more than {LINE_BYTES_MAX} bytes, which nobody reads back"
+    );
     text.push(b'\n');
     out.write_all(&text).await?;
     Ok(())
@@ -191,7 +202,10 @@ async fn next_line(text: &mut (impl AsyncBufRead + Unpin + Send)) -> anyhow::Res
     let mut line = Vec::new();
     text.take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line).await.context("the file cannot be read")?;
     let is_whole = line.len() <= LINE_BYTES_MAX || line.last() == Some(&b'\n');
-    ensure!(is_whole, "a line is too long, longer than {LINE_BYTES_MAX} bytes: the file was not written by this program");
+    ensure!(
+        is_whole,
+        "a line is too long, longer than {LINE_BYTES_MAX} bytes: the file was not written by this program"
+    );
     ensure!(line.pop() == Some(b'\n'), "the file is not whole: it ends in the middle");
     Ok(line)
 }
@@ -242,7 +256,25 @@ async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead +
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_an_earlier_export_left_lends_its_rights_to_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.part");
+        std::fs::write(&path, "left").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let mut reader = std::fs::File::open(&path).unwrap();
+        let mut file = own_file(&path).await.unwrap();
+        file.write_all(b"secret").await.unwrap();
+        file.flush().await.unwrap();
+        let mut seen = String::new();
+        io::Read::read_to_string(&mut reader, &mut seen).unwrap();
+        assert_eq!(seen, "left", "who has the earlier file open does not read this one");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
 
     #[tokio::test]
     async fn what_is_written_can_be_read_back_and_what_could_not_is_not_written() {
