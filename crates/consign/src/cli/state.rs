@@ -157,7 +157,7 @@ async fn write_file(store: &dyn Store, head: &Head, path: &Path) -> anyhow::Resu
 async fn own_file(path: &Path) -> io::Result<tokio::fs::File> {
     match tokio::fs::remove_file(path).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Ok(()) | Err(_) => {}
     }
     tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await
 }
