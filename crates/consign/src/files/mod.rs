@@ -191,14 +191,14 @@ impl Files {
     }
 
     /// The bytes of a kept file that may go while they are read: the file is opened for each reading, so that a task
-    /// may have thousands of them. Only its length is looked at now.
+    /// may have thousands of them. In a folder its length is looked at now.
     ///
     /// # Errors
-    /// [`Error::Disk`] when they are gone, or are not as many as they were; [`Error::Store`].
+    /// [`Error::Disk`] when they are gone, or are not as many as they were. In an object store, that is noticed by reading.
     pub async fn input(&self, key: &BlobKey, file: &File) -> Result<Arc<dyn Source>, Error> {
         match &self.place {
             Place::Folder(folder) => folder.input(key, file).await,
-            Place::Bucket(bucket) => bucket.source(key, file).await,
+            Place::Bucket(bucket) => Ok(bucket.input(key, file)),
         }
     }
 

@@ -127,3 +127,14 @@ async fn what_is_carried_is_what_its_row_says() {
     assert!(matches!(&error, Error::Store(error) if error.kind == Kind::IntegrityMismatch), "{error:?}");
     assert_eq!(stage.store.names(), [stage.from.to_string()]);
 }
+
+/// A task may have thousands of inputs, which must not cost a request each before it begins.
+#[tokio::test]
+async fn an_input_is_asked_for_when_it_is_read() {
+    let stage = Stage::set(Staged::new(|_, _, _| goes())).await;
+    let input = stage.files.input(&stage.from, &row(stage.received)).await.unwrap();
+    assert_eq!(stage.store.count(Act::Stat), 0);
+    assert_eq!(input.read_at(1, 3).await.unwrap(), "yte");
+    stage.files.source(&stage.from, &row(stage.received)).await.unwrap();
+    assert_eq!(stage.store.count(Act::Stat), 1);
+}

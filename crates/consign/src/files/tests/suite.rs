@@ -204,7 +204,10 @@ async fn missing(place: &Place) {
     let longer = Received { size: 6, ..received };
     for (key, received) in [(&none, received), (&key, longer)] {
         assert!(matches!(place.files.source(key, &row(received)).await, Err(Error::Disk(_))));
-        assert!(matches!(place.files.input(key, &row(received)).await, Err(Error::Disk(_))));
+        match place.files.input(key, &row(received)).await {
+            Ok(source) => assert_eq!(source.read_at(0, received.size as usize).await.unwrap_err().kind, Kind::Local),
+            Err(error) => assert!(matches!(error, Error::Disk(_)), "{error:?}"),
+        }
     }
     let open = place.files.input(&key, &row(received)).await.unwrap();
     clean(place).await;
