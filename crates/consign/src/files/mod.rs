@@ -56,12 +56,15 @@ pub struct Steps {
     pub bytes: u64,
     /// Readings under way at once.
     pub ahead: usize,
+    /// Bytes below which a reading costs more than it brings.
+    pub least: u64,
 }
 
 /// Large enough that the pool of threads is not the bound, small enough for slow clients.
-const STEPS_ON_DISK: Steps = Steps { bytes: 256 * 1024, ahead: 2 };
-/// Four requests under way hide the time that each needs to be answered; a download costs 4 MiB of memory.
-const STEPS_IN_BUCKET: Steps = Steps { bytes: 1024 * 1024, ahead: 4 };
+const STEPS_ON_DISK: Steps = Steps { bytes: 256 * 1024, ahead: 2, least: 16 * 1024 };
+/// Four requests under way hide the time that each needs to be answered; a download costs 5 MiB of memory, and 512 KiB
+/// where there are many.
+const STEPS_IN_BUCKET: Steps = Steps { bytes: 1024 * 1024, ahead: 4, least: 256 * 1024 };
 
 /// A second key for a kept file.
 #[derive(Clone, Debug, PartialEq, Eq)]
