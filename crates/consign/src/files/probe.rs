@@ -4,7 +4,7 @@ use bytes::Bytes;
 use connectors::Progress;
 use futures_util::stream;
 
-use super::{Error, Files};
+use super::{Error, Files, Place};
 use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
 use crate::model::{BlobKey, File};
@@ -13,7 +13,8 @@ use crate::model::{BlobKey, File};
 const PROBE: &[u8] = b"consign tries its file store";
 
 impl Files {
-    /// Keeps a few bytes under a name that no task has, gives them a second name, reads, lists and removes them.
+    /// Keeps a few bytes under a name that no task has, gives them a second name, reads, lists and removes them. In an object
+    /// store it opens an upload as well, aborts it, and lists uploads.
     ///
     /// # Errors
     /// Those of the step that failed; what was kept is removed as far as that can be done.
@@ -45,6 +46,9 @@ impl Files {
         if read != PROBE || self.attempts(task).await? != [token] {
             return Err(Error::Disk(std::io::Error::other("what was kept is not what comes back")));
         }
-        Ok(())
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Bucket(bucket) => bucket.try_uploads(&BlobKey::new(task, token, 3)).await,
+        }
     }
 }

@@ -355,3 +355,13 @@ async fn an_upload_that_cannot_be_aborted_shields_none_behind_it() {
     s3(&config(&server)).abort_older("", Duration::from_hours(1)).await.unwrap_err();
     assert_eq!(server.seen().iter().filter(is_abort).count(), 20);
 }
+
+#[tokio::test]
+async fn credentials_that_may_not_list_uploads_are_told_apart_from_none_being_there() {
+    for (code, told) in [("AccessDenied", Err(Kind::AccessDenied)), ("NotImplemented", Ok(0))] {
+        let status = if code == "AccessDenied" { 403 } else { 501 };
+        let server = Scripted::start(move |_| answer(status, &[], &error_body(code, ""))).await;
+        let found = s3(&config(&server)).abort_older("", Duration::ZERO).await;
+        assert_eq!(found.map_err(|error| error.kind), told, "{code}");
+    }
+}

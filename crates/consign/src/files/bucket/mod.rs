@@ -19,6 +19,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use connectors::store::{Ask, ObjectStore, Page, Shown};
@@ -34,6 +35,7 @@ use crate::model::{BlobKey, File};
 mod list;
 mod publish;
 mod source;
+mod uploads;
 
 /// An object store that keeps files, and how it is used.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub(super) struct Bucket {
     settings: Settings,
+    /// Whether it was said that the credentials may not clear uploads away.
+    has_warned: AtomicBool,
 }
 
 impl Bucket {
@@ -66,7 +70,7 @@ impl Bucket {
     pub(super) async fn open(settings: Settings) -> Result<Self, Error> {
         let folder = Arc::clone(&settings.scratch);
         blocking(move || DirBuilder::new().recursive(true).mode(0o700).create(folder)).await?;
-        let bucket = Self { settings };
+        let bucket = Self { settings, has_warned: AtomicBool::default() };
         match bucket.ask().await {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "the file store does not answer yet");
@@ -125,11 +129,6 @@ impl Bucket {
             return Ok(None);
         }
         Ok(self.settings.store.signed_link(&self.name(key), shown)?)
-    }
-
-    /// Aborts the uploads that nobody goes on with.
-    pub(super) async fn abort_abandoned(&self) -> Result<usize, Error> {
-        Ok(self.settings.store.abort_older(&self.settings.prefix, self.settings.abandoned_after).await?)
     }
 
     fn name(&self, key: &BlobKey) -> String {

@@ -138,3 +138,26 @@ async fn an_input_is_asked_for_when_it_is_read() {
     stage.files.source(&stage.from, &row(stage.received)).await.unwrap();
     assert_eq!(stage.store.count(Act::Stat), 1);
 }
+
+/// What a file store needs beside files: without it, what a crash cut off stays for good.
+#[tokio::test]
+async fn a_probe_tries_to_list_and_to_abort_uploads() {
+    for denied in [None, Some(Act::Abort), Some(Act::AbortOlder), Some(Act::Copy), Some(Act::Page)] {
+        let stage = Stage::set(Staged::new(move |store, act, _| {
+            let is_denied = denied == Some(act) && store.count(Act::Put) > 1;
+            if is_denied { fails(Kind::AccessDenied) } else { goes() }
+        }));
+        let stage = stage.await;
+        let probed = stage.files.probe().await;
+        match denied {
+            None => probed.unwrap(),
+            Some(_) => {
+                assert!(matches!(probed, Err(Error::Store(error)) if error.kind == Kind::AccessDenied), "{denied:?}");
+            }
+        }
+        assert_eq!(stage.store.uploads.lock().unwrap().len(), usize::from(denied == Some(Act::Abort)));
+        assert!(denied.is_some() || stage.store.count(Act::Abort) == 1, "an upload was opened, and aborted");
+        // That is no reason to say it again every hour.
+        assert_eq!(stage.files.abort_abandoned().await.unwrap(), 0);
+    }
+}
