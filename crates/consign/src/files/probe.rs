@@ -11,6 +11,8 @@ use crate::model::{BlobKey, File};
 
 /// What is written, and read back.
 const PROBE: &[u8] = b"consign tries its file store";
+/// Times that it is tried, should what was kept be gone.
+const TRIES: u32 = 3;
 
 impl Files {
     /// Keeps a few bytes under a name that no task has, gives them a second name, reads, lists and removes them. In an object
@@ -19,10 +21,20 @@ impl Files {
     /// # Errors
     /// Those of the step that failed; what was kept is removed as far as that can be done.
     pub async fn probe(&self) -> Result<(), Error> {
-        let task = TaskId::new(Timestamp(0));
-        let tried = self.try_as(task).await;
-        let removed = self.remove_task(task).await;
-        tried.and(removed)
+        let mut number = 1;
+        loop {
+            let task = TaskId::new(Timestamp(0));
+            let tried = self.try_as(task).await;
+            let removed = self.remove_task(task).await;
+            match tried.and(removed) {
+                // The search of a running server removes what no row names, and comes once an hour.
+                Err(Error::Disk(error)) if number < TRIES => {
+                    tracing::debug!(%error, "the file store is tried again");
+                    number += 1;
+                }
+                other => return other,
+            }
+        }
     }
 
     async fn try_as(&self, task: TaskId) -> Result<(), Error> {

@@ -161,3 +161,25 @@ async fn a_probe_tries_to_list_and_to_abort_uploads() {
         assert_eq!(stage.files.abort_abandoned().await.unwrap(), 0);
     }
 }
+
+/// No row names what a probe keeps, so that the search of a running server may remove it at any moment.
+#[tokio::test]
+async fn a_probe_is_not_misled_by_a_search_that_removes_its_files() {
+    for (moment, times, passes) in
+        [(Act::Copy, 1, true), (Act::Stat, 1, true), (Act::Read, 1, true), (Act::Page, 1, true), (Act::Copy, 9, false)]
+    {
+        let seen = AtomicUsize::new(0);
+        let stage = Stage::set(Staged::new(move |store, act, _| {
+            // The first file is the stage's own.
+            let is_probing = act == moment && store.count(Act::Put) > 1;
+            if is_probing && seen.fetch_add(1, Ordering::SeqCst) < times {
+                store.objects.lock().unwrap().retain(|kept, _| store.is_first(kept));
+            }
+            goes()
+        }));
+        let stage = stage.await;
+        let probed = stage.files.probe().await;
+        assert_eq!(probed.is_ok(), passes, "{moment:?}, {times} times: {probed:?}");
+        assert_eq!(stage.store.names(), [stage.from.to_string()]);
+    }
+}

@@ -54,6 +54,11 @@ impl Staged {
         self.acts.lock().unwrap().iter().filter(|(done, _)| *done == act).count()
     }
 
+    /// Whether this is the object that was put first.
+    pub(super) fn is_first(&self, name: &str) -> bool {
+        self.acts.lock().unwrap().iter().find(|(act, _)| *act == Act::Put).is_some_and(|(_, first)| first == name)
+    }
+
     /// The names that lie there.
     pub(super) fn names(&self) -> Vec<String> {
         self.objects.lock().unwrap().keys().cloned().collect()
