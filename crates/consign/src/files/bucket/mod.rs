@@ -18,8 +18,8 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connectors::store::{Ask, ObjectStore, Page, Shown};
@@ -62,6 +62,8 @@ pub(super) struct Bucket {
     settings: Settings,
     /// Whether it was said that the credentials may not clear uploads away.
     has_warned: AtomicBool,
+    /// Where the last listing of tasks stopped.
+    listing: Mutex<Option<list::Listing>>,
 }
 
 impl Bucket {
@@ -70,7 +72,7 @@ impl Bucket {
     pub(super) async fn open(settings: Settings) -> Result<Self, Error> {
         let folder = Arc::clone(&settings.scratch);
         blocking(move || DirBuilder::new().recursive(true).mode(0o700).create(folder)).await?;
-        let bucket = Self { settings, has_warned: AtomicBool::default() };
+        let bucket = Self { settings, has_warned: AtomicBool::default(), listing: Mutex::default() };
         match bucket.ask().await {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "the file store does not answer yet");

@@ -183,3 +183,37 @@ async fn a_probe_is_not_misled_by_a_search_that_removes_its_files() {
         assert_eq!(stage.store.names(), [stage.from.to_string()]);
     }
 }
+
+/// Where a listing cannot begin in the middle, it must not begin anew for every few tasks.
+#[tokio::test]
+async fn a_search_through_all_tasks_turns_each_page_once() {
+    let mut store = Staged::new(|_, _, _| goes());
+    store.begins_anywhere = false;
+    let mut expected: Vec<TaskId> = (0..40).map(|_| task()).collect();
+    expected.sort_unstable();
+    for task in &expected {
+        store.objects.lock().unwrap().insert(BlobKey::new(*task, Token(1), 1).to_string(), Bytes::new());
+    }
+    let stage = Stage::set(store).await;
+    stage.files.remove_task(stage.from.as_str().split('/').next().unwrap().parse().unwrap()).await.unwrap();
+    let before = stage.store.count(Act::Page);
+    let search = async |limit| {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let found = stage.files.list_tasks(after, limit).await.unwrap();
+            let Some(last) = found.last() else { return all };
+            after = Some(*last);
+            all.extend(found);
+        }
+    };
+    assert_eq!(search(5).await, expected);
+    let pages = stage.store.count(Act::Page) - before;
+    assert!(pages <= 14, "{pages} pages of three tasks for forty of them");
+    // It was the end, but not for good.
+    expected.push(task());
+    let added = BlobKey::new(expected[40], Token(1), 1).to_string();
+    stage.store.objects.lock().unwrap().insert(added, Bytes::new());
+    expected.sort_unstable();
+    assert_eq!(search(7).await, expected);
+    assert_eq!(stage.files.list_tasks(Some(expected[3]), 2).await.unwrap(), expected[4..6], "from anywhere");
+}
