@@ -92,7 +92,7 @@ impl ExportState {
         }
         let head = Head { consign_state: VERSION, secret_key: base.vault.fingerprint() };
         let rows = if is_dash(&self.file) {
-            write(base.store.as_ref(), &head, standard(io::stdout()).context("no standard output")?).await?
+            write(base.store.as_ref(), &head, standard(&io::stdout()).context("no standard output")?).await?
         } else {
             write_file(base.store.as_ref(), &head, &self.file).await?
         };
@@ -111,7 +111,7 @@ impl ImportState {
         refuse_others(base.store.as_ref()).await?;
         let fingerprint = base.vault.fingerprint();
         let file = if is_dash(&self.file) {
-            standard(io::stdin()).context("no standard input")?
+            standard(&io::stdin()).context("no standard input")?
         } else {
             let cannot = || format!("cannot read {}", self.file.display());
             tokio::fs::File::open(&self.file).await.with_context(cannot)?
@@ -129,7 +129,7 @@ fn is_dash(path: &Path) -> bool {
 
 /// Standard input or output as it was given to this process: its name in `/dev` cannot be opened where it is a socket, and
 /// where it is a file, writing would begin at its start.
-fn standard(stream: impl AsFd) -> io::Result<tokio::fs::File> {
+fn standard(stream: &impl AsFd) -> io::Result<tokio::fs::File> {
     Ok(tokio::fs::File::from_std(stream.as_fd().try_clone_to_owned()?.into()))
 }
 

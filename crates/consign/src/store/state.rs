@@ -38,7 +38,9 @@ pub async fn send<T: Send>(lines: &mpsc::Sender<T>, row: T, bytes: usize) -> boo
     }
     match lines.reserve_many(lines.max_capacity()).await {
         Ok(mut places) => {
-            places.next().map(|place| place.send(row));
+            if let Some(place) = places.next() {
+                place.send(row);
+            }
             true
         }
         Err(_) => false,

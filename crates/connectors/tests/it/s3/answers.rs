@@ -325,14 +325,14 @@ async fn an_abort_is_repeated_until_nothing_is_left() {
 
 /// A service where these uploads were opened long ago, of which some cannot be aborted.
 async fn with_old_uploads(keys: &[&str], cannot: &'static str) -> Scripted {
-    let uploads: String = keys
+    let uploads: Vec<String> = keys
         .iter()
         .map(|key| {
             let initiated = "2020-01-01T00:00:00.000Z";
             format!("<Upload><Key>{key}</Key><UploadId>u</UploadId><Initiated>{initiated}</Initiated></Upload>")
         })
         .collect();
-    let listing = format!("<ListMultipartUploadsResult>{uploads}</ListMultipartUploadsResult>");
+    let listing = format!("<ListMultipartUploadsResult>{}</ListMultipartUploadsResult>", uploads.concat());
     Scripted::start(move |request| match request.method().as_str() {
         "GET" if request.uri().query().unwrap().contains("uploads") => answer(200, &[], &listing),
         "GET" => answer(404, &[], &error_body("NoSuchUpload", "")),

@@ -91,13 +91,11 @@ impl Bucket {
             }
         }
         drop(copies);
-        match failed {
-            None => guard.keep(),
-            Some(error) => {
-                guard.clear().await;
-                return Err(error);
-            }
+        if let Some(error) = failed {
+            guard.clear().await;
+            return Err(error);
         }
+        guard.keep();
         Ok(())
     }
 

@@ -44,7 +44,7 @@ impl Bucket {
         match self.settings.store.abort_older(&self.settings.prefix, self.settings.abandoned_after).await {
             Err(error) if error.kind == Kind::AccessDenied => {
                 if !self.has_warned.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "uploads that a crash cut off stay in the file store, as the credentials may not list or abort them");
+                    tracing::warn!(%error, "uploads that a crash cut off stay, as the credentials may not list or abort them");
                 }
                 Ok(0)
             }

@@ -45,8 +45,13 @@ impl Staged {
     pub(super) fn new(
         cue: impl Fn(&Self, Act, &str) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
     ) -> Self {
-        let (objects, uploads, acts) = Default::default();
-        Self { objects, uploads, acts, begins_anywhere: true, cue: Box::new(cue) }
+        Self {
+            objects: Mutex::default(),
+            uploads: Mutex::default(),
+            acts: Mutex::default(),
+            begins_anywhere: true,
+            cue: Box::new(cue),
+        }
     }
 
     /// How often it was asked for this.
@@ -145,7 +150,7 @@ impl Connector for Staged {
         if bytes.len() < end {
             return Err(Error::new(Kind::Protocol, "reading", "another range than was asked for"));
         }
-        Ok(stream_of(&bytes[usize::try_from(range.start).unwrap()..end], PART_BYTES as usize))
+        Ok(stream_of(&bytes[usize::try_from(range.start).unwrap()..end], usize::try_from(PART_BYTES).unwrap()))
     }
 
     async fn list(&self, _: &str, _: usize) -> Result<Vec<Object>> {

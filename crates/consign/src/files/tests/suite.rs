@@ -205,7 +205,10 @@ async fn missing(place: &Place) {
     for (key, received) in [(&none, received), (&key, longer)] {
         assert!(matches!(place.files.source(key, &row(received)).await, Err(Error::Disk(_))));
         match place.files.input(key, &row(received)).await {
-            Ok(source) => assert_eq!(source.read_at(0, received.size as usize).await.unwrap_err().kind, Kind::Local),
+            Ok(source) => {
+                let read = source.read_at(0, usize::try_from(received.size).unwrap()).await;
+                assert_eq!(read.unwrap_err().kind, Kind::Local);
+            }
             Err(error) => assert!(matches!(error, Error::Disk(_)), "{error:?}"),
         }
     }
