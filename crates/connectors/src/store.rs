@@ -75,6 +75,7 @@ pub trait ObjectStore: Connector {
     /// listed, the storage forgets them by itself.
     ///
     /// # Errors
-    /// Those of [`Connector::abort`].
+    /// Those of [`Connector::abort`], of the last upload that could not be aborted;
+    /// [`Kind::AccessDenied`](crate::Kind::AccessDenied) where the credentials may not list uploads.
     async fn abort_older(&self, prefix: &str, age: Duration) -> Result<usize>;
 }

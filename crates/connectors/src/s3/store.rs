@@ -24,6 +24,8 @@ const PAGE_KEYS_MAX: usize = 1000;
 /// # Source
 /// Amazon S3 API Reference, "`CopyObject`".
 const COPY_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
+/// Old uploads in a row that could not be aborted, after which the service counts as away: each takes all its tries.
+const ABORTS_IN_VAIN_MAX: u32 = 20;
 const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 /// The longest life of a signed link that the signature's version knows.
 const LINK_LIFE_MAX: Duration = Duration::from_hours(7 * 24);
@@ -93,14 +95,23 @@ impl ObjectStore for S3 {
     async fn abort_older(&self, prefix: &str, age: Duration) -> Result<usize> {
         let (found, _) = match self.some_open_uploads(prefix).await {
             // A bucket's own lifecycle rule must do then.
-            Err(error) if matches!(error.kind, Kind::AccessDenied | Kind::Unsupported) => return Ok(0),
+            Err(error) if error.kind == Kind::Unsupported => return Ok(0),
             other => other?,
         };
-        let mut aborted = 0;
+        let (mut aborted, mut in_vain, mut last) = (0, 0, None);
         for upload in found.iter().filter(|upload| upload.age.is_some_and(|found| found > age)) {
-            self.abort_upload(&upload.key, &upload.upload_id).await?;
-            aborted += 1;
+            match self.abort_upload(&upload.key, &upload.upload_id).await {
+                Ok(()) => (aborted, in_vain) = (aborted + 1, 0),
+                // One that cannot be aborted must not shield all that are behind it.
+                Err(error) => {
+                    tracing::debug!(%error, "an upload cannot be aborted and stays");
+                    (in_vain, last) = (in_vain + 1, Some(error));
+                }
+            }
+            if in_vain >= ABORTS_IN_VAIN_MAX {
+                break;
+            }
         }
-        Ok(aborted)
+        last.map_or(Ok(aborted), Err)
     }
 }

@@ -1,5 +1,7 @@
 //! `consign export-state` and `consign import-state`: back the state up, or move it to another database.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,16 +15,19 @@ use tokio::sync::mpsc;
 
 use super::{Failure, Settings, print};
 use crate::config::Database;
+use crate::config::limits::REQUEST_BYTES_LIMIT;
 use crate::server::Base;
 use crate::store::Store;
-use crate::store::state::{Imported, Line};
+use crate::store::state::{Imported, Line, send};
 
 /// Version of the format.
 const VERSION: u32 = 1;
-/// Rows on their way between the database and the file.
+/// Rows on their way between the database and the file; fewer when they are large.
 const LINES_MAX: usize = 256;
-/// Bytes of a line at the most: arguments of a task are below this.
-const LINE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a line at the most. Tests have shorter ones.
+const LINE_BYTES_MAX: usize = if cfg!(test) { 4096 } else { 512 << 20 };
+// The arguments of a task fit into a line: in base64, and with room for what is not arguments.
+const _: () = assert!(cfg!(test) || REQUEST_BYTES_LIMIT / 3 * 4 < LINE_BYTES_MAX as u64 / 4 * 3);
 /// How often progress is told, in rows.
 const TELL_EVERY: u64 = 50_000;
 
@@ -87,9 +92,7 @@ impl ExportState {
         }
         let head = Head { consign_state: VERSION, secret_key: base.vault.fingerprint() };
         let rows = if is_dash(&self.file) {
-            let out =
-                tokio::fs::OpenOptions::new().write(true).open("/dev/stdout").await.context("no standard output")?;
-            write(base.store.as_ref(), &head, out).await?
+            write(base.store.as_ref(), &head, standard(&io::stdout()).context("no standard output")?).await?
         } else {
             write_file(base.store.as_ref(), &head, &self.file).await?
         };
@@ -107,8 +110,12 @@ impl ImportState {
         let base = Base::open(config, true).await?;
         refuse_others(base.store.as_ref()).await?;
         let fingerprint = base.vault.fingerprint();
-        let path = if is_dash(&self.file) { Path::new("/dev/stdin") } else { &self.file };
-        let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot read {}", path.display()))?;
+        let file = if is_dash(&self.file) {
+            standard(&io::stdin()).context("no standard input")?
+        } else {
+            let cannot = || format!("cannot read {}", self.file.display());
+            tokio::fs::File::open(&self.file).await.with_context(cannot)?
+        };
         let rows = read(base.store.as_ref(), fingerprint, BufReader::new(file)).await?;
         print::note(format!("{rows} rows are stored in {}", base.store.describe()));
         base.store.close().await;
@@ -118,6 +125,12 @@ impl ImportState {
 
 fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// Standard input or output as it was given to this process: its name in `/dev` cannot be opened where it is a socket, and
+/// where it is a file, writing would begin at its start.
+fn standard(stream: &impl AsFd) -> io::Result<tokio::fs::File> {
+    Ok(tokio::fs::File::from_std(stream.as_fd().try_clone_to_owned()?.into()))
 }
 
 async fn refuse_others(store: &dyn Store) -> anyhow::Result<()> {
@@ -132,13 +145,21 @@ async fn write_file(store: &dyn Store, head: &Head, path: &Path) -> anyhow::Resu
     name.push(".part");
     let part = PathBuf::from(name);
     let cannot = || format!("cannot write {}", part.display());
-    let mut options = tokio::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part).await.with_context(cannot)?;
+    let file = own_file(&part).await.with_context(cannot)?;
     let synced = file.try_clone().await?;
     let rows = write(store, head, file).await.with_context(cannot)?;
     synced.sync_all().await.with_context(cannot)?;
     tokio::fs::rename(&part, path).await.with_context(|| format!("cannot write {}", path.display()))?;
     Ok(rows)
+}
+
+/// Makes a file that only its owner can read. One that an earlier export left would keep the rights that it has.
+async fn own_file(path: &Path) -> io::Result<tokio::fs::File> {
+    match tokio::fs::remove_file(path).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await
 }
 
 /// Writes head, rows and foot; returns the number of rows.
@@ -149,7 +170,7 @@ async fn write(store: &dyn Store, head: &Head, out: impl AsyncWrite + Unpin + Se
         let mut rows: u64 = 0;
         put(&mut out, head).await?;
         while let Some(line) = lines.recv().await {
-            put(&mut out, &line).await?;
+            put(&mut out, &line).await.with_context(|| format!("row {} of `{}`", rows + 1, line.table))?;
             rows += 1;
             if rows.is_multiple_of(TELL_EVERY) {
                 print::note(format!("{rows} rows …"));
@@ -167,6 +188,10 @@ async fn write(store: &dyn Store, head: &Head, out: impl AsyncWrite + Unpin + Se
 
 async fn put(out: &mut (impl AsyncWrite + Unpin + Send), line: &(impl Serialize + Sync)) -> anyhow::Result<()> {
     let mut text = serde_json::to_vec(line)?;
+    ensure!(
+        text.len() <= LINE_BYTES_MAX,
+        "it makes a line of more than {LINE_BYTES_MAX} bytes, which nobody reads back"
+    );
     text.push(b'\n');
     out.write_all(&text).await?;
     Ok(())
@@ -175,7 +200,12 @@ async fn put(out: &mut (impl AsyncWrite + Unpin + Send), line: &(impl Serialize 
 /// The next line, without its end.
 async fn next_line(text: &mut (impl AsyncBufRead + Unpin + Send)) -> anyhow::Result<Vec<u8>> {
     let mut line = Vec::new();
-    text.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await.context("the file cannot be read")?;
+    text.take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line).await.context("the file cannot be read")?;
+    let is_whole = line.len() <= LINE_BYTES_MAX || line.last() == Some(&b'\n');
+    ensure!(
+        is_whole,
+        "a line is too long, longer than {LINE_BYTES_MAX} bytes: the file was not written by this program"
+    );
     ensure!(line.pop() == Some(b'\n'), "the file is not whole: it ends in the middle");
     Ok(line)
 }
@@ -200,9 +230,10 @@ async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead +
                 let _ = sender.send(None).await;
                 return Ok(rows);
             }
+            let bytes = line.len();
             let line: Line =
                 serde_json::from_slice(&line).with_context(|| format!("row {} makes no sense", rows + 1))?;
-            if sender.send(Some(line)).await.is_err() {
+            if !send(&sender, Some(line), bytes).await {
                 // The database has given up, and says why.
                 return Ok(rows);
             }
@@ -220,5 +251,48 @@ async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead +
             bail!("{} has users or jobs of its own; take an empty one", store.describe())
         }
         (Ok(_), Ok(Imported::Rows(rows))) => Ok(rows),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_earlier_export_left_lends_its_rights_to_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.part");
+        std::fs::write(&path, "left").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let mut reader = std::fs::File::open(&path).unwrap();
+        let mut file = own_file(&path).await.unwrap();
+        file.write_all(b"secret").await.unwrap();
+        file.flush().await.unwrap();
+        let mut seen = String::new();
+        io::Read::read_to_string(&mut reader, &mut seen).unwrap();
+        assert_eq!(seen, "left", "who has the earlier file open does not read this one");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_can_be_read_back_and_what_could_not_is_not_written() {
+        let line = |bytes: usize| Line { table: "t".to_owned(), values: vec!["x".repeat(bytes).into()] };
+        let around = serde_json::to_vec(&line(0)).unwrap().len();
+        let mut text = Vec::new();
+        put(&mut text, &line(LINE_BYTES_MAX - around)).await.unwrap();
+        let read = next_line(&mut text.as_slice()).await.unwrap();
+        assert_eq!(read.len(), LINE_BYTES_MAX);
+        let error = put(&mut text, &line(LINE_BYTES_MAX - around + 1)).await.unwrap_err();
+        assert!(error.to_string().contains("nobody reads back"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_is_told_from_one_that_ends_too_early() {
+        for (length, said) in [(LINE_BYTES_MAX, "not whole"), (LINE_BYTES_MAX + 1, "too long"), (10, "not whole")] {
+            let error = next_line(&mut vec![b'x'; length].as_slice()).await.unwrap_err();
+            assert!(error.to_string().contains(said), "{length}: {error}");
+        }
     }
 }

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Period;
 
+/// What `limits.request_bytes_max` may be at the most: arguments are a row of the database, and a line of its backup.
+pub const REQUEST_BYTES_LIMIT: u64 = 256 * 1024 * 1024;
+
 /// Bounds of requests, jobs and work at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -27,7 +30,7 @@ pub struct Limits {
     pub files_per_task_max: u32,
     /// Tasks of one job.
     pub tasks_per_job_max: u32,
-    /// Largest request body but for uploads; `import/base64` and `import/raw` must fit into it.
+    /// Largest request body but for uploads, 256 MiB at the most; `import/base64` and `import/raw` must fit into it.
     #[schemars(with = "String")]
     pub request_bytes_max: ByteSize,
     /// Jobs and tasks that one API key may create in a minute.

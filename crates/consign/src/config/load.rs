@@ -13,6 +13,7 @@ use schemars::schema_for;
 use serde_json::Value;
 
 use super::Config;
+use super::limits::REQUEST_BYTES_LIMIT;
 use crate::secret::without_credentials;
 
 /// Prefix of environment variables.
@@ -101,6 +102,9 @@ impl Config {
             }
         }
         faults.extend(self.telemetry.faults());
+        if self.limits.request_bytes_max.as_u64() > REQUEST_BYTES_LIMIT {
+            faults.push("limits.request_bytes_max: must be 256 MiB at the most".to_owned());
+        }
         if self.swift.segment_bytes.as_u64() == 0 {
             faults.push("swift.segment_bytes: must be at least 1 B".to_owned());
         }
@@ -222,4 +226,18 @@ pub(super) fn section<'a>(root: &'a Value, property: &Value) -> Option<&'a Value
     let name = property["$ref"].as_str()?.strip_prefix("#/$defs/")?;
     let definition = &root["$defs"][name];
     definition["properties"].is_object().then_some(definition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_bounded_by_what_a_backup_can_hold() {
+        for (bytes, is_fine) in [(REQUEST_BYTES_LIMIT, true), (REQUEST_BYTES_LIMIT + 1, false)] {
+            let mut config = Config::default();
+            config.limits.request_bytes_max = bytesize::ByteSize(bytes);
+            assert_eq!(config.check().is_ok(), is_fine, "{bytes}");
+        }
+    }
 }

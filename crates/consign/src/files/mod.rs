@@ -56,12 +56,26 @@ pub struct Steps {
     pub bytes: u64,
     /// Readings under way at once.
     pub ahead: usize,
+    /// Bytes below which a reading costs more than it brings.
+    pub least: u64,
 }
 
 /// Large enough that the pool of threads is not the bound, small enough for slow clients.
-const STEPS_ON_DISK: Steps = Steps { bytes: 256 * 1024, ahead: 2 };
-/// Four requests under way hide the time that each needs to be answered; a download costs 4 MiB of memory.
-const STEPS_IN_BUCKET: Steps = Steps { bytes: 1024 * 1024, ahead: 4 };
+const STEPS_ON_DISK: Steps = Steps { bytes: 256 * 1024, ahead: 2, least: 16 * 1024 };
+/// Four requests under way hide the time that each needs to be answered; a download costs 5 MiB of memory, and 512 KiB
+/// where there are many.
+const STEPS_IN_BUCKET: Steps = Steps { bytes: 1024 * 1024, ahead: 4, least: 256 * 1024 };
+
+/// A second key for a kept file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The file's key.
+    pub from: BlobKey,
+    /// The key that it is to have as well.
+    pub to: BlobKey,
+    /// What its row says of its bytes: where they must be read and stored again, they are compared with it.
+    pub digests: Digests,
+}
 
 /// What was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,14 +194,14 @@ impl Files {
     }
 
     /// The bytes of a kept file that may go while they are read: the file is opened for each reading, so that a task
-    /// may have thousands of them. Only its length is looked at now.
+    /// may have thousands of them. In a folder its length is looked at now.
     ///
     /// # Errors
-    /// [`Error::Disk`] when they are gone, or are not as many as they were; [`Error::Store`].
+    /// [`Error::Disk`] when they are gone, or are not as many as they were. In an object store, that is noticed by reading.
     pub async fn input(&self, key: &BlobKey, file: &File) -> Result<Arc<dyn Source>, Error> {
         match &self.place {
             Place::Folder(folder) => folder.input(key, file).await,
-            Place::Bucket(bucket) => bucket.source(key, file).await,
+            Place::Bucket(bucket) => Ok(bucket.input(key, file)),
         }
     }
 
@@ -215,18 +229,18 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Disk`] and [`Error::Store`].
-    pub async fn link(&self, from: &BlobKey, to: &BlobKey) -> Result<(), Error> {
-        self.link_all(vec![(from.clone(), to.clone())]).await
+    pub async fn link(&self, from: &BlobKey, to: &BlobKey, digests: Digests) -> Result<(), Error> {
+        self.link_all(vec![Link { from: from.clone(), to: to.clone(), digests }]).await
     }
 
     /// As [`Self::link`], for many: what takes time is done once a folder, or side by side.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Disk`] and [`Error::Store`]; then none of them is left.
-    pub async fn link_all(&self, pairs: Vec<(BlobKey, BlobKey)>) -> Result<(), Error> {
+    pub async fn link_all(&self, links: Vec<Link>) -> Result<(), Error> {
         match &self.place {
-            Place::Folder(folder) => folder.link_all(pairs, self.room.clone()).await,
-            Place::Bucket(bucket) => bucket.link_all(&pairs, &self.room).await,
+            Place::Folder(folder) => folder.link_all(links, self.room.clone()).await,
+            Place::Bucket(bucket) => bucket.link_all(&links, &self.room).await,
         }
     }
 

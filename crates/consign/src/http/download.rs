@@ -24,8 +24,10 @@ use crate::telemetry::metrics::Held;
 
 /// How long a link to the object store itself holds: long enough to begin, and to go on for a while where it broke.
 const REDIRECT_LIFE: Duration = Duration::from_mins(15);
-/// Bytes that all downloads together hold ready for their clients, as long as that leaves each its least.
+/// Bytes that all downloads together hold ready for their clients, as long as that leaves each the least of its place.
 const READY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What they hold for the sake of that least: of an object store, it is enough for a thousand downloads.
+const READY_BYTES_LIMIT: u64 = 512 * 1024 * 1024;
 /// Bytes that a download reads at once, however many there are.
 const STEP_BYTES_MIN: u64 = 16 * 1024;
 /// Media types that a browser may show in place: none of them runs scripts in our origin.
@@ -187,11 +189,12 @@ fn is_harmless(content_type: &str) -> bool {
 /// The bytes of a range, read as fast as the client takes them and a little ahead. The source is open, so that an
 /// expiry in the meantime does not end it.
 fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
-    let (metrics, Steps { bytes, ahead }) = (Arc::clone(&state.metrics), state.files.steps());
+    let (metrics, best) = (Arc::clone(&state.metrics), state.files.steps());
     let held = Held::of(&metrics.downloads);
     let open = metrics.downloads.clone();
+    let ahead = pace(best, open.get()).ahead;
     let steps = stream::unfold(range.start, move |from| {
-        let to = from.saturating_add(step_bytes(bytes, ahead, open.get())).min(range.end);
+        let to = from.saturating_add(pace(best, open.get()).bytes).min(range.end);
         std::future::ready((from < to).then_some((from..to, to)))
     });
     let read = steps
@@ -210,23 +213,48 @@ fn bytes(state: &AppState, source: Arc<dyn Source>, range: Range<u64>) -> Body {
     Body::from_stream(read)
 }
 
-/// Bytes to read at once, so that all downloads that are open stay within their budget: each holds as many pieces as are
-/// read ahead, and one that is being sent.
-fn step_bytes(best: u64, ahead: usize, open: i64) -> u64 {
-    let pieces = u64::try_from(open).unwrap_or(0).max(1).saturating_mul(ahead as u64 + 1);
-    best.min((READY_BYTES_MAX / pieces).max(STEP_BYTES_MIN))
+/// How to read while so many downloads are open, so that all stay within their budget: each holds as many pieces as are
+/// read ahead, and one that is being sent. First the pieces become smaller, down to the least; then they become fewer.
+fn pace(best: Steps, open: i64) -> Steps {
+    let open = u64::try_from(open).unwrap_or(0).max(1);
+    let pieces = |ahead: usize| open.saturating_mul(ahead as u64 + 1);
+    let is_crowded = pieces(best.ahead).saturating_mul(best.least) > READY_BYTES_MAX;
+    let ahead = if is_crowded { 1 } else { best.ahead };
+    let least = best.least.min(READY_BYTES_LIMIT / pieces(ahead)).max(STEP_BYTES_MIN);
+    Steps { bytes: best.bytes.min((READY_BYTES_MAX / pieces(ahead)).max(least)), ahead, ..best }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What all hold at the most.
+    fn held(pace: Steps, open: i64) -> u64 {
+        u64::try_from(open).unwrap() * (pace.ahead as u64 + 1) * pace.bytes
+    }
+
     #[test]
     fn few_downloads_read_in_large_steps_and_many_stay_within_their_budget() {
-        assert_eq!(step_bytes(256 * 1024, 2, 1), 256 * 1024);
-        assert_eq!(step_bytes(256 * 1024, 2, 0), 256 * 1024);
-        let many = step_bytes(256 * 1024, 2, 1000);
-        assert!(many < 256 * 1024 && 1000 * 3 * many <= READY_BYTES_MAX, "{many}");
-        assert_eq!(step_bytes(256 * 1024, 2, 1_000_000), STEP_BYTES_MIN);
+        let disk = Steps { bytes: 256 * 1024, ahead: 2, least: 16 * 1024 };
+        assert_eq!((pace(disk, 1), pace(disk, 0)), (disk, disk));
+        let many = pace(disk, 1000);
+        assert!(many.bytes < disk.bytes && held(many, 1000) <= READY_BYTES_MAX, "{many:?}");
+        assert_eq!(pace(disk, 1_000_000).bytes, STEP_BYTES_MIN);
+    }
+
+    /// Each step is a request there.
+    #[test]
+    fn of_an_object_store_even_many_downloads_read_in_steps_that_are_worth_a_request() {
+        let bucket = Steps { bytes: 1024 * 1024, ahead: 4, least: 256 * 1024 };
+        assert_eq!(pace(bucket, 10), bucket);
+        for open in [20, 51, 52, 128, 820, 1024] {
+            let pace = pace(bucket, open);
+            assert!(pace.bytes >= bucket.least, "{open}: {pace:?}");
+            assert!(held(pace, open) <= READY_BYTES_LIMIT, "{open}: {pace:?}");
+            assert!(open > 128 || held(pace, open) <= READY_BYTES_MAX, "{open}: {pace:?}");
+        }
+        for open in [1025, 5000, 8192] {
+            assert!(held(pace(bucket, open), open) <= READY_BYTES_LIMIT, "{open}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Five loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
 //! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed,
 //! `abort` does so at destinations. What happens
-//! to one task is in `step`, what is sent of a file before its export's turn in `ahead`. The runner meets HTTP only in the store.
+//! to one task is in `step`, how its files are opened in `inputs`, what is sent of a file before its export's turn in `ahead`. The runner meets HTTP only in the store.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 mod abort;
 mod ahead;
 mod claim;
+mod inputs;
 mod journal;
 mod lease;
 mod meter;

@@ -16,11 +16,11 @@ use tracing::{Instrument as _, Span, error_span};
 use super::ahead::Ahead;
 use super::journal::TaskJournal;
 use super::meter::{self, TaskMeter};
-use super::{Runner, Running, retry, sweep};
+use super::{Runner, Running, inputs, retry, sweep};
 use crate::error::{Code, TaskError};
 use crate::id::{TaskId, Token};
 use crate::model::Task;
-use crate::operations::context::{self, Bounds, Context, HeadStart, InputFile};
+use crate::operations::context::{self, Bounds, Context, HeadStart};
 use crate::operations::{self, Entry, Outcome, RawArgs};
 use crate::store::{Applied, Claim, Result};
 use crate::telemetry::metrics::{Held, LeaseLoss};
@@ -32,9 +32,6 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// Tries to give a lease back while the server stops; the next start takes it back anyway.
 const GIVE_BACK_TRIES_STOPPING: u32 = 3;
-/// Input files of an attempt that are held open, so that it goes on when their task is deleted meanwhile. Of those beyond, each
-/// is opened when it is read: a task may have thousands, and a process may not have so many files open.
-const INPUTS_OPEN_MAX: usize = 64;
 /// The highest progress before the end.
 const PERCENT_MAX: u8 = 99;
 
@@ -262,21 +259,7 @@ async fn context(
 ) -> std::result::Result<Context, TaskError> {
     let tools = runner.tools();
     let files_max = tools.config.limits.files_per_task_max as usize;
-    let mut inputs = Vec::new();
-    for file in claim.inputs.into_iter().flat_map(|input| input.files) {
-        // Files that were delivered elsewhere have no bytes here and are nobody's input.
-        let Some(blob) = &file.blob else { continue };
-        let source = if inputs.len() < INPUTS_OPEN_MAX {
-            tools.files.source(blob, &file).await?
-        } else {
-            tools.files.input(blob, &file).await?
-        };
-        inputs.push(InputFile { file, source });
-        if inputs.len() > files_max {
-            let message = format!("A task takes {files_max} files at the most; use several tasks.");
-            return Err(TaskError::new(Code::TooManyFiles, message));
-        }
-    }
+    let inputs = inputs::open(&tools.files, claim.inputs, files_max).await?;
     let limits = &tools.config.limits;
     Ok(Context {
         task_id: claim.task.id,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use connectors::azure_blob::{self, AzureBlob};
 use connectors::gcs::{self, Gcs};
 use connectors::s3::{self, Addressing, S3};
-use connectors::{Budget, ObjectStore, Secret};
+use connectors::{Budget, Limits, ObjectStore, Secret};
 use serde::Deserialize;
 use url::Url;
 
@@ -32,12 +32,13 @@ pub async fn open(config: &Config, memory: &Budget) -> Result<Files, Error> {
     match place(config)? {
         Place::Folder(root) => Ok(Files::open(&root).await?),
         Place::Bucket(address) => {
+            let (store, limits) = address.store(config)?;
             let settings = BucketSettings {
-                store: address.store(config)?,
+                store,
                 prefix: address.prefix.clone(),
                 scratch: Arc::from(config.data_dir.join(SCRATCH)),
                 memory: memory.clone(),
-                tries: config.transfer.tries,
+                limits,
                 abandoned_after: config.limits.task_timeout.0.max(config.limits.upload_lifetime.0) + UPLOAD_GRACE,
                 redirects: config.files.redirect_downloads,
             };
@@ -150,20 +151,21 @@ impl Address {
     }
 
     /// The client of the object store. Its own way out is open to public addresses, and to the endpoint that is configured,
-    /// and to nothing else that tasks may reach.
-    fn store(&self, config: &Config) -> Result<Arc<dyn ObjectStore>, Error> {
+    /// and to nothing else that tasks may reach. With the bounds of what goes there and comes from there.
+    fn store(&self, config: &Config) -> Result<(Arc<dyn ObjectStore>, Limits), Error> {
         let named: Vec<String> = ["endpoint", "token_uri"].iter().filter_map(|name| self.given(name)).collect();
         let in_host = self.given("addressing").is_some_and(|addressing| addressing == "virtual-host");
         let network = network::for_files(config, &named, in_host.then_some(self.bucket.as_str()))?;
         let (client, limits) = (network.http, network.limits);
         let refused = |error: connectors::Error| bad(&error.detail);
-        Ok(match self.kind {
+        let store: Arc<dyn ObjectStore> = match self.kind {
             Kind::S3 => Arc::new(S3::new(&self.s3(config)?, client, limits).map_err(refused)?),
             Kind::Gcs => {
                 Arc::new(Gcs::new(&self.gcs(config)?, client, &network.google_tokens, limits).map_err(refused)?)
             }
             Kind::Azure => Arc::new(AzureBlob::new(&self.azure(config)?, client, limits).map_err(refused)?),
-        })
+        };
+        Ok((store, limits))
     }
 
     fn s3(&self, config: &Config) -> Result<s3::Config, Error> {

@@ -56,7 +56,8 @@ fn behind(config: &Config, guard: Guard) -> Result<Network, Error> {
     Ok(Network::new(guard, tls, limits, config.limits.transfers_per_host_max as usize))
 }
 
-/// Opens a way out for traces: to the collector of the settings, which is allowed by being named there, and to nobody else.
+/// Opens a way out for traces: to public addresses, as every way out, and to the collector of the settings, which is allowed by
+/// being named there. Nothing else is ever sent this way.
 ///
 /// # Errors
 /// [`Error::Setting`] when the collector's address or a certificate cannot be read.

@@ -10,6 +10,9 @@ use tokio::sync::mpsc;
 
 use super::Result;
 
+/// Rows up to this size may wait in the queue together, as many as it has places.
+const SMALL_BYTES_MAX: usize = 64 * 1024;
+
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +21,30 @@ pub struct Line {
     pub table: String,
     /// Its values, in the order of the columns.
     pub values: Vec<Value>,
+}
+
+impl Line {
+    /// Bytes of its texts: what it needs in memory, and in a statement.
+    pub fn bytes(&self) -> usize {
+        self.values.iter().map(|value| value.as_str().map_or(size_of::<Value>(), str::len)).sum()
+    }
+}
+
+/// Puts a row of so many bytes into the queue, and tells whether anybody still takes it. A large one waits until the queue is
+/// empty, so that there is at most one of them beside small ones: arguments may have any size that a request may have.
+pub async fn send<T: Send>(lines: &mpsc::Sender<T>, row: T, bytes: usize) -> bool {
+    if bytes <= SMALL_BYTES_MAX {
+        return lines.send(row).await.is_ok();
+    }
+    match lines.reserve_many(lines.max_capacity()).await {
+        Ok(mut places) => {
+            if let Some(place) = places.next() {
+                place.send(row);
+            }
+            true
+        }
+        Err(_) => false,
+    }
 }
 
 /// What became of an import.
@@ -56,4 +83,42 @@ pub trait State: Send + Sync {
 #[cfg(feature = "test-support")]
 pub fn columns() -> Vec<String> {
     super::sqlite::state_columns()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(bytes: usize) -> Line {
+        Line { table: "t".to_owned(), values: vec![Value::Null, Value::from("x".repeat(bytes))] }
+    }
+
+    #[tokio::test]
+    async fn large_rows_wait_for_an_empty_queue() {
+        let (sender, mut lines) = mpsc::channel(4);
+        let sending = tokio::spawn(async move {
+            for bytes in [10, 10, SMALL_BYTES_MAX, 3 * SMALL_BYTES_MAX, 3 * SMALL_BYTES_MAX, 10] {
+                let line = line(bytes);
+                let size = line.bytes();
+                assert!(send(&sender, line, size).await);
+            }
+        });
+        let mut seen = Vec::new();
+        loop {
+            // Until whoever sends can do nothing more.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            seen.push(lines.len());
+            if lines.recv().await.is_none() {
+                break;
+            }
+        }
+        sending.await.unwrap();
+        // Small ones together, then each large one alone but for what is small behind it.
+        assert_eq!(seen, [2, 1, 1, 1, 2, 1, 0]);
+        let (sender, lines) = mpsc::channel(4);
+        drop(lines);
+        assert!(!send(&sender, line(10), 10).await && !send(&sender, line(10), usize::MAX).await);
+    }
 }

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::disk::Disk;
 use super::metrics::{Metrics, USERS_MAX};
 use crate::clock::Clock;
 use crate::files::Files;
@@ -62,7 +63,7 @@ struct Shared {
     files: Files,
     clock: Clock,
     metrics: Arc<Metrics>,
-    data_dir: PathBuf,
+    disk: Disk,
     is_fenced: OnceLock<Fence>,
     draining: CancellationToken,
     checked: Mutex<Option<(Instant, [Check; 2])>>,
@@ -77,7 +78,7 @@ impl Health {
             files,
             clock,
             metrics,
-            data_dir,
+            disk: Disk::of(data_dir),
             is_fenced: OnceLock::new(),
             draining: CancellationToken::new(),
             checked: Mutex::default(),
@@ -111,10 +112,10 @@ impl Health {
         metrics.ready.set(i64::from(readiness.ready));
         metrics.database_up.set(is_ok("database"));
         metrics.file_store_up.set(is_ok("file_store"));
-        if let Ok(disk) = rustix::fs::statvfs(&shared.data_dir) {
-            let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(disk.f_frsize)).unwrap_or(i64::MAX);
-            metrics.data_free_bytes.set(bytes(disk.f_bavail));
-            metrics.data_bytes.set(bytes(disk.f_blocks));
+        // What does not come in time stays as it was.
+        if let Some(space) = shared.disk.space(PATIENCE).await {
+            metrics.data_free_bytes.set(i64::try_from(space.free_bytes).unwrap_or(i64::MAX));
+            metrics.data_bytes.set(i64::try_from(space.bytes).unwrap_or(i64::MAX));
         }
         // Held while the text is made, so that nobody sees half of the users.
         let mut counted = shared.counted.lock().await;

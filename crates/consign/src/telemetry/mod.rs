@@ -1,5 +1,6 @@
 //! What operators see: logs, metrics, traces, and whether the server can work.
 
+mod disk;
 pub mod health;
 mod json;
 pub mod logs;

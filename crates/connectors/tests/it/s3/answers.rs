@@ -1,11 +1,12 @@
 //! S3 services that answer in ways that no server at hand does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use connectors::contract;
 use connectors::memory::MemorySource;
 use connectors::s3::{Config, S3};
-use connectors::{Connector as _, Kind, Limits};
+use connectors::{Connector as _, Kind, Limits, ObjectStore as _};
 
 use super::s3;
 use crate::scripted::{Request, Scripted, answer, cut_in, shows_no_part};
@@ -320,4 +321,47 @@ async fn an_abort_is_repeated_until_nothing_is_left() {
     };
     s3(&config(&server)).abort(&open).await.unwrap();
     assert_eq!(aborts.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+/// A service where these uploads were opened long ago, of which some cannot be aborted.
+async fn with_old_uploads(keys: &[&str], cannot: &'static str) -> Scripted {
+    let uploads: Vec<String> = keys
+        .iter()
+        .map(|key| {
+            let initiated = "2020-01-01T00:00:00.000Z";
+            format!("<Upload><Key>{key}</Key><UploadId>u</UploadId><Initiated>{initiated}</Initiated></Upload>")
+        })
+        .collect();
+    let listing = format!("<ListMultipartUploadsResult>{}</ListMultipartUploadsResult>", uploads.concat());
+    Scripted::start(move |request| match request.method().as_str() {
+        "GET" if request.uri().query().unwrap().contains("uploads") => answer(200, &[], &listing),
+        "GET" => answer(404, &[], &error_body("NoSuchUpload", "")),
+        _ if request.uri().path().contains(cannot) => answer(403, &[], &error_body("AccessDenied", "")),
+        _ => answer(204, &[], ""),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_aborted_shields_none_behind_it() {
+    let server = with_old_uploads(&["bad1", "bad2", "good1", "bad3", "good2"], "bad").await;
+    let error = s3(&config(&server)).abort_older("", Duration::from_hours(1)).await.unwrap_err();
+    assert_eq!(error.kind, Kind::AccessDenied);
+    let is_abort = |request: &&Request| request.method() == "DELETE";
+    let tried: Vec<_> = server.seen().iter().filter(is_abort).map(|abort| abort.uri().path().to_owned()).collect();
+    assert_eq!(tried, ["/bkt/bad1", "/bkt/bad2", "/bkt/good1", "/bkt/bad3", "/bkt/good2"]);
+    // Not for each of thousands, as each may take all its tries.
+    let server = with_old_uploads(&["bad"; 50], "bad").await;
+    s3(&config(&server)).abort_older("", Duration::from_hours(1)).await.unwrap_err();
+    assert_eq!(server.seen().iter().filter(is_abort).count(), 20);
+}
+
+#[tokio::test]
+async fn credentials_that_may_not_list_uploads_are_told_apart_from_none_being_there() {
+    for (code, told) in [("AccessDenied", Err(Kind::AccessDenied)), ("NotImplemented", Ok(0))] {
+        let status = if code == "AccessDenied" { 403 } else { 501 };
+        let server = Scripted::start(move |_| answer(status, &[], &error_body(code, ""))).await;
+        let found = s3(&config(&server)).abort_older("", Duration::ZERO).await;
+        assert_eq!(found.map_err(|error| error.kind), told, "{code}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Finding and removing files by the names that they begin with, a page at a time.
 
 use std::str::FromStr as _;
+use std::sync::{MutexGuard, PoisonError};
 
 use connectors::store::{Ask, Page};
 use connectors::{Error as StoreError, Kind};
@@ -15,31 +16,42 @@ const PAGE: usize = if cfg!(test) { 3 } else { 1000 };
 /// Objects that are deleted at once.
 const DELETIONS_AT_ONCE: usize = 16;
 
+/// A listing of tasks that stopped somewhere.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// The last task that was told.
+    told: Option<TaskId>,
+    /// Tasks behind it that came with the same page.
+    tasks: Vec<TaskId>,
+    /// How to go on.
+    ask: Ask,
+    is_over: bool,
+}
+
 impl Bucket {
-    /// The tasks that have files here: those that sort right after `after`, in order.
+    /// The tasks that have files here: those that sort right after `after`, in order. Whoever asks for those behind the last
+    /// ones that were told gets them from where the listing stopped: not every storage can begin in the middle, and there the
+    /// search through a hundred thousand tasks would turn each page hundreds of times.
     pub(in super::super) async fn list_tasks(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskId>, Error> {
         let prefix = &self.settings.prefix;
-        let mut ask = Ask {
-            prefix: prefix.clone(),
-            folders: true,
-            // Behind all that begins with the task and a slash: a naught is what comes next.
-            after: after.map(|task| format!("{prefix}{task}0")),
-            mark: None,
-            limit: PAGE,
-        };
-        let mut tasks = Vec::new();
-        loop {
-            let page = self.settings.store.page(&ask).await?;
-            tasks.extend(folders(&page, prefix, |name| TaskId::from_str(name).ok()));
-            // Not every storage can begin in the middle.
-            tasks.retain(|task| after.is_none_or(|after| *task > after));
-            if tasks.len() >= limit || !turn(&mut ask, page)? {
-                break;
-            }
+        let stopped = self.listing().take().filter(|listing| after.is_some() && listing.told == after);
+        let mut listing = stopped.unwrap_or_else(|| Listing::begin(prefix, after));
+        while listing.tasks.len() < limit && !listing.is_over {
+            let page = self.settings.store.page(&listing.ask).await?;
+            let found = folders(&page, prefix, |name| TaskId::from_str(name).ok());
+            listing.tasks.extend(found.into_iter().filter(|task| after.is_none_or(|after| *task > after)));
+            listing.is_over = !turn(&mut listing.ask, page)?;
         }
-        tasks.sort_unstable();
-        tasks.truncate(limit);
+        listing.tasks.sort_unstable();
+        let behind = listing.tasks.split_off(limit.min(listing.tasks.len()));
+        let tasks = std::mem::replace(&mut listing.tasks, behind);
+        listing.told = tasks.last().copied();
+        *self.listing() = Some(listing);
         Ok(tasks)
+    }
+
+    fn listing(&self) -> MutexGuard<'_, Option<Listing>> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The attempts of a task that have files here, in no order.
@@ -68,6 +80,20 @@ impl Bucket {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Listing {
+    fn begin(prefix: &str, after: Option<TaskId>) -> Self {
+        let ask = Ask {
+            prefix: prefix.to_owned(),
+            folders: true,
+            // Behind all that begins with the task and a slash: a naught is what comes next.
+            after: after.map(|task| format!("{prefix}{task}0")),
+            mark: None,
+            limit: PAGE,
+        };
+        Self { told: None, tasks: Vec::new(), ask, is_over: false }
     }
 }
 

@@ -18,11 +18,12 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connectors::store::{Ask, ObjectStore, Page, Shown};
-use connectors::{Budget, Kind, Source};
+use connectors::{Budget, Kind, Limits, Source};
 use tokio::sync::watch;
 
 use super::check::Room;
@@ -34,6 +35,7 @@ use crate::model::{BlobKey, File};
 mod list;
 mod publish;
 mod source;
+mod uploads;
 
 /// An object store that keeps files, and how it is used.
 #[derive(Clone, Debug)]
@@ -46,8 +48,8 @@ pub struct Settings {
     pub scratch: Arc<Path>,
     /// Memory for the parts of what is sent and read.
     pub memory: Budget,
-    /// Tries of one request.
-    pub tries: u32,
+    /// Parts of what is read, and tries of one request.
+    pub limits: Limits,
     /// Uploads that were opened longer ago are nobody's: longer than any upload of a process of the fleet takes.
     pub abandoned_after: Duration,
     /// Whether downloads may go to the object store itself, where it can sign links.
@@ -58,6 +60,10 @@ pub struct Settings {
 #[derive(Debug)]
 pub(super) struct Bucket {
     settings: Settings,
+    /// Whether it was said that the credentials may not clear uploads away.
+    has_warned: AtomicBool,
+    /// Where the last listing of tasks stopped.
+    listing: Mutex<Option<list::Listing>>,
 }
 
 impl Bucket {
@@ -66,7 +72,7 @@ impl Bucket {
     pub(super) async fn open(settings: Settings) -> Result<Self, Error> {
         let folder = Arc::clone(&settings.scratch);
         blocking(move || DirBuilder::new().recursive(true).mode(0o700).create(folder)).await?;
-        let bucket = Self { settings };
+        let bucket = Self { settings, has_warned: AtomicBool::default(), listing: Mutex::default() };
         match bucket.ask().await {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "the file store does not answer yet");
@@ -109,8 +115,14 @@ impl Bucket {
             let text = format!("a kept file has {} bytes instead of {}", object.size, file.size);
             return Err(Error::Disk(io::Error::other(text)));
         }
-        let store = Arc::clone(&self.settings.store);
-        Ok(Arc::new(source::BucketSource::new(store, object, file.digests, self.settings.tries)))
+        Ok(self.input(key, file))
+    }
+
+    /// The same without a look at it, which would be a request for each of thousands: what is not as its row says fails when
+    /// it is read.
+    pub(super) fn input(&self, key: &BlobKey, file: &File) -> Arc<dyn Source> {
+        let Settings { store, limits, .. } = &self.settings;
+        Arc::new(source::BucketSource::new(Arc::clone(store), self.name(key), file, limits.tries))
     }
 
     /// An address of a kept file for anybody, where downloads may go there.
@@ -119,11 +131,6 @@ impl Bucket {
             return Ok(None);
         }
         Ok(self.settings.store.signed_link(&self.name(key), shown)?)
-    }
-
-    /// Aborts the uploads that nobody goes on with.
-    pub(super) async fn abort_abandoned(&self) -> Result<usize, Error> {
-        Ok(self.settings.store.abort_older(&self.settings.prefix, self.settings.abandoned_after).await?)
     }
 
     fn name(&self, key: &BlobKey) -> String {

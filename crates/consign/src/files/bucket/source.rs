@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use connectors::{Connector, Digests, Error, Kind, Object, ObjectStore, Retry, Source, download};
 use futures_util::TryStreamExt as _;
 
+use crate::model::File;
+
 const ACTION: &str = "reading the file";
 
 /// A kept file. Each reading is a request of its own, which is sent again when it breaks.
@@ -20,8 +22,9 @@ pub(super) struct BucketSource {
 
 impl BucketSource {
     /// Without the mark of its version: a name never gets other bytes, but a copy that is made again gets another mark.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, object: Object, digests: Digests, tries: u32) -> Self {
-        Self { store, object: Arc::new(Object { etag: None, ..object }), digests, tries }
+    pub(super) fn new(store: Arc<dyn ObjectStore>, name: String, file: &File, tries: u32) -> Self {
+        let object = Object { name, size: file.size, etag: None, content_type: None };
+        Self { store, object: Arc::new(object), digests: file.digests, tries }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::check::Room;
 use super::scratch::{Home, Scratch};
-use super::{Error, blocking};
+use super::{Error, Link, blocking};
 use crate::model::{self, BlobKey};
 
 pub(super) mod source;
@@ -91,9 +91,9 @@ impl Folder {
     }
 
     /// Gives each file a second name, all or none of them.
-    pub(super) async fn link_all(&self, pairs: Vec<(BlobKey, BlobKey)>, room: Room) -> Result<(), Error> {
+    pub(super) async fn link_all(&self, links: Vec<Link>, room: Room) -> Result<(), Error> {
         let root = self.root();
-        let pairs = pairs.iter().map(|(from, to)| (self.path(from), self.path(to))).collect();
+        let pairs = links.iter().map(|link| (self.path(&link.from), self.path(&link.to))).collect();
         let links = blocking(move || link_all(&root, pairs, &room)).await?;
         links.into_iter().for_each(Unpublished::keep);
         Ok(())

@@ -31,13 +31,13 @@ fn network() -> Network {
     Network::new(Guard::new([loopback]), http::tls_config(&[]).unwrap(), limits, 100)
 }
 
-fn settings(store: Arc<dyn ObjectStore>, folder: &Path) -> BucketSettings {
+pub(super) fn settings(store: Arc<dyn ObjectStore>, folder: &Path) -> BucketSettings {
     BucketSettings {
         store,
         prefix: format!("in here/{:016x}/", rand::random::<u64>()),
         scratch: Arc::from(folder.join("tmp")),
         memory: Budget::default(),
-        tries: 3,
+        limits: network().limits,
         abandoned_after: Duration::from_hours(1),
         redirects: true,
     }
@@ -367,7 +367,7 @@ async fn where_the_storage_does_not_copy_the_bytes_are_carried() {
     let (from, to, bytes) = (key(), key(), suite::bytes(6 * MIB));
     let received = files.receive(&from, stream_of(&bytes, MIB), None, LIMIT_BYTES, &Progress::default()).await.unwrap();
     let files::Place::Bucket(bucket) = &files.place else { panic!("no bucket") };
-    bucket.carry(&from, &to, &files.room).await.unwrap();
+    bucket.carry(&Link { from, to: to.clone(), digests: received.digests }, &files.room).await.unwrap();
     assert!(files.source(&to, &row(received)).await.unwrap().read_at(0, bytes.len()).await.unwrap() == bytes);
     remove_all(&files).await;
 }

@@ -191,8 +191,8 @@ async fn a_link_shares_the_bytes_and_outlives_its_origin() {
     let (from, to) = (BlobKey::new(from_task, Token(1), 1), BlobKey::new(to_task, Token(2), 1));
     let received = store.receive(&from, stream_of(b"bytes", 5), None).await.unwrap();
     // Twice, as a task may be run again.
-    store.files.link(&from, &to).await.unwrap();
-    store.files.link(&from, &to).await.unwrap();
+    store.files.link(&from, &to, received.digests).await.unwrap();
+    store.files.link(&from, &to, received.digests).await.unwrap();
     let inode = |key| fs::metadata(store.path(key)).unwrap().ino();
     assert_eq!(inode(&from), inode(&to));
     store.files.remove_task(from_task).await.unwrap();
@@ -201,8 +201,8 @@ async fn a_link_shares_the_bytes_and_outlives_its_origin() {
     assert_eq!(source.read_at(0, 5).await.unwrap(), "bytes");
 
     let left = store.left();
-    let several = vec![(to.clone(), key()), (from, key())];
-    assert!(matches!(store.files.link_all(several).await, Err(Error::Disk(_))), "one origin is gone");
+    let several = [to.clone(), from].map(|from| Link { from, to: key(), digests: received.digests });
+    assert!(matches!(store.files.link_all(several.into()).await, Err(Error::Disk(_))), "one origin is gone");
     assert_eq!(store.left(), left);
 }
 

@@ -10,8 +10,10 @@ use futures_util::{StreamExt as _, stream as streams};
 use super::*;
 use crate::clock::Timestamp;
 
+mod bounds;
 mod bucket;
 mod folder;
+mod staged;
 mod suite;
 
 const LIMIT_BYTES: u64 = 64 * 1024 * 1024;

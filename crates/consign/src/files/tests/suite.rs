@@ -193,21 +193,22 @@ async fn links(place: &Place) {
     let bytes = bytes(LARGE_BYTES);
     let received = place.receive(&from, &bytes).await;
     // Twice, as a task may be run again.
-    place.files.link(&from, &to).await.unwrap();
-    place.files.link(&from, &to).await.unwrap();
+    place.files.link(&from, &to, received.digests).await.unwrap();
+    place.files.link(&from, &to, received.digests).await.unwrap();
     place.files.remove_task(from_task).await.unwrap();
     place.files.remove_task(from_task).await.unwrap();
     assert!(place.read(&to, received).await == bytes);
     let left = (place.left)().await;
     // More than are copied at once, so that some are done when the last one fails.
-    let mut several: Vec<_> = (0..10).map(|_| (to.clone(), key())).collect();
-    several.push((from, key()));
+    let link = |from: &BlobKey, to| Link { from: from.clone(), to, digests: received.digests };
+    let mut several: Vec<_> = (0..10).map(|_| link(&to, key())).collect();
+    several.push(link(&from, key()));
     let error = place.files.link_all(several).await.unwrap_err();
     assert!(matches!(error, Error::Disk(_)), "one origin is gone: {error:?}");
     assert_eq!((place.left)().await, left);
-    let many: Vec<_> = (1..=20).map(|number| (to.clone(), BlobKey::new(from_task, Token(3), number))).collect();
+    let many: Vec<_> = (1..=20).map(|number| link(&to, BlobKey::new(from_task, Token(3), number))).collect();
     place.files.link_all(many.clone()).await.unwrap();
-    assert!(place.read(&many[19].1, received).await == bytes);
+    assert!(place.read(&many[19].to, received).await == bytes);
     clean(place).await;
 }
 
@@ -217,7 +218,13 @@ async fn missing(place: &Place) {
     let longer = Received { size: 6, ..received };
     for (key, received) in [(&none, received), (&key, longer)] {
         assert!(matches!(place.files.source(key, &row(received)).await, Err(Error::Disk(_))));
-        assert!(matches!(place.files.input(key, &row(received)).await, Err(Error::Disk(_))));
+        match place.files.input(key, &row(received)).await {
+            Ok(source) => {
+                let read = source.read_at(0, usize::try_from(received.size).unwrap()).await;
+                assert_eq!(read.unwrap_err().kind, Kind::Local);
+            }
+            Err(error) => assert!(matches!(error, Error::Disk(_)), "{error:?}"),
+        }
     }
     let open = place.files.input(&key, &row(received)).await.unwrap();
     clean(place).await;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::{naming::Naming, zip};
 use crate::error::{Code, TaskError};
+use crate::files::Link;
 use crate::model::{BlobKey, Download, File};
 use crate::operations::{Context, Feed, Operation, Outcome};
 
@@ -71,16 +72,16 @@ impl Operation for ExportUrl {
 /// The input files as this task's own, which live as long as it does. Their bytes are not copied.
 async fn linked(task: &Context, names: Vec<String>) -> Result<Vec<File>, TaskError> {
     let mut files = Vec::with_capacity(names.len());
-    let mut pairs = Vec::with_capacity(names.len());
+    let mut links = Vec::with_capacity(names.len());
     for ((input, name), number) in task.inputs.iter().zip(names).zip(1..) {
         let Some(from) = &input.file.blob else {
             return Err(TaskError::new(Code::Internal, "An input file is not kept here; the server's log says more."));
         };
         let to = BlobKey::new(task.task_id, task.token, number);
-        pairs.push((from.clone(), to.clone()));
+        links.push(Link { from: from.clone(), to: to.clone(), digests: input.file.digests });
         files.push(File { name, blob: Some(to), ..input.file.clone() });
     }
-    task.files.link_all(pairs).await?;
+    task.files.link_all(links).await?;
     Ok(files)
 }
 

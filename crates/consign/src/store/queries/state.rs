@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::rows::nonsense;
 use super::{Conn, Db, Row, dialect};
-use crate::store::state::{Imported, Line};
+use crate::store::state::{Imported, Line, send};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,6 +254,8 @@ pub(crate) const TABLES: &[Table] = &[
 
 /// Rows of one `INSERT`: a statement has at most 32,766 values on SQLite, and no table here has more than 28 columns.
 const ROWS_PER_INSERT: usize = 100;
+/// Bytes of one `INSERT` of several rows: PostgreSQL takes no message of a gibibyte, and memory is needed several times over.
+const BYTES_PER_INSERT: usize = 4 * 1024 * 1024;
 
 /// Names of `meta` that belong to a database and not to the state.
 const OF_THE_DATABASE: &str = "schema_floor";
@@ -270,7 +272,8 @@ pub(crate) async fn export(conn: &mut Conn, lines: &mpsc::Sender<Line>) -> sqlx:
             if line.values.first().and_then(Value::as_str) == Some(OF_THE_DATABASE) {
                 continue;
             }
-            if lines.send(line).await.is_err() {
+            let bytes = line.bytes();
+            if !send(lines, line, bytes).await {
                 // Whoever reads has given up, and says why.
                 return Ok(());
             }
@@ -302,19 +305,39 @@ pub(crate) async fn import(conn: &mut Conn, lines: &mut mpsc::Receiver<Option<Li
         return Ok(Imported::NotEmpty);
     }
     sqlx::query("DELETE FROM meta WHERE name <> $1").bind(OF_THE_DATABASE).execute(&mut *conn).await?;
-    let (mut count, mut chunk): (u64, Vec<Line>) = (0, Vec::new());
+    let (mut count, mut chunk) = (0_u64, Chunk::default());
     // A channel that closes without having said so was left by somebody who has failed.
     while let Some(line) = lines.recv().await.ok_or_else(|| nonsense("end"))? {
-        if chunk.len() == ROWS_PER_INSERT || chunk.first().is_some_and(|first| first.table != line.table) {
-            insert(conn, &chunk).await?;
-            chunk.clear();
+        if !chunk.has_room_for(&line) {
+            insert(conn, &std::mem::take(&mut chunk).lines).await?;
         }
-        chunk.push(line);
+        chunk.add(line);
         count += 1;
     }
-    insert(conn, &chunk).await?;
+    insert(conn, &chunk.lines).await?;
     dialect::number_on(conn).await?;
     Ok(Imported::Rows(count))
+}
+
+/// Rows that are stored with one statement.
+#[derive(Debug, Default)]
+struct Chunk {
+    lines: Vec<Line>,
+    bytes: usize,
+}
+
+impl Chunk {
+    /// Whether this row may be stored with the others. One alone may have any size.
+    fn has_room_for(&self, line: &Line) -> bool {
+        let is_small =
+            self.lines.len() < ROWS_PER_INSERT && self.bytes.saturating_add(line.bytes()) <= BYTES_PER_INSERT;
+        self.lines.first().is_none_or(|first| is_small && first.table == line.table)
+    }
+
+    fn add(&mut self, line: Line) {
+        self.bytes = self.bytes.saturating_add(line.bytes());
+        self.lines.push(line);
+    }
 }
 
 async fn insert(conn: &mut Conn, lines: &[Line]) -> sqlx::Result<()> {
@@ -358,4 +381,26 @@ fn fits(kind: Kind, value: &Value) -> bool {
 /// Connections of other servers to this database.
 pub(crate) async fn others(conn: &mut Conn) -> sqlx::Result<u64> {
     dialect::others(conn).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_bounded_in_rows_and_in_bytes() {
+        let line = |table: &str, bytes| Line { table: table.to_owned(), values: vec![Value::from("x".repeat(bytes))] };
+        for (bytes, rows) in
+            [(1, ROWS_PER_INSERT), (BYTES_PER_INSERT / 4, 4), (BYTES_PER_INSERT / 2 + 1, 1), (2 * BYTES_PER_INSERT, 1)]
+        {
+            let mut chunk = Chunk::default();
+            while chunk.has_room_for(&line("t", bytes)) {
+                chunk.add(line("t", bytes));
+            }
+            assert_eq!(chunk.lines.len(), rows, "rows of {bytes} bytes");
+        }
+        let mut chunk = Chunk::default();
+        chunk.add(line("t", 1));
+        assert!(chunk.has_room_for(&line("t", 1)) && !chunk.has_room_for(&line("u", 1)));
+    }
 }

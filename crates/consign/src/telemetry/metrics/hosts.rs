@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Hosts that a process tells apart; what comes later is [`OTHER`].
+/// Hosts that a process tells apart; what comes later is [`OTHER`]. Who came first keeps its place until the restart, as series
+/// that vanish and come again would be worse to reckon with: one user with many hosts can use them up.
 pub const HOSTS_MAX: usize = 64;
 /// Longest name of a host.
 const NAME_BYTES_MAX: usize = 253;

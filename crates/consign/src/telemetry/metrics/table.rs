@@ -121,7 +121,7 @@ pub const TABLE: &[Entry] = &[
     counter(
         "consign_host_transfers_total",
         "host, direction, outcome",
-        "Files moved, by host of the source (`in`) or destination (`out`): `ok`, `failed`; 64 hosts, else `other`",
+        "Files moved, by host of the source (`in`) or destination (`out`): `ok`, `failed`; the first 64 hosts since the start, whosever they are, else `other`",
     ),
     counter("consign_host_bytes_total", "host, direction", "Bytes of files moved, by host"),
     counter("consign_host_transfer_seconds_total", "host, direction", "Time spent moving files, by host"),

@@ -5,6 +5,7 @@
 //! names of hosts and ids; never paths, arguments or what an error says. Off, all this costs a look at a flag.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::str::FromStr as _;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracerProvider};
 use prometheus_client::metrics::counter::Counter;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 use crate::config::Telemetry;
 
 mod export;
+mod sampling;
 
 use export::{Collector, Queue};
 
@@ -45,6 +47,9 @@ static IS_ON: AtomicBool = AtomicBool::new(false);
 /// Counted by process, as subscribers are.
 static EXPORTED: LazyLock<Counter> = LazyLock::new(Counter::default);
 static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
+/// Ids that say that they were made in these seconds of Unix time may be those of jobs: from 2020 to 2100. Of random ids, one
+/// in some thousands looks like that.
+const JOB_TIMES: Range<u64> = 1_577_836_800..4_102_444_800;
 
 thread_local! {
     /// The id of the next trace that begins on this thread, if it is to have one of our choice.
@@ -88,8 +93,7 @@ impl Traces {
         let (queue, sending) = Queue::open(collector, &resource, stop.clone());
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
-            // By the id alone, so that all processes decide alike about a job.
-            .with_sampler(Sampler::TraceIdRatioBased(settings.sample_ratio))
+            .with_sampler(sampling::sampler(settings.sample_ratio))
             .with_id_generator(Ids::default())
             .with_span_processor(queue)
             .build();
@@ -134,7 +138,8 @@ pub fn begin(span: &Span, id: Uuid, name: &str) {
     }
 }
 
-/// Begins the span of a request under the name of its route, in the trace of the client where it has one.
+/// Begins the span of a request under the name of its route, in the trace of the client where it has one, but never in that of
+/// a job.
 pub fn begin_request(span: &Span, headers: &HeaderMap, name: impl FnOnce() -> String) {
     if IS_ON.load(Ordering::Relaxed) {
         if let Some(parent) = headers.get("traceparent").and_then(|text| parent(text.to_str().ok()?)) {
@@ -173,7 +178,13 @@ fn parent(text: &str) -> Option<SpanContext> {
     let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
     let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
     let context = SpanContext::new(trace, span, flags, true, TraceState::NONE);
-    context.is_valid().then_some(context)
+    (context.is_valid() && !may_be_of_a_job(trace)).then_some(context)
+}
+
+/// Whether a job, or a task of its own, may have this trace: then it is no client's, who may not even be its owner.
+fn may_be_of_a_job(trace: TraceId) -> bool {
+    let id = Uuid::from_bytes(trace.to_bytes());
+    id.get_version_num() == 7 && id.get_timestamp().is_some_and(|made| JOB_TIMES.contains(&made.to_unix().0))
 }
 
 /// Random ids, but for traces that are to have one of our choice.
@@ -222,6 +233,8 @@ mod tests {
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
             "00-zbf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            // The id of a job.
+            "00-019a0f3577b37da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
             assert!(parent(bad).is_none(), "{bad}");
         }

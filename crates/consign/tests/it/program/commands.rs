@@ -1,6 +1,8 @@
 //! Commands beside the server: what they do when it stumbles, and when they are told to stop.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -125,4 +127,31 @@ async fn links_that_lead_nowhere_are_told() {
         let found = String::from_utf8_lossy(&doctor.stdout);
         assert_eq!(found.contains("leads nowhere"), is_told, "{listen}: {found}");
     }
+}
+
+/// A unit of a service manager has sockets, and a shell has files that are written on with `>>`.
+#[test]
+fn the_state_goes_through_whatever_the_standard_streams_are() {
+    let program = Program::new(&[]);
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = program.command(&["export-state", "-"]);
+    let mut export = command.stdout(OwnedFd::from(theirs)).spawn().unwrap();
+    // It holds the other end open, too.
+    drop(command);
+    let mut state = String::new();
+    ours.read_to_string(&mut state).unwrap();
+    assert!(export.wait().unwrap().success(), "{state}");
+    assert!(state.starts_with("{\"consign_state\":") && state.lines().last().unwrap().contains("rows"), "{state}");
+
+    let path = program.folder().join("several");
+    std::fs::write(&path, "before\n").unwrap();
+    let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    assert!(program.command(&["export-state", "-"]).stdout(file).status().unwrap().success());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("before\n{state}"));
+
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut import = program.command(&["import-state", "-"]).stdin(OwnedFd::from(theirs)).spawn().unwrap();
+    ours.write_all(state.as_bytes()).unwrap();
+    drop(ours);
+    assert!(import.wait().unwrap().success());
 }
