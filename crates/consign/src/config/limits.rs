@@ -36,7 +36,7 @@ pub struct Limits {
     pub wait_max: Period,
     /// How long the form of `import/upload` can be used.
     pub upload_lifetime: Period,
-    /// How long running tasks may go on after the server was asked to stop.
+    /// How long running tasks, uploads and downloads may go on after the server was asked to stop.
     pub stop_grace: Period,
     /// How long a server that was asked to stop goes on serving while `readyz` says 503, so that a balancer has noticed before a connection is refused.
     pub drain_delay: Period,

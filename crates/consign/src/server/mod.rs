@@ -332,7 +332,8 @@ impl Server {
         &self.base
     }
 
-    /// Stops: not ready any more, after `limits.drain_delay` no new connection, no new task; answers and tasks under way get the grace time of the settings.
+    /// Stops: not ready any more, after `limits.drain_delay` no new connection, no new task; uploads, downloads and tasks under
+    /// way get the grace time of the settings.
     pub async fn stop(self) {
         let grace = self.base.config.limits.stop_grace.0;
         self.watch.health.drain();
@@ -341,8 +342,9 @@ impl Server {
             // Balancers are told first, and noticed by, before the first connection is refused.
             tokio::time::sleep(self.base.config.limits.drain_delay.0).await;
             self.stop.cancel();
-            // Requests that only wait for a task are told to ask again, see `http::wait`.
-            if tokio::time::timeout(grace.min(Duration::from_secs(10)), self.connections.wait()).await.is_err() {
+            // Requests that only wait for a task are told to ask again, see `http::wait`, and idle connections are closed at
+            // once: what is left moves bytes.
+            if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
                 tracing::info!("closing connections that are still open");
             }
             self.trials.settle().await;

@@ -18,6 +18,7 @@ mod places;
 mod receiver;
 mod roles;
 mod shared_files;
+mod stop;
 mod sweep;
 mod tls;
 mod waiting;
