@@ -40,6 +40,10 @@ pub(super) struct Doctor {
     json: bool,
 }
 
+/// How to come by an API key where there is none: processes that share a database make none by themselves.
+const NO_KEY: &str = "none yet: `consign serve` makes the first, `consign key create NAME` more";
+const NO_KEY_SHARED: &str = "none yet: make one with `consign key create NAME`";
+
 /// Prints checks and counts those that failed.
 #[derive(Default)]
 struct Report {
@@ -126,7 +130,7 @@ async fn check_base(config: &Config, report: &mut Report) {
         Ok(counts) => {
             report.good("database", base.store.describe());
             if counts.keys == 0 {
-                note("API keys", "none yet: `consign serve` makes the first, `consign key create NAME` more");
+                note("API keys", if base.is_shared { NO_KEY_SHARED } else { NO_KEY });
             } else {
                 report.good("API keys", format!("{} valid, {} users", counts.keys, counts.users));
             }

@@ -159,7 +159,7 @@ pub struct Server {
     address: Option<SocketAddr>,
     sync_address: Option<SocketAddr>,
     public_url: String,
-    first_key: Option<FirstKey>,
+    key: first_key::Found,
     watch: Watch,
     trials: Trials,
     stop: CancellationToken,
@@ -217,7 +217,7 @@ impl Server {
         };
         let mut watch = Watch::open(&base, files.clone()).await?;
         watch.metrics.watch_memory(base.memory.clone());
-        let first_key = first_key::make_if_none(&base).await?;
+        let key = first_key::make_if_none(&base).await?;
         let trials = Trials::new(network.clone());
         let client = network.http.clone();
         let runner = match role {
@@ -245,7 +245,7 @@ impl Server {
             address: None,
             sync_address: None,
             public_url: config.public_url_at(config.listen),
-            first_key,
+            key,
             watch,
             trials,
             stop: CancellationToken::new(),
@@ -324,7 +324,15 @@ impl Server {
 
     /// The key that was made because there was none.
     pub fn first_key(&self) -> Option<&FirstKey> {
-        self.first_key.as_ref()
+        match &self.key {
+            first_key::Found::Made(key) => Some(key),
+            first_key::Found::Some | first_key::Found::None => None,
+        }
+    }
+
+    /// Whether there is no API key, so that nobody can use the API before one is made by hand.
+    pub fn lacks_key(&self) -> bool {
+        matches!(self.key, first_key::Found::None)
     }
 
     /// The store and what belongs to it.

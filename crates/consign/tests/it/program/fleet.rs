@@ -40,8 +40,9 @@ impl Fleet {
     /// A process that answers the API; the second one and all after it take the key of the first.
     async fn api(&self, first: Option<&Program>) -> Program {
         let mut program = self.member(&[]);
-        if let Some(first) = first {
-            program.take_key(first);
+        match first {
+            Some(first) => program.take_key(first),
+            None => program.make_key("admin"),
         }
         program.start_with(0, &["--role", "api"]).await;
         program
@@ -83,6 +84,25 @@ fn job() -> Value {
         "up": {"operation": "import/upload"},
         "link": {"operation": "export/url", "input": "up"},
     })
+}
+
+/// Whichever process is the first: no key comes into its log, and the command that the guides name makes one, whatever its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_makes_no_key_by_itself() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let _runner = fleet.runner();
+    let mut api = fleet.member(&[]);
+    // Anything, so that it does not wait for a key to be shown.
+    api.talk_with("nobody");
+    api.start_with(0, &["--role", "api"]).await;
+    let printed = api.printed();
+    assert!(!printed.contains("first API key") && printed.contains("consign key create NAME"), "{printed}");
+    assert_eq!(api.call(Method::GET, "/v2/users/me", None).await.0, StatusCode::UNAUTHORIZED);
+    api.make_key("admin");
+    assert_eq!(api.call(Method::GET, "/v2/users/me", None).await.0, StatusCode::OK);
+    let second = fleet.api(Some(&api)).await;
+    assert!(!second.printed().contains("key"), "{}", second.printed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

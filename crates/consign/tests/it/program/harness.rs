@@ -109,9 +109,21 @@ impl Program {
         &self.key
     }
 
+    /// Makes an API key, as operators of a fleet do, and talks with it.
+    pub(crate) fn make_key(&mut self, name: &str) {
+        let made = self.run(&["key", "create", name]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        self.key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    }
+
     /// Talks with the API key of another server of the same fleet.
     pub(crate) fn take_key(&mut self, other: &Self) {
         self.key.clone_from(&other.key);
+    }
+
+    /// Talks with this API key, be it one or not.
+    pub(crate) fn talk_with(&mut self, key: &str) {
+        key.clone_into(&mut self.key);
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
