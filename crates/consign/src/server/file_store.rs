@@ -272,7 +272,10 @@ fn read(key: &str, path: &Path) -> Result<Secret, Error> {
         return Err(refused("is too long for a secret".to_owned()));
     }
     let text = std::fs::read_to_string(path).map_err(|error| refused(format!("cannot be read: {error}")))?;
-    Ok(Secret::new(text.trim()))
+    match text.trim() {
+        "" => Err(refused("is empty".to_owned())),
+        text => Ok(Secret::new(text)),
+    }
 }
 
 #[cfg(test)]

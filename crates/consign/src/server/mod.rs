@@ -202,12 +202,8 @@ impl Server {
                 "public_url is not set: links in what webhooks are told lead to this process, which serves nobody"
             );
         }
+        Place::of(&config)?.check_role(role)?;
         let base = Base::open(config, true).await?;
-        if role != Role::All && !base.is_shared {
-            tracing::warn!(
-                "only one process at a time can use a SQLite database; set database_url to PostgreSQL for several"
-            );
-        }
         let files = base.files().await?;
         let config = Arc::clone(&base.config);
         let network = Network { memory: base.memory.clone(), ..network::open(&config)? };

@@ -19,17 +19,18 @@ use super::harness::{MIB, Program, Signal, eventually, id, task};
 const SOON: Duration = Duration::from_secs(9);
 
 /// What the processes of a fleet share.
-struct Fleet {
+pub(super) struct Fleet {
     files: TempDir,
     database: String,
 }
 
 impl Fleet {
-    async fn new(server: &Postgres) -> Self {
+    pub(super) async fn new(server: &Postgres) -> Self {
         Self { files: TempDir::new().unwrap(), database: server.database().await.unwrap() }
     }
 
-    fn member(&self, settings: &[(&str, &str)]) -> Program {
+    /// A process that is not started yet.
+    pub(super) fn member(&self, settings: &[(&str, &str)]) -> Program {
         let mut program = Program::new(settings);
         program.set("DATABASE_URL", &self.database);
         program.set("FILES_URL", &format!("file://{}", self.files.path().display()));
@@ -38,8 +39,13 @@ impl Fleet {
     }
 
     /// A process that answers the API; the second one and all after it take the key of the first.
-    async fn api(&self, first: Option<&Program>) -> Program {
-        let mut program = self.member(&[]);
+    pub(super) async fn api(&self, first: Option<&Program>) -> Program {
+        self.api_with(first, &[]).await
+    }
+
+    /// The same with settings of its own.
+    pub(super) async fn api_with(&self, first: Option<&Program>, settings: &[(&str, &str)]) -> Program {
+        let mut program = self.member(settings);
         match first {
             Some(first) => program.take_key(first),
             None => program.make_key("admin"),
@@ -48,7 +54,7 @@ impl Fleet {
         program
     }
 
-    fn runner(&self) -> Runner {
+    pub(super) fn runner(&self) -> Runner {
         let program = self.member(&[("LIMITS__TASKS_RUNNING_MAX", "4"), ("PUBLIC_URL", "http://127.0.0.1:1")]);
         let log = File::create(program.folder().join("log")).unwrap();
         let mut serve = program.command(&["serve", "--role", "runner"]);
@@ -61,7 +67,7 @@ impl Fleet {
 }
 
 /// A process that runs tasks; killed when dropped.
-struct Runner {
+pub(super) struct Runner {
     program: Program,
     process: Child,
 }

@@ -1,5 +1,6 @@
 //! The real binary against real servers: started, killed, stopped, frozen, and looked at from outside.
 
+mod balancer;
 mod boot;
 mod cancel;
 mod commands;

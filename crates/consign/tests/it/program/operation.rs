@@ -24,12 +24,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
+use super::fleet::Fleet;
 use super::harness::{Program, Signal, eventually, id, task};
 
 /// Stands in every place where a credential may stand, and must come out nowhere.
 const CANARY: &str = "canary5f1e";
 
-async fn text(base: &str, path: &str) -> (u16, String) {
+/// What a path answers, as text.
+pub(super) async fn text(base: &str, path: &str) -> (u16, String) {
     let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
     let client = Client::new(guard, tls_config(&[]).unwrap(), &Limits::default());
     let request = http::Request::get(format!("{base}{path}")).body(Body::empty()).unwrap();
@@ -84,7 +86,9 @@ fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_alone_tells_its_health_and_metrics() {
-    let program = Program::new(&[("METRICS_LISTEN", "127.0.0.1:0")]);
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let program = fleet.member(&[("METRICS_LISTEN", "127.0.0.1:0")]);
     let mut serve = program.command(&["serve", "--role", "runner"]);
     let mut runner = serve.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(runner.stdout.take().unwrap()).lines();
