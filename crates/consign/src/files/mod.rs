@@ -123,7 +123,8 @@ impl Files {
         Ok(Self { room: Room::on_disk(bucket.scratch_folder()), place: Place::Bucket(bucket) })
     }
 
-    /// Checks that files can be kept: that the disk can be written and is not full, and that the object store answers.
+    /// Checks that files can be kept: that the disk can be written and is not full, and that the object store answers and took
+    /// an object lately.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Disk`], [`Error::Store`].

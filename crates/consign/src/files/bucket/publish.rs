@@ -23,7 +23,7 @@ const COPIES_AT_ONCE: usize = 8;
 const CLEAR_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// An object that goes away unless somebody keeps it, with the upload that makes it.
-struct Unpublished {
+pub(super) struct Unpublished {
     store: Arc<dyn ObjectStore>,
     journal: Arc<MemoryJournal>,
     name: String,
@@ -40,7 +40,7 @@ impl Bucket {
         received: &Received,
     ) -> Result<(), Error> {
         let journal = Arc::new(MemoryJournal::default());
-        let guard = self.unpublished(key, Arc::clone(&journal));
+        let guard = self.unpublished(self.name(key), Arc::clone(&journal));
         let put = Put {
             name: guard.name.clone(),
             source: Arc::new(LocalSource::of(file, received.size, received.digests)),
@@ -64,7 +64,7 @@ impl Bucket {
 
     /// Gives each file a second key, all or none of them.
     pub(in super::super) async fn link_all(&self, pairs: &[(BlobKey, BlobKey)], room: &Room) -> Result<(), Error> {
-        let guards: Vec<_> = pairs.iter().map(|(_, to)| self.unpublished(to, Arc::default())).collect();
+        let guards: Vec<_> = pairs.iter().map(|(_, to)| self.unpublished(self.name(to), Arc::default())).collect();
         let copies: Vec<_> = pairs.iter().map(|(from, to)| self.link(from, to, room)).collect();
         let mut copies = stream::iter(copies).buffer_unordered(COPIES_AT_ONCE);
         while let Some(copied) = copies.next().await {
@@ -103,19 +103,20 @@ impl Bucket {
         self.publish(to, scratch.file(), &received).await
     }
 
-    fn unpublished(&self, key: &BlobKey, journal: Arc<MemoryJournal>) -> Unpublished {
-        Unpublished { store: Arc::clone(&self.settings.store), journal, name: self.name(key), is_kept: false }
+    /// Clears an object away unless it is kept.
+    pub(super) fn unpublished(&self, name: String, journal: Arc<MemoryJournal>) -> Unpublished {
+        Unpublished { store: Arc::clone(&self.settings.store), journal, name, is_kept: false }
     }
 }
 
 impl Unpublished {
     /// It stays.
-    fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.is_kept = true;
     }
 
     /// Clears it away now.
-    async fn clear(mut self) {
+    pub(super) async fn clear(mut self) {
         self.is_kept = true;
         clear(&self.store, &self.journal, &self.name).await;
     }

@@ -8,6 +8,7 @@ use connectors::http::{Body, Client, tls_config};
 use connectors::{Digests, Limits};
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
+use testkit::http_faults::{Action, HttpFaults};
 
 use super::harness::{MIB, Program, eventually, id, task};
 use super::places::Bucket;
@@ -16,7 +17,12 @@ const ANSWER_BYTES_MAX: usize = 32 * MIB;
 
 /// A server whose files are in a bucket of the Ceph gateway.
 fn program(bucket: &Bucket, name: &str) -> Program {
-    let url = format!("s3://{name}/a fleet?endpoint={}&region={}", bucket.ceph.endpoint, bucket.ceph.region);
+    program_at(bucket, name, &bucket.ceph.endpoint)
+}
+
+/// The same by another way to the gateway.
+fn program_at(bucket: &Bucket, name: &str, endpoint: &str) -> Program {
+    let url = format!("s3://{name}/a fleet?endpoint={endpoint}&region={}", bucket.ceph.region);
     let mut program = Program::new(&[("FILES_URL", &url)]);
     program.set("FILES__ACCESS_KEY_ID", &bucket.ceph.account.access_key_id);
     program.set("FILES__SECRET_ACCESS_KEY", &bucket.ceph.account.secret_access_key);
@@ -137,4 +143,23 @@ fn a_bucket_without_credentials_is_a_start_that_fails_with_a_sentence() {
     let out = program.run(&["serve", "--listen", "127.0.0.1:0"]);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(!out.status.success() && said.contains("files.access_key_id"), "{said}");
+}
+
+/// Reading and listing are allowed, writing is not: every import fails, and `readyz` says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_takes_nothing_makes_the_server_unready() {
+    let Some(store) = Bucket::empty("it-shared-files-refused").await else { return };
+    let faults = HttpFaults::start(store.ceph.addr()).await.unwrap();
+    let mut program = program_at(&store, "it-shared-files-refused", &faults.endpoint());
+    program.start().await;
+    let refused = Action::Answer { status: 403, retry_after_secs: None };
+    faults.rule(move |request| if request.method == "PUT" { refused } else { Action::Pass });
+    let (status, body) = program.text("/readyz").await;
+    assert!(status == StatusCode::SERVICE_UNAVAILABLE && body.contains("see to its rights"), "{body}");
+    let (_, metrics) = program.text("/metrics").await;
+    assert!(metrics.lines().any(|line| line == "consign_file_store_up 0"), "{metrics}");
+    faults.heal();
+    // What failed is tried again soon.
+    eventually("readiness", async || (program.text("/readyz").await.0 == StatusCode::OK).then_some(())).await;
+    is_emptied(&store).await;
 }
