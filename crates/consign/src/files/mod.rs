@@ -21,6 +21,7 @@ mod bucket;
 mod check;
 mod folder;
 mod hashing;
+mod mark;
 pub mod name;
 mod probe;
 mod receive;

@@ -31,6 +31,7 @@ mod claim;
 mod journal;
 mod lease;
 mod meter;
+pub mod ownership;
 mod recover;
 mod retry;
 mod step;

@@ -33,6 +33,7 @@ pub mod tls;
 mod watch;
 
 use database::Place;
+pub use crate::runner::ownership;
 pub use first_key::FirstKey;
 use watch::Watch;
 
@@ -205,6 +206,7 @@ impl Server {
         Place::of(&config)?.check_role(role)?;
         let base = Base::open(config, true).await?;
         let files = base.files().await?;
+        file_store::claim(base.store.as_ref(), &files).await?;
         let config = Arc::clone(&base.config);
         let network = Network { memory: base.memory.clone(), ..network::open(&config)? };
         let doors = match role {

@@ -1,12 +1,13 @@
-//! A small object that is written to see whether anything can be.
+//! Small objects: the mark of the bucket, and what is written to see whether anything can be.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use connectors::memory::{MemoryJournal, MemorySource};
-use connectors::{Budget, Progress, Put};
+use connectors::{Budget, Connector, Kind, Progress, Put, download};
+use futures_util::TryStreamExt as _;
 
-use super::super::Error;
+use super::super::{Error, mark};
 use super::Bucket;
 
 /// Media type of small objects.
@@ -15,6 +16,31 @@ const MEDIA_TYPE: &str = "text/plain";
 const PROBE: &[u8] = b"consign sees whether it can write";
 
 impl Bucket {
+    pub(in super::super) fn mark_name(&self) -> String {
+        format!("{}{}", self.settings.prefix, mark::NAME)
+    }
+
+    /// What stands in the mark, if there is one.
+    pub(in super::super) async fn read_mark(&self) -> Result<Option<Vec<u8>>, Error> {
+        let store: Arc<dyn Connector> = Arc::clone(&self.settings.store) as _;
+        let object = match store.stat(&self.mark_name()).await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let size = object.size.min(mark::BYTES_MAX);
+        let mut stream = download::part(store, Arc::new(object), 0..size, self.settings.tries);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.try_next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Writes the mark. Where that fails, a mark that somebody else has written meanwhile stays.
+    pub(in super::super) async fn write_mark(&self, text: String) -> Result<(), Error> {
+        self.write_small(&self.mark_name(), text.into(), Arc::default()).await
+    }
+
     /// Writes a small object and deletes it; what is dropped or fails leaves nothing.
     pub(super) async fn come_and_go(&self, name: String) -> Result<(), Error> {
         let journal = Arc::default();

@@ -28,6 +28,8 @@ pub(crate) use rustix::process::Signal;
 pub(crate) const MIB: usize = 1024 * 1024;
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// What says in a file store whose the files are.
+pub(crate) const MARK: &str = "consign-database";
 /// Time between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Longest answer.
@@ -375,7 +377,7 @@ impl Program {
         (status, String::from_utf8(answer.into_body().bytes(ANSWER_BYTES_MAX).await.unwrap().to_vec()).unwrap())
     }
 
-    /// All files in the file store, by their path in it.
+    /// All files in the file store, by their path in it, but for the mark that says whose they are.
     pub(crate) fn files(&self) -> BTreeSet<PathBuf> {
         let root = self.data_dir().join("files");
         let mut found = BTreeSet::new();
@@ -391,6 +393,7 @@ impl Program {
                 }
             }
         }
+        found.remove(Path::new(MARK));
         found
     }
 

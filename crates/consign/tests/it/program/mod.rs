@@ -15,6 +15,7 @@ mod fleet;
 mod harness;
 mod operation;
 mod overlap;
+mod ownership;
 mod places;
 mod receiver;
 mod roles;
