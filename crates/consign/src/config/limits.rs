@@ -30,7 +30,7 @@ pub struct Limits {
     /// Largest request body but for uploads; `import/base64` and `import/raw` must fit into it.
     #[schemars(with = "String")]
     pub request_bytes_max: ByteSize,
-    /// Jobs and tasks that one API key may create in a minute.
+    /// Jobs and tasks that one API key may create in a minute, counted by each process of the API for itself.
     pub creations_per_minute_max: u32,
     /// Longest time that a request waits for a job or task to end.
     pub wait_max: Period,

@@ -15,6 +15,7 @@ mod program;
 mod security;
 mod state;
 mod store_memory;
+mod store_pooled;
 mod store_postgres;
 mod store_sqlite;
 mod tidy;

@@ -26,7 +26,12 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) async fn new(server: &Postgres) -> Self {
-        Self { files: TempDir::new().unwrap(), database: server.database().await.unwrap() }
+        Self::at(server.database().await.unwrap())
+    }
+
+    /// On a database that is reached in some other way.
+    pub(super) fn at(database: String) -> Self {
+        Self { files: TempDir::new().unwrap(), database }
     }
 
     /// A process that is not started yet.

@@ -17,6 +17,7 @@ mod operation;
 mod overlap;
 mod ownership;
 mod places;
+mod pooler;
 mod receiver;
 mod roles;
 mod shared_files;
