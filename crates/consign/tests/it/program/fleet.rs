@@ -10,8 +10,9 @@ use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::Postgres;
-use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::harness::{MIB, Program, Signal, eventually, id, task};
 
@@ -141,6 +142,35 @@ async fn what_goes_in_at_one_door_comes_out_at_another() {
         let (status, bytes) = program.fetch(url).await;
         assert_eq!((status, bytes.len()), (StatusCode::OK, 3 * MIB));
     }
+}
+
+/// Somebody follows at one door what was made, and ends, at another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_events_tells_at_once_what_other_processes_did() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let one = fleet.api(None).await;
+    let other = fleet.api(Some(&one)).await;
+    let _runner = fleet.runner();
+    let made = one.job(job()).await;
+    let mut stream = TcpSocket::new_v4().unwrap().connect(other.address()).await.unwrap();
+    stream.write_all(other.head(&format!("/v2/jobs/{}/events", id(&made))).as_bytes()).await.unwrap();
+    let mut told = String::new();
+    let mut until = async |event: &str| {
+        let mut piece = [0; 4096];
+        while !told.contains(&format!("event: {event}\n")) {
+            let length = timeout(SOON * 4, stream.read(&mut piece)).await.expect("it is told").unwrap();
+            assert!(length > 0, "the stream ends before {event}: {told}");
+            told.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+    };
+    until("task.created").await;
+    // The stream has read all there is, and looks again by itself much later.
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    one.upload(task(&made, "up"), "a.txt", b"hello").await;
+    until("job.finished").await;
+    assert!(began.elapsed() < SOON, "the stream was not told: {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
