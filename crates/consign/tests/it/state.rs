@@ -229,6 +229,40 @@ async fn half_a_state_and_nonsense_are_not_stored() {
     }
 }
 
+/// A file of an earlier version has not all the columns of this one: the database puts its own default there.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_came_later_are_left_to_the_database() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let folder = TempDir::new().unwrap();
+    let first = sqlite(&folder, "first").await;
+    busy(Arc::clone(&first)).await;
+    let whole = export(&first).await;
+    let names = consign::store::state::layout();
+    let (mut early, mut wanted) = (whole.clone(), whole);
+    for (table, column) in [("tasks", "warnings"), ("jobs", "tag"), ("files", "receipt")] {
+        let at = names[table].iter().position(|name| name == column).unwrap();
+        let mut columns = names[table].clone();
+        columns.remove(at);
+        let columns: Arc<[String]> = columns.into();
+        for (line, wanted) in early.iter_mut().zip(&mut wanted).filter(|(line, _)| line.table == table) {
+            line.values.remove(at);
+            line.columns = Some(Arc::clone(&columns));
+            wanted.values[at] = serde_json::Value::Null;
+        }
+    }
+    for target in [sqlite(&folder, "other").await, postgres(&server.database().await.unwrap()).await] {
+        import(&target, early.clone(), true).await.unwrap();
+        let mut there = export(&target).await;
+        // Databases sort ids as text or as bytes.
+        there.sort_by_key(|line| format!("{line:?}"));
+        wanted.sort_by_key(|line| format!("{line:?}"));
+        assert!(there == wanted, "{}", target.describe());
+    }
+    let other = sqlite(&folder, "strange").await;
+    let line = Line { table: "jobs".to_owned(), values: vec![1.into()], columns: Some(["no_such".to_owned()].into()) };
+    import(&other, vec![line], true).await.expect_err("there is no such column");
+}
+
 #[tokio::test]
 async fn no_table_or_column_is_forgotten() {
     let folder = TempDir::new().unwrap();

@@ -264,6 +264,9 @@ async fn a_server_moves_from_sqlite_to_postgresql_and_back() {
     std::fs::write(program.folder().join("half.jsonl"), &whole[..whole.len() / 2]).unwrap();
     let refused = String::from_utf8(program.run(&["import-state", "half.jsonl"]).stderr).unwrap();
     assert!(refused.contains("not whole"), "{refused}");
+    std::fs::write(program.folder().join("later.jsonl"), whole.replacen("\"tag\"", "\"tag\",\"colour\"", 1)).unwrap();
+    let refused = String::from_utf8(program.run(&["import-state", "later.jsonl"]).stderr).unwrap();
+    assert!(refused.contains("written by a later version") && refused.contains("jobs.colour"), "{refused}");
     succeeds(&program, &["import-state", "back.jsonl"]);
     program.start().await;
     program.finished(&open).await;
