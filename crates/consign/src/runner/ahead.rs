@@ -70,11 +70,11 @@ impl Ahead {
             begun.stop().await;
             return;
         }
-        let (stop, loops) = (runner.shared.stop.clone(), runner.shared.loops.clone());
-        loops.spawn(stop.run_until_cancelled_owned(async move {
+        let loops = &self.runner.shared.loops;
+        loops.start(async move {
             tokio::time::sleep(HAND_OVER_WITHIN).await;
             runner.head_starts().remove(&follower);
-        }));
+        });
     }
 
     fn begun(&self) -> Option<Arc<Begun>> {

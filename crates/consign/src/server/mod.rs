@@ -32,8 +32,8 @@ pub mod network;
 pub mod tls;
 mod watch;
 
-use database::Place;
 pub use crate::runner::ownership;
+use database::Place;
 pub use first_key::FirstKey;
 use watch::Watch;
 
@@ -265,7 +265,10 @@ impl Server {
         let teller = Teller { store: Arc::clone(&store), view, vault: Arc::clone(&vault), clock: clock.clone() };
         let (metrics, retention) = (Arc::clone(&self.watch.metrics), config.retention.0);
         let tools = webhooks::Tools { store, client, vault, clock, metrics, teller, retention, exclusive: !is_shared };
-        self.dispatcher = Some(Dispatcher::start(tools).await?);
+        let dispatcher = Dispatcher::start(tools).await?;
+        let watched = dispatcher.clone();
+        self.watch.health.watch("webhooks", move || watched.trouble());
+        self.dispatcher = Some(dispatcher);
         Ok(())
     }
 

@@ -3,5 +3,6 @@
 pub mod health;
 mod json;
 pub mod logs;
+pub mod loops;
 pub mod metrics;
 pub mod traces;

@@ -16,6 +16,7 @@ use axum::routing::{get, post, put};
 use connectors::Limits;
 use connectors::egress::Guard;
 use connectors::http::{Body, Client, tls_config};
+use consign::error::Code;
 use consign::telemetry::metrics::table;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -79,6 +80,17 @@ fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
         let is_charted = charted.iter().any(|name| name.starts_with(entry.name));
         assert!(is_charted, "the dashboard does not show {}", entry.name);
     }
+    // What ends a task without an attempt that says so is in no attempt's outcome: an alert on it would never come.
+    let outcomes = alerts.split("consign_attempts_total{outcome=~\"").nth(1).unwrap().split('"').next().unwrap();
+    for outcome in outcomes.split('|') {
+        let code = Code::ALL.iter().find(|code| code.wire() == outcome).unwrap_or_else(|| panic!("no code {outcome}"));
+        let name = format!("Code::{code:?}");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let is_made = ["files/mod.rs", "runner/step.rs"]
+            .iter()
+            .any(|file| fs::read_to_string(source.join(file)).unwrap().contains(&name));
+        assert!(is_made, "no attempt ends with {outcome}");
+    }
     for line in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         assert!(manual.contains(line), "the manual does not say what to do about {line}");
     }
@@ -99,7 +111,7 @@ async fn a_runner_alone_tells_its_health_and_metrics() {
     let ready: Value = serde_json::from_str(&ready).unwrap();
     let checks: Vec<&str> =
         ready["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!((status, checks), (200, vec!["database", "file_store", "runner", "serving"]));
+    assert_eq!((status, checks), (200, vec!["database", "file_store", "runner", "webhooks", "serving"]));
     assert_eq!(text(&base, "/v2/users/me").await.0, 404, "nothing else is there");
     sleep(Duration::from_millis(3500)).await;
     let (_, metrics) = text(&base, "/metrics").await;
