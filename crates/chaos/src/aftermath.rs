@@ -21,6 +21,8 @@ const WEBHOOKS_WITHIN: Duration = Duration::from_secs(100);
 /// After the end of a job nothing of a transfer may be left for longer; nor anything of a job after its deletion.
 const TIDY_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Says in a file store whose the files are, and stays.
+const MARK: &str = "consign-database";
 /// Jobs of a page of the list.
 const PAGE: usize = 100;
 
@@ -157,7 +159,7 @@ async fn leftovers(clients: &Clients) -> Result<()> {
 async fn file_store(options: &Options, folder: &Path, bucket: &str, clients: &Clients) -> Result<()> {
     let began = Instant::now();
     loop {
-        let left = if options.fleet && options.shared_files {
+        let mut left: Vec<String> = if options.fleet && options.shared_files {
             // An upload that a killed process left open is aborted by the hourly search once no task can be at it any more: the
             // tests of the file store show that. What can be seen must be gone now.
             let script = format!(
@@ -170,6 +172,7 @@ async fn file_store(options: &Options, folder: &Path, bucket: &str, clients: &Cl
             // On a disk of its own it is seen by way of the process that keeps it.
             clients.local_files.clone().map_or_else(Vec::new, |path| files_below(&path))
         };
+        left.retain(|name| !name.ends_with(MARK));
         if left.is_empty() {
             return Ok(());
         }

@@ -5,6 +5,7 @@
 //! - [`azurite()`]: a server of the Azure Blob protocol, likewise
 //! - [`openstack()`]: Keystone and Swift (its S3 API included), likewise
 //! - [`postgres()`]: a PostgreSQL server with a fresh database for each test, and [`own_postgres()`]: one that a test may crash
+//! - [`pooler()`]: PgBouncer in front of one
 //! - [`proxy::Proxy`]: a TCP connection that is cut, stalls, flips a bit, refuses or dawdles
 //! - [`egress`]: spellings of addresses that the egress guard must refuse
 //! - [`http_faults::HttpFaults`]: an HTTP path that throttles or loses an answer
@@ -38,6 +39,7 @@ pub mod namespace;
 pub mod openssh;
 mod openstack;
 mod place;
+mod pooler;
 mod postgres;
 pub mod proxy;
 mod record;
@@ -55,6 +57,7 @@ pub use crate::azurite::{Azurite, azurite};
 pub use crate::ceph::{Account, Ceph, ceph};
 pub use crate::gcs::{Gcs, gcs};
 pub use crate::openstack::{OpenStack, User, openstack};
+pub use crate::pooler::{CONNECTIONS as POOLER_CONNECTIONS, Pooler, pooler};
 pub use crate::postgres::{OwnPostgres, Postgres, own_postgres, postgres};
 pub use crate::sshd::{Key, Sshd, sshd};
 

@@ -8,6 +8,7 @@ use connectors::egress::Guard;
 
 use super::{EXIT_FAILED, Failure, Settings, destination, print};
 use crate::config::{Config, reference};
+use crate::server::ownership::Ownership;
 use crate::server::{self, Base, file_store};
 
 /// Below this much free space tasks soon fail.
@@ -39,6 +40,10 @@ pub(super) struct Doctor {
     #[arg(long, requires = "destination")]
     json: bool,
 }
+
+/// How to come by an API key where there is none: processes that share a database make none by themselves.
+const NO_KEY: &str = "none yet: `consign serve` makes the first, `consign key create NAME` more";
+const NO_KEY_SHARED: &str = "none yet: make one with `consign key create NAME`";
 
 /// Prints checks and counts those that failed.
 #[derive(Default)]
@@ -81,8 +86,12 @@ impl Doctor {
         }
         print::line("\nChecks:");
         let mut report = Report::default();
-        check_base(&config, &mut report).await;
+        let base = check_base(&config, &mut report).await;
         check_files(&config, &mut report).await;
+        if let Some(base) = base {
+            check_owner(&base, &mut report).await;
+            base.store.close().await;
+        }
         check_network(&config, &mut report).await;
         if config.links_lead_nowhere(config.listen) {
             note("links", no_public_url(&config.public_url_at(config.listen)));
@@ -116,17 +125,20 @@ fn without_nulls(value: serde_json::Value) -> serde_json::Value {
     }
 }
 
-async fn check_base(config: &Config, report: &mut Report) {
+async fn check_base(config: &Config, report: &mut Report) -> Option<Base> {
     let base = match Base::open(config.clone(), false).await {
         Ok(base) => base,
-        Err(error) => return report.bad("database", error.to_string()),
+        Err(error) => {
+            report.bad("database", error.to_string());
+            return None;
+        }
     };
     report.good("secret key", if config.secret_key.is_some() { "from the settings" } else { "from its file" });
     match base.store.counts(base.clock.now()).await {
         Ok(counts) => {
             report.good("database", base.store.describe());
             if counts.keys == 0 {
-                note("API keys", "none yet: `consign serve` makes the first, `consign key create NAME` more");
+                note("API keys", if base.is_shared { NO_KEY_SHARED } else { NO_KEY });
             } else {
                 report.good("API keys", format!("{} valid, {} users", counts.keys, counts.users));
             }
@@ -142,7 +154,17 @@ async fn check_base(config: &Config, report: &mut Report) {
             report.bad("database", format!("{error}; check that the disk is not full and the file is writable"));
         }
     }
-    base.store.close().await;
+    Some(base)
+}
+
+/// Whether the files belong to the database. What fails here has been told before.
+async fn check_owner(base: &Base, report: &mut Report) {
+    let Ok(files) = base.files().await else { return };
+    match server::ownership::of(base.store.as_ref(), &files).await {
+        Ok(Ownership::Ours) => report.good("files", "belong to this database"),
+        Ok(Ownership::Foreign(stranger)) => report.bad("files", stranger.to_string()),
+        Err(_) => {}
+    }
 }
 
 async fn check_files(config: &Config, report: &mut Report) {

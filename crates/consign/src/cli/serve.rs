@@ -13,8 +13,9 @@ use crate::telemetry::{self, traces::Traces};
 
 /// Start the server: the API, and the runner that works on tasks.
 ///
-/// On an empty data directory it makes a first API key and prints it once. It stops gently on Ctrl-C or SIGTERM:
-/// answers are finished, running tasks get the grace time of `limits.stop_grace` and are given back after it.
+/// On an empty data directory it makes a first API key and prints it once; with PostgreSQL, which processes share, make one
+/// with `consign key create NAME`. It stops gently on Ctrl-C or SIGTERM:
+/// uploads, downloads and running tasks get the grace time of `limits.stop_grace`, and tasks are given back after it.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  CONSIGN_PUBLIC_URL=https://consign.example.com CONSIGN_EGRESS__ALLOW=nas.local \\\n    consign serve --listen 0.0.0.0:8080 --data-dir /var/lib/consign"
@@ -94,6 +95,9 @@ fn greet(server: &Server, data_dir: &std::path::Path) {
     }
     if let Some(address) = server.metrics_address() {
         print::line(format!("Health and metrics are at http://{address}"));
+    }
+    if server.lacks_key() {
+        print::line("There is no API key yet; make one: consign key create NAME");
     }
     print::line(format!("Data is kept in {}", data_dir.display()));
     if let Some(first) = server.first_key() {

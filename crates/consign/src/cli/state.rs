@@ -1,9 +1,9 @@
 //! `consign export-state` and `consign import-state`: back the state up, or move it to another database.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -18,7 +18,7 @@ use crate::config::Database;
 use crate::config::limits::REQUEST_BYTES_LIMIT;
 use crate::server::Base;
 use crate::store::Store;
-use crate::store::state::{Imported, Line, send};
+use crate::store::state::{self, Imported, Layout, Line};
 
 /// Version of the format.
 const VERSION: u32 = 1;
@@ -66,12 +66,17 @@ pub(super) struct ImportState {
     file: PathBuf,
 }
 
-/// The first line.
+/// The first line. What a later version writes into it, this one need not know: the format has a number, and the columns names.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Head {
     consign_state: u32,
     secret_key: i64,
+    /// The version that wrote the file, for people.
+    #[serde(default)]
+    written_by: String,
+    /// The columns of each table. Files without them have all that there were before they were written down.
+    #[serde(default)]
+    columns: Layout,
 }
 
 /// The last line.
@@ -90,7 +95,12 @@ impl ExportState {
         if !self.live {
             refuse_others(base.store.as_ref()).await?;
         }
-        let head = Head { consign_state: VERSION, secret_key: base.vault.fingerprint() };
+        let head = Head {
+            consign_state: VERSION,
+            secret_key: base.vault.fingerprint(),
+            written_by: env!("CARGO_PKG_VERSION").to_owned(),
+            columns: state::layout(),
+        };
         let rows = if is_dash(&self.file) {
             write(base.store.as_ref(), &head, standard(&io::stdout()).context("no standard output")?).await?
         } else {
@@ -210,6 +220,24 @@ async fn next_line(text: &mut (impl AsyncBufRead + Unpin + Send)) -> anyhow::Res
     Ok(line)
 }
 
+/// The columns of those tables of which the file has not all that this version knows, or not in its order.
+fn partial(head: &Head) -> anyhow::Result<BTreeMap<String, Arc<[String]>>> {
+    let (known, mut partial) = (state::layout(), BTreeMap::new());
+    for (table, columns) in &head.columns {
+        let own = known.get(table).map_or(&[][..], Vec::as_slice);
+        if let Some(column) = columns.iter().find(|column| !own.contains(column)) {
+            let by = &head.written_by;
+            bail!(
+                "the file was written by a later version ({by}): this one does not know {table}.{column}; use that one"
+            );
+        }
+        if columns != own {
+            partial.insert(table.clone(), Arc::from(columns.as_slice()));
+        }
+    }
+    Ok(partial)
+}
+
 /// Reads head, rows and foot. The rows are stored once the foot has been read: before, nothing is.
 async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead + Unpin + Send) -> anyhow::Result<u64> {
     let head: Head = serde_json::from_slice(&next_line(&mut text).await?)
@@ -219,6 +247,7 @@ async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead +
         head.secret_key == fingerprint,
         "the file was written with another secret_key; set that one, or nothing in it could be read"
     );
+    let partial = partial(&head)?;
     let (sender, lines) = mpsc::channel(LINES_MAX);
     let reading = async move {
         let mut rows: u64 = 0;
@@ -230,10 +259,10 @@ async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead +
                 let _ = sender.send(None).await;
                 return Ok(rows);
             }
-            let bytes = line.len();
-            let line: Line =
+            let mut line: Line =
                 serde_json::from_slice(&line).with_context(|| format!("row {} makes no sense", rows + 1))?;
-            if !send(&sender, Some(line), bytes).await {
+            line.columns = partial.get(&line.table).cloned();
+            if sender.send(Some(line)).await.is_err() {
                 // The database has given up, and says why.
                 return Ok(rows);
             }

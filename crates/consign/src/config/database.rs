@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Database {
     /// Connections of this process at the most; two more tell other processes of changes and hear of theirs.
     pub connections_max: u32,
-    /// Hear of changes by `LISTEN`. Behind a pooler that shares connections, set it to `false`: then each process looks for
-    /// changes every second, which costs time and work.
+    /// Hear of changes by `LISTEN`. Behind a pooler that shares connections between transactions nothing can be heard, so that
+    /// each process looks for changes every second, as with `false`, which costs time and work.
     pub listen: bool,
 }
 

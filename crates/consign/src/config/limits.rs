@@ -33,13 +33,13 @@ pub struct Limits {
     /// Largest request body but for uploads, 256 MiB at the most; `import/base64` and `import/raw` must fit into it.
     #[schemars(with = "String")]
     pub request_bytes_max: ByteSize,
-    /// Jobs and tasks that one API key may create in a minute.
+    /// Jobs and tasks that one API key may create in a minute, counted by each process of the API for itself.
     pub creations_per_minute_max: u32,
     /// Longest time that a request waits for a job or task to end.
     pub wait_max: Period,
     /// How long the form of `import/upload` can be used.
     pub upload_lifetime: Period,
-    /// How long running tasks may go on after the server was asked to stop.
+    /// How long running tasks, uploads and downloads may go on after the server was asked to stop.
     pub stop_grace: Period,
     /// How long a server that was asked to stop goes on serving while `readyz` says 503, so that a balancer has noticed before a connection is refused.
     pub drain_delay: Period,

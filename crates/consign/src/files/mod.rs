@@ -21,6 +21,7 @@ mod bucket;
 mod check;
 mod folder;
 mod hashing;
+mod mark;
 pub mod name;
 mod probe;
 mod receive;
@@ -137,7 +138,8 @@ impl Files {
         Ok(Self { room: Room::on_disk(bucket.scratch_folder()), place: Place::Bucket(bucket) })
     }
 
-    /// Checks that files can be kept: that the disk can be written and is not full, and that the object store answers.
+    /// Checks that files can be kept: that the disk can be written and is not full, and that the object store answers and took
+    /// an object lately.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Disk`], [`Error::Store`].

@@ -23,6 +23,7 @@ use crate::files::Files;
 use crate::id::{SessionId, TaskId, Token};
 use crate::secret::Vault;
 use crate::store::{self, Store, TaskProgress};
+use crate::telemetry::loops::Loops;
 use crate::telemetry::metrics::Metrics;
 
 mod abort;
@@ -32,6 +33,7 @@ mod inputs;
 mod journal;
 mod lease;
 mod meter;
+pub mod ownership;
 mod recover;
 mod retry;
 mod step;
@@ -79,9 +81,8 @@ struct Shared {
     last_beat: Mutex<Instant>,
     slot_freed: Notify,
     is_claiming: AtomicBool,
-    stop: CancellationToken,
     attempts: TaskTracker,
-    loops: TaskTracker,
+    loops: Loops,
 }
 
 /// A task that this process works on.
@@ -115,18 +116,16 @@ impl Runner {
                 last_beat: Mutex::new(began),
                 slot_freed: Notify::new(),
                 is_claiming: AtomicBool::new(true),
-                stop: CancellationToken::new(),
                 attempts: TaskTracker::new(),
-                loops: TaskTracker::new(),
+                loops: Loops::default(),
             }),
         };
-        let stop = &runner.shared.stop;
         let loops = &runner.shared.loops;
-        loops.spawn(stop.clone().run_until_cancelled_owned(claim::run(runner.clone())));
-        loops.spawn(stop.clone().run_until_cancelled_owned(lease::run(runner.clone())));
-        loops.spawn(stop.clone().run_until_cancelled_owned(recover::run(runner.clone())));
-        loops.spawn(stop.clone().run_until_cancelled_owned(sweep::run(runner.clone())));
-        loops.spawn(stop.clone().run_until_cancelled_owned(abort::run(runner.clone())));
+        loops.start(claim::run(runner.clone()));
+        loops.start(lease::run(runner.clone()));
+        loops.start(recover::run(runner.clone()));
+        loops.start(sweep::run(runner.clone()));
+        loops.start(abort::run(runner.clone()));
         Ok(runner)
     }
 
@@ -141,18 +140,23 @@ impl Runner {
             shared.attempts.wait().await;
         }
         self.head_starts().clear();
-        shared.stop.cancel();
-        shared.loops.close();
-        shared.loops.wait().await;
+        shared.loops.stop().await;
         let session = *shared.session.borrow();
         if let Err(error) = shared.tools.store.close_session(session, shared.tools.clock.now()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the session was not closed; it will expire");
         }
     }
 
-    /// Whether this process has stopped its work because it cannot keep its leases.
-    pub fn is_fenced(&self) -> bool {
-        !self.may_work()
+    /// What keeps this runner from its work, if anything does, and what to do.
+    pub fn trouble(&self) -> Option<&'static str> {
+        if self.shared.loops.is_broken() {
+            return Some(
+                "A part of the runner has ended by a fault of the program: restart this process; its log says more.",
+            );
+        }
+        let fenced = "The runner cannot renew its lease and has stopped its work: see to the database and the way to \
+                      it; it goes on by itself.";
+        (!self.may_work()).then_some(fenced)
     }
 
     /// Tasks that this process works on.

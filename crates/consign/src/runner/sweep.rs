@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Runner;
+use super::ownership::{self, Ownership};
 use crate::files;
 use crate::id::TaskId;
 use crate::model::{BlobKey, State};
@@ -82,6 +83,21 @@ async fn empty_trash(runner: &Runner) -> Result<()> {
 /// Removes files that no row names: of attempts that lost their lease, of tasks that are gone.
 async fn search(runner: &Runner) {
     let tools = runner.tools();
+    // Once more after the start: the file store may have been away then, or another one be there now.
+    match ownership::claim(tools.store.as_ref(), &tools.files).await {
+        Ok(Ownership::Ours) => {}
+        Ok(Ownership::Foreign(stranger)) => {
+            tracing::error!("nothing is removed: {stranger}");
+            return;
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "nobody knows whose the files are: none is removed"
+            );
+            return;
+        }
+    }
     match tools.files.abort_abandoned().await {
         Ok(0) => {}
         Ok(aborted) => tracing::info!(aborted, "uploads to the file store that nobody went on with are gone"),

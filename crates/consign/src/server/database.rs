@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use connectors::Secret;
 
-use super::Error;
+use super::{Error, Role};
 use crate::config::Config;
 use crate::secret::Vault;
 use crate::store::postgres::Options;
@@ -44,6 +44,24 @@ impl Place {
             Self::File(_) => false,
             Self::Server(_) => true,
         }
+    }
+
+    /// Refuses a role that could do nothing here: with one process at a time on the database, nobody would run the jobs of an
+    /// API alone, and nobody could give any to a runner alone.
+    pub(super) fn check_role(&self, role: Role) -> Result<(), Error> {
+        let name = match role {
+            Role::All => return Ok(()),
+            Role::Api => "api",
+            Role::Runner => "runner",
+        };
+        if self.is_shared() {
+            return Ok(());
+        }
+        let message = format!(
+            "--role {name} needs a database that processes share, and only one process at a time can use SQLite: set \
+             database_url to PostgreSQL (`postgres://…`), or leave --role out"
+        );
+        Err(Error::Setting(message))
     }
 
     /// Opens it. `exclusive` takes the lock that only one server may hold, where the database has one.

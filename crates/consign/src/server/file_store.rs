@@ -14,7 +14,9 @@ use url::Url;
 
 use super::{Error, network};
 use crate::config::Config;
-use crate::files::{BucketSettings, Files};
+use crate::files::{self, BucketSettings, Files};
+use crate::runner::ownership::{self, Ownership};
+use crate::store::Store;
 
 /// What an upload may take beyond the time that its task or its form has, before it counts as abandoned: its process may
 /// be stopping, and clocks differ.
@@ -44,6 +46,24 @@ pub async fn open(config: &Config, memory: &Budget) -> Result<Files, Error> {
             };
             Ok(Files::in_bucket(settings).await?)
         }
+    }
+}
+
+/// Refuses files that belong to another database, and marks those that are nobody's.
+///
+/// # Errors
+/// [`Error::Setting`] with what to do; [`Error::Store`]; [`Error::Files`] when the file store refuses. One that is away is asked
+/// later: nothing is removed before.
+pub(super) async fn claim(store: &dyn Store, files: &Files) -> Result<(), Error> {
+    match ownership::claim(store, files).await {
+        Ok(Ownership::Ours) => Ok(()),
+        Ok(Ownership::Foreign(stranger)) => Err(Error::Setting(stranger.to_string())),
+        Err(ownership::Failure::Files(files::Error::Store(error))) if error.is_transient() => {
+            tracing::warn!(%error, "nobody can tell yet whose the files are");
+            Ok(())
+        }
+        Err(ownership::Failure::Files(error)) => Err(error.into()),
+        Err(ownership::Failure::Store(error)) => Err(error.into()),
     }
 }
 
@@ -274,7 +294,10 @@ fn read(key: &str, path: &Path) -> Result<Secret, Error> {
         return Err(refused("is too long for a secret".to_owned()));
     }
     let text = std::fs::read_to_string(path).map_err(|error| refused(format!("cannot be read: {error}")))?;
-    Ok(Secret::new(text.trim()))
+    match text.trim() {
+        "" => Err(refused("is empty".to_owned())),
+        text => Ok(Secret::new(text)),
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CONNECTIONS_MAX: u64 = 8192;
 /// A client that takes no byte of its answer for so long is gone, or wants to hold us up.
 const STALL_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long a client that has connected and asked for nothing yet may still ask once the server stops: its request is on its
+/// way, or never comes.
+const LATE_MAX: Duration = Duration::from_secs(1);
 /// How soon the system asks whether a silent client, such as one that waits for a job, is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 
@@ -81,18 +84,22 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
+                let (tls, router, watcher, stop) = (tls.clone(), router.clone(), graceful.watcher(), stop.clone());
                 let place = Place(Arc::new((place, Held::of(&open))));
                 tokio::spawn(async move {
                     prepare(&stream);
                     if let Some(certificate) = tls {
                         let tls = certificate.acceptor().await;
+                        let shaken = tokio::select! {
+                            shaken = timeout(HEAD_TIMEOUT, tls.accept(stream)) => shaken,
+                            () = is_late(&stop) => return,
+                        };
                         // A client that gives up in the handshake is its own business.
-                        if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                            connection(stream, router, watcher, place).await;
+                        if let Ok(Ok(stream)) = shaken {
+                            connection(stream, router, watcher, place, stop).await;
                         }
                     } else {
-                        connection(stream, router, watcher, place).await;
+                        connection(stream, router, watcher, place, stop).await;
                     }
                 });
             }
@@ -125,11 +132,18 @@ fn prepare(stream: &TcpStream) {
     }
 }
 
+/// Waits until it is too late for a first request, because the server stops.
+async fn is_late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(LATE_MAX).await;
+}
+
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
     place: Place,
+    stop: CancellationToken,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
@@ -145,7 +159,10 @@ async fn connection(
     // The library waits without end for the bytes that tell HTTP/1.1 from HTTP/2, and for the first request of the
     // latter.
     let silent = async {
-        sleep(HEAD_TIMEOUT).await;
+        tokio::select! {
+            () = sleep(HEAD_TIMEOUT) => {}
+            () = is_late(&stop) => {}
+        }
         if has_asked.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }

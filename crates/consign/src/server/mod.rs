@@ -32,6 +32,7 @@ pub mod network;
 pub mod tls;
 mod watch;
 
+pub use crate::runner::ownership;
 use database::Place;
 pub use first_key::FirstKey;
 use watch::Watch;
@@ -159,7 +160,7 @@ pub struct Server {
     address: Option<SocketAddr>,
     sync_address: Option<SocketAddr>,
     public_url: String,
-    first_key: Option<FirstKey>,
+    key: first_key::Found,
     watch: Watch,
     trials: Trials,
     stop: CancellationToken,
@@ -202,13 +203,10 @@ impl Server {
                 "public_url is not set: links in what webhooks are told lead to this process, which serves nobody"
             );
         }
+        Place::of(&config)?.check_role(role)?;
         let base = Base::open(config, true).await?;
-        if role != Role::All && !base.is_shared {
-            tracing::warn!(
-                "only one process at a time can use a SQLite database; set database_url to PostgreSQL for several"
-            );
-        }
         let files = base.files().await?;
+        file_store::claim(base.store.as_ref(), &files).await?;
         let config = Arc::clone(&base.config);
         let network = Network { memory: base.memory.clone(), ..network::open(&config)? };
         let doors = match role {
@@ -217,7 +215,7 @@ impl Server {
         };
         let mut watch = Watch::open(&base, files.clone()).await?;
         watch.metrics.watch_memory(base.memory.clone());
-        let first_key = first_key::make_if_none(&base).await?;
+        let key = first_key::make_if_none(&base).await?;
         let trials = Trials::new(network.clone());
         let client = network.http.clone();
         let runner = match role {
@@ -245,7 +243,7 @@ impl Server {
             address: None,
             sync_address: None,
             public_url: config.public_url_at(config.listen),
-            first_key,
+            key,
             watch,
             trials,
             stop: CancellationToken::new(),
@@ -267,7 +265,10 @@ impl Server {
         let teller = Teller { store: Arc::clone(&store), view, vault: Arc::clone(&vault), clock: clock.clone() };
         let (metrics, retention) = (Arc::clone(&self.watch.metrics), config.retention.0);
         let tools = webhooks::Tools { store, client, vault, clock, metrics, teller, retention, exclusive: !is_shared };
-        self.dispatcher = Some(Dispatcher::start(tools).await?);
+        let dispatcher = Dispatcher::start(tools).await?;
+        let watched = dispatcher.clone();
+        self.watch.health.watch("webhooks", move || watched.trouble());
+        self.dispatcher = Some(dispatcher);
         Ok(())
     }
 
@@ -324,7 +325,15 @@ impl Server {
 
     /// The key that was made because there was none.
     pub fn first_key(&self) -> Option<&FirstKey> {
-        self.first_key.as_ref()
+        match &self.key {
+            first_key::Found::Made(key) => Some(key),
+            first_key::Found::Some | first_key::Found::None => None,
+        }
+    }
+
+    /// Whether there is no API key, so that nobody can use the API before one is made by hand.
+    pub fn lacks_key(&self) -> bool {
+        matches!(self.key, first_key::Found::None)
     }
 
     /// The store and what belongs to it.
@@ -332,7 +341,8 @@ impl Server {
         &self.base
     }
 
-    /// Stops: not ready any more, after `limits.drain_delay` no new connection, no new task; answers and tasks under way get the grace time of the settings.
+    /// Stops: not ready any more, after `limits.drain_delay` no new connection, no new task; uploads, downloads and tasks under
+    /// way get the grace time of the settings.
     pub async fn stop(self) {
         let grace = self.base.config.limits.stop_grace.0;
         self.watch.health.drain();
@@ -341,8 +351,9 @@ impl Server {
             // Balancers are told first, and noticed by, before the first connection is refused.
             tokio::time::sleep(self.base.config.limits.drain_delay.0).await;
             self.stop.cancel();
-            // Requests that only wait for a task are told to ask again, see `http::wait`.
-            if tokio::time::timeout(grace.min(Duration::from_secs(10)), self.connections.wait()).await.is_err() {
+            // Requests that only wait for a task are told to ask again, see `http::wait`, and idle connections are closed at
+            // once: what is left moves bytes.
+            if tokio::time::timeout(grace, self.connections.wait()).await.is_err() {
                 tracing::info!("closing connections that are still open");
             }
             self.trials.settle().await;

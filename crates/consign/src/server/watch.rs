@@ -41,7 +41,7 @@ impl Watch {
     /// Begins to serve, and to look at the runner, too.
     pub(super) fn begin(&mut self, runner: Option<Runner>) {
         if let Some(runner) = runner {
-            self.health.watch_runner(move || runner.is_fenced());
+            self.health.watch("runner", move || runner.trouble());
         }
         if let Some(listener) = self.listener.take() {
             let (router, open) = (crate::http::health::router(self.health.clone()), self.metrics.connections.clone());

@@ -1,7 +1,11 @@
 //! The whole state of a store as text, to back it up or to move it to another database.
 //!
-//! The text is one JSON document a line: a head with the version of the format, a line for each row, and a foot with their
-//! number, without which it is not whole. What is sealed in the database stays sealed. Files are not in it.
+//! The text is one JSON document a line: a head with the version of the format and the columns of each table, a line for each
+//! row, and a foot with their number, without which it is not whole. What is sealed in the database stays sealed. Files are not in
+//! it. The columns say what an earlier version could not know: there the database puts what it puts into old rows itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -21,6 +25,21 @@ pub struct Line {
     pub table: String,
     /// Its values, in the order of the columns.
     pub values: Vec<Value>,
+    /// The columns, where they are not all that this version knows, in its order.
+    #[serde(skip)]
+    pub columns: Option<Arc<[String]>>,
+}
+
+/// The columns of each table, in the order of the values.
+pub type Layout = BTreeMap<String, Vec<String>>;
+
+/// The columns of each table as this version writes them.
+pub fn layout() -> Layout {
+    let mut layout = Layout::new();
+    for (table, column) in super::sqlite::state_columns() {
+        layout.entry(table.to_owned()).or_default().push(column.to_owned());
+    }
+    layout
 }
 
 impl Line {
@@ -82,7 +101,7 @@ pub trait State: Send + Sync {
 /// Every column that is written, as `table.column`, for the test that compares them with the schemas.
 #[cfg(feature = "test-support")]
 pub fn columns() -> Vec<String> {
-    super::sqlite::state_columns()
+    super::sqlite::state_columns().map(|(table, column)| format!("{table}.{column}")).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -30,7 +30,7 @@ const SCRAPE_KEPT: Duration = Duration::from_secs(5);
 /// One thing that must work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Check {
-    /// `database`, `file_store`, `runner` or `serving`.
+    /// `database`, `file_store`, `runner`, `webhooks` or `serving`.
     name: &'static str,
     /// Whether it works.
     ok: bool,
@@ -56,15 +56,16 @@ pub struct Health {
     shared: Arc<Shared>,
 }
 
-type Fence = Box<dyn Fn() -> bool + Send + Sync>;
+/// What is wrong with a part, if anything is, and what to do.
+type Look = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 struct Shared {
     store: Arc<dyn Store>,
     files: Files,
     clock: Clock,
     metrics: Arc<Metrics>,
-    disk: Disk,
-    is_fenced: OnceLock<Fence>,
+    data_dir: PathBuf,
+    parts: std::sync::Mutex<Vec<(&'static str, Look)>>,
     draining: CancellationToken,
     checked: Mutex<Option<(Instant, [Check; 2])>>,
     counted: Mutex<Option<Instant>>,
@@ -78,8 +79,8 @@ impl Health {
             files,
             clock,
             metrics,
-            disk: Disk::of(data_dir),
-            is_fenced: OnceLock::new(),
+            data_dir,
+            parts: std::sync::Mutex::default(),
             draining: CancellationToken::new(),
             checked: Mutex::default(),
             counted: Mutex::default(),
@@ -87,10 +88,13 @@ impl Health {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Asks this of the runner, too: whether it has stopped its work because it cannot keep its leases.
-    pub fn watch_runner(&self, is_fenced: impl Fn() -> bool + Send + Sync + 'static) {
-        // There is one runner in a process; a second one would be asked nothing.
-        let _ = self.shared.is_fenced.set(Box::new(is_fenced));
+    /// Asks a part of this process, too: what is wrong with it, if anything is, and what to do.
+    pub fn watch(&self, name: &'static str, look: impl Fn() -> Option<&'static str> + Send + Sync + 'static) {
+        self.parts().push((name, Box::new(look)));
+    }
+
+    fn parts(&self) -> std::sync::MutexGuard<'_, Vec<(&'static str, Look)>> {
+        self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says from now on that this process is not ready, because it is about to stop.
@@ -147,11 +151,7 @@ impl Health {
     async fn look(&self, kept: Duration) -> Readiness {
         let mut checks = self.checked(kept).await.to_vec();
         // These cost nothing and change at once, so that they are never remembered.
-        if let Some(is_fenced) = self.shared.is_fenced.get() {
-            let reason = "The runner cannot renew its lease and has stopped its work: see to the database and the way \
-                          to it; it goes on by itself.";
-            checks.push(check("runner", (!is_fenced()).then_some(()).ok_or(reason)));
-        }
+        checks.extend(self.parts().iter().map(|(name, look)| check(*name, look().map_or(Ok(()), Err))));
         let stops = "The server is about to stop; send requests to another one.";
         checks.push(check("serving", (!self.shared.draining.is_cancelled()).then_some(()).ok_or(stops)));
         let reasons: Vec<_> = checks.iter().filter_map(|check| check.reason).collect();

@@ -4,5 +4,6 @@ mod disk;
 pub mod health;
 mod json;
 pub mod logs;
+pub mod loops;
 pub mod metrics;
 pub mod traces;

@@ -17,7 +17,6 @@ use connectors::http::Client;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -25,6 +24,7 @@ use crate::http::event::Teller;
 use crate::id::DeliveryId;
 use crate::secret::Vault;
 use crate::store::{self, DeliveryClaim, Parcel, Receiver, Store};
+use crate::telemetry::loops::Loops;
 use crate::telemetry::metrics::Metrics;
 
 pub mod retry;
@@ -85,8 +85,7 @@ struct Shared {
     tools: Tools,
     sending: Mutex<HashMap<DeliveryId, Receiver>>,
     freed: Notify,
-    stop: CancellationToken,
-    loops: TaskTracker,
+    loops: Loops,
     attempts: TaskTracker,
 }
 
@@ -104,28 +103,32 @@ impl Dispatcher {
                 tools,
                 sending: Mutex::default(),
                 freed: Notify::new(),
-                stop: CancellationToken::new(),
-                loops: TaskTracker::new(),
+                loops: Loops::default(),
                 attempts: TaskTracker::new(),
             }),
         };
-        let (stop, loops) = (&dispatcher.shared.stop, &dispatcher.shared.loops);
-        loops.spawn(stop.clone().run_until_cancelled_owned(dispatcher.clone().tell()));
-        loops.spawn(stop.clone().run_until_cancelled_owned(dispatcher.clone().send()));
-        loops.spawn(stop.clone().run_until_cancelled_owned(dispatcher.clone().expire()));
+        let loops = &dispatcher.shared.loops;
+        loops.start(dispatcher.clone().tell());
+        loops.start(dispatcher.clone().send());
+        loops.start(dispatcher.clone().expire());
         Ok(dispatcher)
     }
 
     /// Stops: starts no attempt any more, and lets those under way end, for `grace` at the most.
     pub async fn stop(&self, grace: Duration) {
         let shared = &self.shared;
-        shared.stop.cancel();
-        shared.loops.close();
-        shared.loops.wait().await;
+        shared.loops.stop().await;
         shared.attempts.close();
         if timeout(grace, shared.attempts.wait()).await.is_err() {
             tracing::info!("some webhooks are still being sent; they are sent again after the next start");
         }
+    }
+
+    /// What keeps webhooks from being sent here, if anything does, and what to do.
+    pub fn trouble(&self) -> Option<&'static str> {
+        self.shared.loops.is_broken().then_some(
+            "A part of what sends webhooks has ended by a fault of the program: restart this process; its log says more.",
+        )
     }
 
     fn tools(&self) -> &Tools {

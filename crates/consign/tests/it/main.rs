@@ -17,6 +17,7 @@ mod security;
 mod state;
 mod store_groups;
 mod store_memory;
+mod store_pooled;
 mod store_postgres;
 mod store_sqlite;
 mod tidy;

@@ -23,19 +23,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connectors::store::{Ask, ObjectStore, Page, Shown};
-use connectors::{Budget, Kind, Limits, Source};
-use tokio::sync::watch;
+use connectors::{Budget, Kind, Source};
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use super::check::Room;
 use super::scratch::{Home, Scratch};
 use super::{Error, blocking, check};
+use crate::clock::Timestamp;
 use crate::id::{TaskId, Token};
 use crate::model::{BlobKey, File};
 
 mod list;
 mod publish;
+mod small;
 mod source;
 mod uploads;
+
+/// How long it holds that an object could be written: whoever asks every second must not make a write every second. After a
+/// failure it is tried whenever somebody asks. Tests have less patience.
+const WRITTEN_KEPT: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(30) };
 
 /// An object store that keeps files, and how it is used.
 #[derive(Clone, Debug)]
@@ -60,10 +67,11 @@ pub struct Settings {
 #[derive(Debug)]
 pub(super) struct Bucket {
     settings: Settings,
-    /// Whether it was said that the credentials may not clear uploads away.
-    has_warned: AtomicBool,
-    /// Where the last listing of tasks stopped.
-    listing: Mutex<Option<list::Listing>>,
+    /// The object of this process that is written to see whether that can be done. Its task has no row, so that a search
+    /// removes what a kill leaves of it.
+    probe: BlobKey,
+    /// When that went well.
+    written: Mutex<Option<Instant>>,
 }
 
 impl Bucket {
@@ -72,7 +80,8 @@ impl Bucket {
     pub(super) async fn open(settings: Settings) -> Result<Self, Error> {
         let folder = Arc::clone(&settings.scratch);
         blocking(move || DirBuilder::new().recursive(true).mode(0o700).create(folder)).await?;
-        let bucket = Self { settings, has_warned: AtomicBool::default(), listing: Mutex::default() };
+        let probe = BlobKey::new(TaskId::new(Timestamp(0)), Token::random(), 1);
+        let bucket = Self { settings, probe, written: Mutex::default() };
         match bucket.ask().await {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "the file store does not answer yet");
@@ -82,10 +91,17 @@ impl Bucket {
         }
     }
 
-    /// Checks that the bucket answers and that scratch files can be written.
+    /// Checks that the bucket answers, that it took an object lately, and that scratch files can be written.
     pub(super) async fn ping(&self, room: Room) -> Result<(), Error> {
         check::writable(Arc::clone(&self.settings.scratch), room).await?;
         self.ask().await?;
+        // Held meanwhile, so that one writes and the others wait for what comes of it.
+        let mut written = self.written.lock().await;
+        if written.is_none_or(|at| at.elapsed() >= WRITTEN_KEPT) {
+            *written = None;
+            self.come_and_go(self.name(&self.probe)).await?;
+            *written = Some(Instant::now());
+        }
         Ok(())
     }
 

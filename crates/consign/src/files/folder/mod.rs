@@ -4,7 +4,7 @@
 //! locked, so that a second process on the same folder can tell it from what a crash left.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::check::Room;
 use super::scratch::{Home, Scratch};
-use super::{Error, Link, blocking};
+use super::{Error, blocking, mark};
 use crate::model::{self, BlobKey};
 
 pub(super) mod source;
@@ -97,6 +97,34 @@ impl Folder {
         let links = blocking(move || link_all(&root, pairs, &room)).await?;
         links.into_iter().for_each(Unpublished::keep);
         Ok(())
+    }
+
+    /// What stands in the mark, if there is one.
+    pub(super) async fn read_mark(&self) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.root.join(mark::NAME);
+        blocking(move || {
+            let file = match File::open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                other => other?,
+            };
+            let mut bytes = Vec::new();
+            file.take(mark::BYTES_MAX).read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
+        })
+        .await
+    }
+
+    /// Writes the mark, whole or not at all.
+    pub(super) async fn write_mark(&self, text: String) -> Result<(), Error> {
+        let root = self.root();
+        blocking(move || {
+            let mut file = tempfile::NamedTempFile::new_in(&root)?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(root.join(mark::NAME))?;
+            sync_folder(&root)
+        })
+        .await
     }
 
     /// Removes what lies below a relative path.

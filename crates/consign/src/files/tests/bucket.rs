@@ -245,6 +245,38 @@ async fn a_reading_that_breaks_goes_on_and_one_that_cannot_is_tried_later() {
     remove_all(&files).await;
 }
 
+/// Who may read and list, and not write, is not ready. It is found out within a while, and its end at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_nothing_is_not_ready() {
+    let Some(ceph) = ceph().await else { return };
+    let faults = HttpFaults::start(ceph.addr()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(s3_at(&ceph, &faults.endpoint()), folder.path());
+    let (prefix, direct) = (settings.prefix.clone(), s3_at(&ceph, &ceph.endpoint));
+    let files = Files::in_bucket(settings).await.unwrap();
+    let writes = || faults.requests().iter().filter(|request| request.method == "PUT").count();
+    for _ in 0..20 {
+        files.ping().await.unwrap();
+    }
+    assert_eq!(writes(), 1, "it is written now and then, not whenever somebody asks");
+    let refuse = |method: &'static str| {
+        let refused = Action::Answer { status: 403, retry_after_secs: None };
+        faults.rule(move |request| if request.method == method { refused } else { Action::Pass });
+    };
+    for method in ["PUT", "DELETE"] {
+        refuse(method);
+        let began = std::time::Instant::now();
+        while let Ok(()) = files.ping().await {
+            assert!(began.elapsed() < Duration::from_secs(30), "{method} is refused, and it is ready");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(matches!(files.ping().await, Err(Error::Store(_))), "{method}");
+        faults.heal();
+        files.ping().await.unwrap();
+    }
+    assert_eq!(names(&*direct, &prefix).await, Vec::<String>::new(), "nothing is left");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_away_may_come_back_and_one_that_refuses_is_an_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -72,6 +72,20 @@ pub(super) async fn all(place: &Place) {
     place.files.ping().await.unwrap();
     place.files.probe().await.unwrap();
     assert_eq!((place.left)().await, Vec::<String>::new());
+    mark(place).await;
+}
+
+/// Says whose the files are, and is none of them.
+async fn mark(place: &Place) {
+    let files = &place.files;
+    assert_eq!(files.owner().await.unwrap(), None);
+    for number in ["00000000000000aa", "00000000000000bb", "00000000000000bb"] {
+        files.mark(number).await.unwrap();
+        assert_eq!(files.owner().await.unwrap().as_deref(), Some(number));
+    }
+    assert_eq!(files.list_tasks(None, 9).await.unwrap(), []);
+    let left = (place.left)().await;
+    assert!(left.len() == 1 && left[0].ends_with("consign-database"), "{left:?}");
 }
 
 pub(super) fn bytes(length: usize) -> Vec<u8> {

@@ -85,16 +85,11 @@ impl Ahead {
             begun.stop().await;
             return;
         }
-        let (stop, loops) = (runner.shared.stop.clone(), runner.shared.loops.clone());
-        loops.spawn(stop.run_until_cancelled_owned(async move {
-            let is_here = || runner.running().contains_key(&follower);
-            let _ = timeout(HAND_OVER_WITHIN, gone_elsewhere(&*runner.tools().store, follower, is_here)).await;
-            let begun = runner.head_starts().remove(&follower);
-            if let Some(begun) = begun {
-                tracing::debug!(export = %follower, "a head start is let go: nobody here has gone on with it");
-                begun.stop().await;
-            }
-        }));
+        let loops = &self.runner.shared.loops;
+        loops.start(async move {
+            tokio::time::sleep(HAND_OVER_WITHIN).await;
+            runner.head_starts().remove(&follower);
+        });
     }
 
     fn begun(&self) -> Option<Arc<Begun>> {

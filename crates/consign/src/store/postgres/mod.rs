@@ -67,11 +67,8 @@ const STATEMENTS_KEPT: usize = 256;
 
 /// What each connection begins with. No transaction of ours may hold locks, or the server's oldest snapshot, for long:
 /// not when this process is stopped, and not when its network is gone. `transaction_timeout` came with PostgreSQL 17. A weaker
-/// `synchronous_commit` than the server's own disk is made stronger, never the other way round.
-///
-/// Every statement looks rows up in an index, is planned once and keeps its plan: on tables that are new, or whose statistics are
-/// old, the server would otherwise come to read them whole. It knows no way to insist but to forbid the others; the price that it
-/// then gives to reading a small table whole must not make it compile the statement.
+/// `synchronous_commit` than the server's own disk is made stronger, never the other way round. Behind a pooler that shares
+/// connections all this is the pooler's to set, see `deploy/pgbouncer.ini`; what must not fail, each transaction sets again.
 const SESSION_SQL: &str = "\
      SET client_min_messages = warning; \
      SET statement_timeout = '15s'; \
@@ -170,6 +167,8 @@ impl PostgresStore {
         let connect = PgConnectOptions::from_str(url.expose())
             .map_err(|_| OpenError::Address)?
             .statement_cache_capacity(STATEMENTS_KEPT)
+            // Of numbers as text, which nobody asks for here; a pooler would refuse a parameter that it does not know.
+            .extra_float_digits(None)
             .disable_statement_logging();
         let connect =
             if connect.get_application_name().is_some() { connect } else { connect.application_name("consign") };
@@ -179,18 +178,19 @@ impl PostgresStore {
         check_version(&mut conn).await?;
         check_clock(&mut conn).await?;
         migrate(&mut conn).await?;
+        let pool = pool(use_as.connections_max).connect_with(connect.clone()).await.map_err(unreachable)?;
+        let is_pooled = is_pooled(&mut conn, &pool).await?;
         // Whoever counts connections must not find this one.
         conn.close().await.map_err(failed)?;
-        let pool = pool(use_as.connections_max).connect_with(connect.clone()).await.map_err(unreachable)?;
+        if use_as.listen && is_pooled {
+            tracing::warn!(
+                "a pooler shares the connections to the database between transactions, so that nothing can be heard there: \
+                 changes of other processes are looked for every second, as with database.listen=false"
+            );
+        }
         let hints = Arc::new(Hints::default());
-        let news = News::start(&connect, Arc::clone(&hints), use_as.listen);
-        Ok(Self::over(place, pool, news, hints))
-    }
-
-    fn over(place: String, pool: PgPool, news: News, hints: Arc<Hints>) -> Self {
-        let writer = Writer { pool, news };
-        let (ends, creations) = (Lane::start(writer.clone()), Lane::start(writer.clone()));
-        Self { place, writer, ends, creations, is_idle: AtomicBool::new(false), hints }
+        let news = News::start(&connect, Arc::clone(&hints), use_as.listen && !is_pooled);
+        Ok(Self { place, pool, news, hints })
     }
 }
 
@@ -292,16 +292,34 @@ async fn check_clock(conn: &mut PgConnection) -> std::result::Result<(), OpenErr
     if off > CLOCKS_APART_MAX { Err(OpenError::Clock(off.as_secs())) } else { Ok(()) }
 }
 
+/// Whether a pooler in between gives a connection to somebody else after each transaction: two that are open at the same time
+/// then end at the same backend, as a rule the one that was used last.
+async fn is_pooled(first: &mut PgConnection, pool: &PgPool) -> std::result::Result<bool, OpenError> {
+    const BACKEND: &str = "SELECT pg_backend_pid() AS backend";
+    let mut second = pool.acquire().await.map_err(failed)?;
+    let mut backends = [0; 2];
+    for (conn, backend) in [first, &mut *second].into_iter().zip(&mut backends) {
+        let row = sqlx::query(BACKEND).fetch_one(conn).await.map_err(failed)?;
+        *backend = row.try_get::<i32, _>("backend").map_err(failed)?;
+    }
+    Ok(backends[0] == backends[1])
+}
+
 fn newest_schema() -> i64 {
     MIGRATIONS.last().map_or(0, |(version, ..)| *version)
 }
 
-/// Brings the schema up to date, one process at a time. A database that is ahead of this program is left as it is, if its
+/// Held by whoever changes the schema: the name of this program in ASCII.
+const SCHEMA_LOCK: &str =
+    "SET LOCAL client_min_messages = warning; SELECT pg_advisory_xact_lock(x'636f6e7369676e'::bigint)";
+
+/// Brings the schema up to date, one process at a time, in one transaction: its lock goes with it, whatever happens and whoever
+/// else a pooler gives the connection to. A database that is ahead of this program is left as it is, if its
 /// schema says that this program may use it: so a fleet is upgraded one process after the other.
 async fn migrate(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
     const TABLE: &str = "_sqlx_migrations";
-    conn.execute("SET client_min_messages = warning").await.map_err(failed)?;
-    conn.lock().await.map_err(migration_failed)?;
+    let mut conn = conn.begin().await.map_err(failed)?;
+    conn.execute(SCHEMA_LOCK).await.map_err(failed)?;
     conn.ensure_migrations_table(TABLE).await.map_err(migration_failed)?;
     let row = sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations").fetch_one(&mut *conn).await;
     let found: Option<i64> = row.and_then(|row| row.try_get("version")).map_err(failed)?;
@@ -322,7 +340,7 @@ async fn migrate(conn: &mut PgConnection) -> std::result::Result<(), OpenError> 
     let mut migrator = Migrator::with_migrations(migrations);
     migrator.set_ignore_missing(true).set_locking(false);
     migrator.run(&mut *conn).await.map_err(migration_failed)?;
-    conn.unlock().await.map_err(migration_failed)
+    conn.commit().await.map_err(failed)
 }
 
 fn migration_failed(error: MigrateError) -> OpenError {

@@ -73,14 +73,7 @@ impl News {
         let news = Self { shared };
         let one = || PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         if listens {
-            let teller = one()
-                .after_connect(|conn, _| {
-                    Box::pin(async move {
-                        conn.execute("SET synchronous_commit = off; SET statement_timeout = '5s'").await.map(drop)
-                    })
-                })
-                .connect_lazy_with(connect.clone());
-            news.spawn(tell(news.clone(), teller));
+            news.spawn(tell(news.clone(), one().connect_lazy_with(connect.clone())));
             news.spawn(listen(news.clone(), one().connect_lazy_with(connect.clone())));
         } else {
             news.spawn(look(news.clone()));
@@ -196,13 +189,7 @@ async fn tell(news: News, pool: PgPool) {
             break;
         }
         let payloads = payloads(&shared.origin, pending);
-        let told = async {
-            for payload in payloads {
-                sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&pool).await?;
-            }
-            Ok::<_, sqlx::Error>(())
-        };
-        match timeout(LAST_WORDS, told).await {
+        match timeout(LAST_WORDS, say(&pool, &payloads)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 // The others look by themselves after a while; once there is a way again, they are told to.
@@ -213,6 +200,17 @@ async fn tell(news: News, pool: PgPool) {
         }
     }
     pool.close().await;
+}
+
+/// Says it in a transaction that waits for no disk. It is set for the transaction alone: on a connection that a pooler shares, it
+/// would hold for those after it, who must wait.
+async fn say(pool: &PgPool, payloads: &[String]) -> sqlx::Result<()> {
+    let mut tx = pool.begin().await?;
+    tx.execute("SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = '5s'").await?;
+    for payload in payloads {
+        sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&mut *tx).await?;
+    }
+    tx.commit().await
 }
 
 /// Hears what other processes say.
@@ -295,6 +293,23 @@ mod tests {
         let said = payloads("me", pending);
         assert_eq!(said.len(), 1);
         assert!(heard("you", &said[0]).unwrap().everything);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_arrives_and_leaves_the_connection_as_it_was() {
+        let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+        let url = server.database().await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
+        pool.execute("SET synchronous_commit = remote_apply; SET statement_timeout = '7s'").await.unwrap();
+        let mut listener = PgListener::connect(&url).await.unwrap();
+        listener.listen(CHANNEL).await.unwrap();
+        say(&pool, &["one".to_owned(), "two".to_owned()]).await.unwrap();
+        for payload in ["one", "two"] {
+            assert_eq!(listener.recv().await.unwrap().payload(), payload);
+        }
+        let row = sqlx::query("SELECT current_setting('synchronous_commit') || current_setting('statement_timeout')");
+        let row = row.fetch_one(&pool).await.unwrap();
+        assert_eq!(sqlx::Row::get::<String, _>(&row, 0), "remote_apply7s");
     }
 
     #[test]

@@ -33,10 +33,12 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 const TRY_MAX: Duration = Duration::from_secs(20);
 
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-pub(super) const BEGIN: &str = "BEGIN; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
-/// For a group: who waits for a row that somebody holds must not hold up the others for long.
-pub(super) const BEGIN_GROUP: &str =
-    "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
+/// A weaker `synchronous_commit` than the server's own disk is made stronger once more: a pooler may have given the connection to
+/// somebody else before, and opened it without us.
+const BEGIN: &str = "\
+     BEGIN; \
+     SELECT set_config('synchronous_commit', 'on', TRUE) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
+     SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 const BEGIN_RELAXED: &str =
     "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 
@@ -333,5 +335,39 @@ fn sorted(failure: &sqlx::Error) -> fn(Cause) -> Error {
         _ if full => Error::DiskFull,
         Kind::Final if !passes => Error::Broken,
         Kind::Race | Kind::Lost | Kind::Final => Error::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    /// Whatever was set on the connection before, an answer waits for the disk; and nothing is left behind on it.
+    #[tokio::test]
+    async fn a_transaction_is_durable_on_any_connection() {
+        let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+        let mut conn = PgConnection::connect(&server.database().await.unwrap()).await.unwrap();
+        let shown = async |conn: &mut PgConnection| -> String {
+            sqlx::query("SHOW synchronous_commit").fetch_one(conn).await.unwrap().get(0)
+        };
+        for (server_default, begin, wanted) in [
+            ("off", BEGIN, "on"),
+            ("local", BEGIN, "on"),
+            ("remote_apply", BEGIN, "remote_apply"),
+            ("on", BEGIN_RELAXED, "off"),
+        ] {
+            sqlx::query("SELECT set_config('synchronous_commit', $1, FALSE)")
+                .bind(server_default)
+                .execute(&mut conn)
+                .await
+                .unwrap();
+            let rows = sqlx::raw_sql(begin).fetch_all(&mut conn).await.unwrap();
+            assert!(!rows.last().unwrap().get::<String, _>("xid").is_empty());
+            assert_eq!(shown(&mut conn).await, wanted, "{server_default}");
+            conn.execute("COMMIT").await.unwrap();
+            assert_eq!(shown(&mut conn).await, server_default);
+        }
     }
 }

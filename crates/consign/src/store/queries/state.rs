@@ -268,7 +268,7 @@ pub(crate) async fn export(conn: &mut Conn, lines: &mpsc::Sender<Line>) -> sqlx:
         let mut query = QueryBuilder::<Db>::new(text);
         let mut rows = query.build().fetch(&mut *conn);
         while let Some(row) = rows.try_next().await? {
-            let line = Line { table: table.name.to_owned(), values: values(&row, table)? };
+            let line = Line { table: table.name.to_owned(), values: values(&row, table)?, columns: None };
             if line.values.first().and_then(Value::as_str) == Some(OF_THE_DATABASE) {
                 continue;
             }
@@ -308,8 +308,10 @@ pub(crate) async fn import(conn: &mut Conn, lines: &mut mpsc::Receiver<Option<Li
     let (mut count, mut chunk) = (0_u64, Chunk::default());
     // A channel that closes without having said so was left by somebody who has failed.
     while let Some(line) = lines.recv().await.ok_or_else(|| nonsense("end"))? {
-        if !chunk.has_room_for(&line) {
-            insert(conn, &std::mem::take(&mut chunk).lines).await?;
+        let is_other = |first: &Line| first.table != line.table || first.columns != line.columns;
+        if chunk.len() == ROWS_PER_INSERT || chunk.first().is_some_and(is_other) {
+            insert(conn, &chunk).await?;
+            chunk.clear();
         }
         chunk.add(line);
         count += 1;
@@ -343,14 +345,15 @@ impl Chunk {
 async fn insert(conn: &mut Conn, lines: &[Line]) -> sqlx::Result<()> {
     let Some(first) = lines.first() else { return Ok(()) };
     let table = TABLES.iter().find(|table| table.name == first.table).ok_or_else(|| nonsense("table"))?;
-    if lines.iter().any(|line| line.values.len() != table.columns.len()) {
+    let columns = columns(table, first)?;
+    if lines.iter().any(|line| line.values.len() != columns.len()) {
         return Err(nonsense(table.name));
     }
-    let columns: Vec<&str> = table.columns.iter().map(|(name, _)| *name).collect();
-    let mut query = QueryBuilder::<Db>::new(format!("INSERT INTO {} ({}) ", table.name, columns.join(", ")));
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let mut query = QueryBuilder::<Db>::new(format!("INSERT INTO {} ({}) ", table.name, names.join(", ")));
     let mut bad = false;
     query.push_values(lines, |mut row, line| {
-        for (&(_, kind), value) in table.columns.iter().zip(&line.values) {
+        for (&(_, kind), value) in columns.iter().zip(&line.values) {
             let text = value.as_str();
             bad |= !value.is_null() && !fits(kind, value);
             match kind {
@@ -366,6 +369,13 @@ async fn insert(conn: &mut Conn, lines: &[Line]) -> sqlx::Result<()> {
         return Err(nonsense(table.name));
     }
     query.build().execute(conn).await.map(drop)
+}
+
+/// The columns that a line has values for. What it has none for gets the database's own default.
+fn columns(table: &Table, line: &Line) -> sqlx::Result<Vec<(&'static str, Kind)>> {
+    let Some(names) = &line.columns else { return Ok(table.columns.to_vec()) };
+    let known = |name: &String| table.columns.iter().find(|(column, _)| column == name).copied();
+    names.iter().map(|name| known(name).ok_or_else(|| nonsense(table.name))).collect()
 }
 
 fn fits(kind: Kind, value: &Value) -> bool {

@@ -231,10 +231,9 @@ impl State for SqliteStore {
     }
 }
 
-#[cfg(feature = "test-support")]
-pub(super) fn state_columns() -> Vec<String> {
-    let tables = queries::state::TABLES.iter();
-    tables.flat_map(|table| table.columns.iter().map(|(column, _)| format!("{}.{column}", table.name))).collect()
+/// Tables and columns of the whole state, which is the same in every database.
+pub(super) fn state_columns() -> impl Iterator<Item = (&'static str, &'static str)> {
+    queries::state::TABLES.iter().flat_map(|table| table.columns.iter().map(|(column, _)| (table.name, *column)))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -36,7 +36,7 @@ async fn a_server_that_is_about_to_stop_or_has_lost_its_leases_is_not_ready_but_
     let app = App::new().await;
     let fenced = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&fenced);
-    app.state.health.watch_runner(move || asked.load(Ordering::Relaxed));
+    app.state.health.watch("runner", move || asked.load(Ordering::Relaxed).then_some("It has lost its leases."));
     let failing = async || {
         let body = app.get("/readyz").await.json();
         let failed: Vec<Value> =

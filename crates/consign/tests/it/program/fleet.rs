@@ -10,8 +10,9 @@ use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::Postgres;
-use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::harness::{MIB, Program, Signal, eventually, id, task};
 
@@ -19,17 +20,23 @@ use super::harness::{MIB, Program, Signal, eventually, id, task};
 const SOON: Duration = Duration::from_secs(9);
 
 /// What the processes of a fleet share.
-struct Fleet {
+pub(super) struct Fleet {
     files: TempDir,
     database: String,
 }
 
 impl Fleet {
-    async fn new(server: &Postgres) -> Self {
-        Self { files: TempDir::new().unwrap(), database: server.database().await.unwrap() }
+    pub(super) async fn new(server: &Postgres) -> Self {
+        Self::at(server.database().await.unwrap())
     }
 
-    fn member(&self, settings: &[(&str, &str)]) -> Program {
+    /// On a database that is reached in some other way.
+    pub(super) fn at(database: String) -> Self {
+        Self { files: TempDir::new().unwrap(), database }
+    }
+
+    /// A process that is not started yet.
+    pub(super) fn member(&self, settings: &[(&str, &str)]) -> Program {
         let mut program = Program::new(settings);
         program.set("DATABASE_URL", &self.database);
         program.set("FILES_URL", &format!("file://{}", self.files.path().display()));
@@ -38,16 +45,22 @@ impl Fleet {
     }
 
     /// A process that answers the API; the second one and all after it take the key of the first.
-    async fn api(&self, first: Option<&Program>) -> Program {
-        let mut program = self.member(&[]);
-        if let Some(first) = first {
-            program.take_key(first);
+    pub(super) async fn api(&self, first: Option<&Program>) -> Program {
+        self.api_with(first, &[]).await
+    }
+
+    /// The same with settings of its own.
+    pub(super) async fn api_with(&self, first: Option<&Program>, settings: &[(&str, &str)]) -> Program {
+        let mut program = self.member(settings);
+        match first {
+            Some(first) => program.take_key(first),
+            None => program.make_key("admin"),
         }
         program.start_with(0, &["--role", "api"]).await;
         program
     }
 
-    fn runner(&self) -> Runner {
+    pub(super) fn runner(&self) -> Runner {
         let program = self.member(&[("LIMITS__TASKS_RUNNING_MAX", "4"), ("PUBLIC_URL", "http://127.0.0.1:1")]);
         let log = File::create(program.folder().join("log")).unwrap();
         let mut serve = program.command(&["serve", "--role", "runner"]);
@@ -60,7 +73,7 @@ impl Fleet {
 }
 
 /// A process that runs tasks; killed when dropped.
-struct Runner {
+pub(super) struct Runner {
     program: Program,
     process: Child,
 }
@@ -83,6 +96,25 @@ fn job() -> Value {
         "up": {"operation": "import/upload"},
         "link": {"operation": "export/url", "input": "up"},
     })
+}
+
+/// Whichever process is the first: no key comes into its log, and the command that the guides name makes one, whatever its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_makes_no_key_by_itself() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let _runner = fleet.runner();
+    let mut api = fleet.member(&[]);
+    // Anything, so that it does not wait for a key to be shown.
+    api.talk_with("nobody");
+    api.start_with(0, &["--role", "api"]).await;
+    let printed = api.printed();
+    assert!(!printed.contains("first API key") && printed.contains("consign key create NAME"), "{printed}");
+    assert_eq!(api.call(Method::GET, "/v2/users/me", None).await.0, StatusCode::UNAUTHORIZED);
+    api.make_key("admin");
+    assert_eq!(api.call(Method::GET, "/v2/users/me", None).await.0, StatusCode::OK);
+    let second = fleet.api(Some(&api)).await;
+    assert!(!second.printed().contains("key"), "{}", second.printed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,6 +142,35 @@ async fn what_goes_in_at_one_door_comes_out_at_another() {
         let (status, bytes) = program.fetch(url).await;
         assert_eq!((status, bytes.len()), (StatusCode::OK, 3 * MIB));
     }
+}
+
+/// Somebody follows at one door what was made, and ends, at another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_events_tells_at_once_what_other_processes_did() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let one = fleet.api(None).await;
+    let other = fleet.api(Some(&one)).await;
+    let _runner = fleet.runner();
+    let made = one.job(job()).await;
+    let mut stream = TcpSocket::new_v4().unwrap().connect(other.address()).await.unwrap();
+    stream.write_all(other.head(&format!("/v2/jobs/{}/events", id(&made))).as_bytes()).await.unwrap();
+    let mut told = String::new();
+    let mut until = async |event: &str| {
+        let mut piece = [0; 4096];
+        while !told.contains(&format!("event: {event}\n")) {
+            let length = timeout(SOON * 4, stream.read(&mut piece)).await.expect("it is told").unwrap();
+            assert!(length > 0, "the stream ends before {event}: {told}");
+            told.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+    };
+    until("task.created").await;
+    // The stream has read all there is, and looks again by itself much later.
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    one.upload(task(&made, "up"), "a.txt", b"hello").await;
+    until("job.finished").await;
+    assert!(began.elapsed() < SOON, "the stream was not told: {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,6 +264,9 @@ async fn a_server_moves_from_sqlite_to_postgresql_and_back() {
     std::fs::write(program.folder().join("half.jsonl"), &whole[..whole.len() / 2]).unwrap();
     let refused = String::from_utf8(program.run(&["import-state", "half.jsonl"]).stderr).unwrap();
     assert!(refused.contains("not whole"), "{refused}");
+    std::fs::write(program.folder().join("later.jsonl"), whole.replacen("\"tag\"", "\"tag\",\"colour\"", 1)).unwrap();
+    let refused = String::from_utf8(program.run(&["import-state", "later.jsonl"]).stderr).unwrap();
+    assert!(refused.contains("written by a later version") && refused.contains("jobs.colour"), "{refused}");
     succeeds(&program, &["import-state", "back.jsonl"]);
     program.start().await;
     program.finished(&open).await;

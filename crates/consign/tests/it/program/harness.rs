@@ -28,6 +28,8 @@ pub(crate) use rustix::process::Signal;
 pub(crate) const MIB: usize = 1024 * 1024;
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// What says in a file store whose the files are.
+pub(crate) const MARK: &str = "consign-database";
 /// Time between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Longest answer.
@@ -109,9 +111,21 @@ impl Program {
         &self.key
     }
 
+    /// Makes an API key, as operators of a fleet do, and talks with it.
+    pub(crate) fn make_key(&mut self, name: &str) {
+        let made = self.run(&["key", "create", name]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        self.key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    }
+
     /// Talks with the API key of another server of the same fleet.
     pub(crate) fn take_key(&mut self, other: &Self) {
         self.key.clone_from(&other.key);
+    }
+
+    /// Talks with this API key, be it one or not.
+    pub(crate) fn talk_with(&mut self, key: &str) {
+        key.clone_into(&mut self.key);
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -363,7 +377,7 @@ impl Program {
         (status, String::from_utf8(answer.into_body().bytes(ANSWER_BYTES_MAX).await.unwrap().to_vec()).unwrap())
     }
 
-    /// All files in the file store, by their path in it.
+    /// All files in the file store, by their path in it, but for the mark that says whose they are.
     pub(crate) fn files(&self) -> BTreeSet<PathBuf> {
         let root = self.data_dir().join("files");
         let mut found = BTreeSet::new();
@@ -379,6 +393,7 @@ impl Program {
                 }
             }
         }
+        found.remove(Path::new(MARK));
         found
     }
 

@@ -1,5 +1,6 @@
 //! The real binary against real servers: started, killed, stopped, frozen, and looked at from outside.
 
+mod balancer;
 mod boot;
 mod cancel;
 mod commands;
@@ -14,10 +15,13 @@ mod fleet;
 mod harness;
 mod operation;
 mod overlap;
+mod ownership;
 mod places;
+mod pooler;
 mod receiver;
 mod roles;
 mod shared_files;
+mod stop;
 mod sweep;
 mod tls;
 mod waiting;

@@ -16,6 +16,7 @@ use axum::routing::{get, post, put};
 use connectors::Limits;
 use connectors::egress::Guard;
 use connectors::http::{Body, Client, tls_config};
+use consign::error::Code;
 use consign::telemetry::metrics::table;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -24,12 +25,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
+use super::fleet::Fleet;
 use super::harness::{Program, Signal, eventually, id, task};
 
 /// Stands in every place where a credential may stand, and must come out nowhere.
 const CANARY: &str = "canary5f1e";
 
-async fn text(base: &str, path: &str) -> (u16, String) {
+/// What a path answers, as text.
+pub(super) async fn text(base: &str, path: &str) -> (u16, String) {
     let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
     let client = Client::new(guard, tls_config(&[]).unwrap(), &Limits::default());
     let request = http::Request::get(format!("{base}{path}")).body(Body::empty()).unwrap();
@@ -77,6 +80,17 @@ fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
         let is_charted = charted.iter().any(|name| name.starts_with(entry.name));
         assert!(is_charted, "the dashboard does not show {}", entry.name);
     }
+    // What ends a task without an attempt that says so is in no attempt's outcome: an alert on it would never come.
+    let outcomes = alerts.split("consign_attempts_total{outcome=~\"").nth(1).unwrap().split('"').next().unwrap();
+    for outcome in outcomes.split('|') {
+        let code = Code::ALL.iter().find(|code| code.wire() == outcome).unwrap_or_else(|| panic!("no code {outcome}"));
+        let name = format!("Code::{code:?}");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let is_made = ["files/mod.rs", "runner/step.rs"]
+            .iter()
+            .any(|file| fs::read_to_string(source.join(file)).unwrap().contains(&name));
+        assert!(is_made, "no attempt ends with {outcome}");
+    }
     for line in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         assert!(manual.contains(line), "the manual does not say what to do about {line}");
     }
@@ -84,7 +98,9 @@ fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_alone_tells_its_health_and_metrics() {
-    let program = Program::new(&[("METRICS_LISTEN", "127.0.0.1:0")]);
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let program = fleet.member(&[("METRICS_LISTEN", "127.0.0.1:0")]);
     let mut serve = program.command(&["serve", "--role", "runner"]);
     let mut runner = serve.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(runner.stdout.take().unwrap()).lines();
@@ -95,7 +111,7 @@ async fn a_runner_alone_tells_its_health_and_metrics() {
     let ready: Value = serde_json::from_str(&ready).unwrap();
     let checks: Vec<&str> =
         ready["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!((status, checks), (200, vec!["database", "file_store", "runner", "serving"]));
+    assert_eq!((status, checks), (200, vec!["database", "file_store", "runner", "webhooks", "serving"]));
     assert_eq!(text(&base, "/v2/users/me").await.0, 404, "nothing else is there");
     sleep(Duration::from_millis(3500)).await;
     let (_, metrics) = text(&base, "/metrics").await;

@@ -1,42 +1,38 @@
 //! A process with a part of the server, and an address on which everything waits.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 use std::time::Duration;
 
-use consign::model::State;
-use consign::store::Jobs as _;
 use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
-use super::harness::{Program, eventually, id, task};
+use super::fleet::Fleet;
+use super::harness::{Program, id};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_takes_jobs_and_another_runs_them() {
-    let mut program = Program::new(&[]);
-    program.start_with(0, &["--role", "api"]).await;
-    let job = program.job(json!({"in": {"operation": "import/raw", "file": "a", "filename": "a"}})).await;
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let fleet = Fleet::new(&server).await;
+    let api = fleet.api(None).await;
+    let job = api.job(json!({"in": {"operation": "import/raw", "file": "a", "filename": "a"}})).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let path = format!("/v2/jobs/{}", id(&job));
-    assert_eq!(program.show(&path).await["status"], "waiting", "nobody runs it");
-    program.kill();
+    assert_eq!(api.show(&format!("/v2/jobs/{}", id(&job))).await["status"], "waiting", "nobody runs it");
+    let _runner = fleet.runner();
+    api.finished(&job).await;
+}
 
-    let mut runner = program.command(&["serve", "--role", "runner"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(runner.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "Consign's runner is ready");
-    let store = program.store().await;
-    let task = id(task(&job, "in")).parse().unwrap();
-    eventually("the end of the task", async || {
-        (store.task_of_link(task).await.unwrap().unwrap().state == State::Finished).then_some(())
-    })
-    .await;
-    runner.kill().unwrap();
-    runner.wait().unwrap();
-
-    program.start_with(0, &["--role", "api"]).await;
-    assert_eq!(program.show(&path).await["status"], "finished");
+/// On SQLite a process with one role could only wait for another one, which the database does not let in.
+#[test]
+fn a_role_alone_needs_a_database_that_is_shared() {
+    let program = Program::new(&[]);
+    for role in ["api", "runner"] {
+        let refused = program.run(&["serve", "--role", role, "--listen", "127.0.0.1:0"]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("--role {role} needs")) && said.contains("database_url"), "{said}");
+    }
+    assert!(!program.data_dir().exists(), "nothing is made before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! Files in an object store: taken in, delivered, given to whoever has a link, and gone with their jobs.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,15 +10,21 @@ use connectors::http::{Body, Client, tls_config};
 use connectors::{Digests, Limits};
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
+use testkit::http_faults::{Action, HttpFaults};
 
-use super::harness::{MIB, Program, eventually, id, task};
+use super::harness::{MARK, MIB, Program, eventually, id, task};
 use super::places::Bucket;
 
 const ANSWER_BYTES_MAX: usize = 32 * MIB;
 
 /// A server whose files are in a bucket of the Ceph gateway.
 fn program(bucket: &Bucket, name: &str) -> Program {
-    let url = format!("s3://{name}/a fleet?endpoint={}&region={}", bucket.ceph.endpoint, bucket.ceph.region);
+    program_at(bucket, name, &bucket.ceph.endpoint)
+}
+
+/// The same by another way to the gateway.
+fn program_at(bucket: &Bucket, name: &str, endpoint: &str) -> Program {
+    let url = format!("s3://{name}/a fleet?endpoint={endpoint}&region={}", bucket.ceph.region);
     let mut program = Program::new(&[("FILES_URL", &url)]);
     program.set("FILES__ACCESS_KEY_ID", &bucket.ceph.account.access_key_id);
     program.set("FILES__SECRET_ACCESS_KEY", &bucket.ceph.account.secret_access_key);
@@ -45,10 +53,17 @@ async fn delete(program: &Program, job: &Value) {
     assert_eq!(status, StatusCode::NO_CONTENT);
 }
 
+/// What is kept in a bucket, but for the mark.
+async fn kept(bucket: &Bucket) -> BTreeMap<String, Value> {
+    let mut objects: BTreeMap<String, Value> = serde_json::from_value(bucket.objects().await).unwrap();
+    objects.remove(&format!("a fleet/{MARK}"));
+    objects
+}
+
 async fn is_emptied(bucket: &Bucket) {
     eventually("an empty bucket", async || {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        bucket.objects().await.as_object().unwrap().is_empty().then_some(())
+        kept(bucket).await.is_empty().then_some(())
     })
     .await;
 }
@@ -91,8 +106,7 @@ async fn files_in_a_bucket_are_delivered_and_go_with_their_jobs() {
     program.finished(&down).await;
     let sha256 = hex::encode(Digests::of(&bytes).sha256);
     assert_eq!(delivered.objects().await, json!({"big.bin": sha256}));
-    let kept = store.objects().await;
-    let kept = kept.as_object().unwrap();
+    let kept = kept(&store).await;
     assert!(kept.len() == 3 && kept.keys().all(|key| key.starts_with("a fleet/")), "{kept:?}");
     assert!(kept.values().all(|found| *found == sha256.as_str()));
     assert!(program.files().is_empty(), "nothing is kept here");
@@ -137,4 +151,53 @@ fn a_bucket_without_credentials_is_a_start_that_fails_with_a_sentence() {
     let out = program.run(&["serve", "--listen", "127.0.0.1:0"]);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(!out.status.success() && said.contains("files.access_key_id"), "{said}");
+}
+
+/// Reading and listing are allowed, writing is not: every import fails, and `readyz` says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_takes_nothing_makes_the_server_unready() {
+    let Some(store) = Bucket::empty("it-shared-files-refused").await else { return };
+    let faults = HttpFaults::start(store.ceph.addr()).await.unwrap();
+    let mut program = program_at(&store, "it-shared-files-refused", &faults.endpoint());
+    program.start().await;
+    let refused = Action::Answer { status: 403, retry_after_secs: None };
+    faults.rule(move |request| if request.method == "PUT" { refused } else { Action::Pass });
+    let (status, body) = program.text("/readyz").await;
+    assert!(status == StatusCode::SERVICE_UNAVAILABLE && body.contains("see to its rights"), "{body}");
+    let (_, metrics) = program.text("/metrics").await;
+    assert!(metrics.lines().any(|line| line == "consign_file_store_up 0"), "{metrics}");
+    faults.heal();
+    // What failed is tried again soon.
+    eventually("readiness", async || (program.text("/readyz").await.0 == StatusCode::OK).then_some(())).await;
+    is_emptied(&store).await;
+}
+
+/// Nobody could tell at the start whose the files are. Before any is removed it is asked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_another_database_stay_though_the_store_was_away_at_the_start() {
+    const TRIES: u64 = 2;
+    let Some(store) = Bucket::empty("it-shared-files-foreign").await else { return };
+    let mut first = program(&store, "it-shared-files-foreign");
+    first.start().await;
+    let job = first.job(json!({"in": {"operation": "import/raw", "file": "a", "filename": "a"}})).await;
+    first.finished(&job).await;
+    first.kill();
+    let before = kept(&store).await;
+    assert_eq!(before.len(), 1);
+
+    let faults = HttpFaults::start(store.ceph.addr()).await.unwrap();
+    let asked = AtomicU64::new(0);
+    faults.rule(move |request| {
+        let is_early = request.path.contains(MARK) && asked.fetch_add(1, Ordering::SeqCst) < TRIES;
+        if is_early { Action::Drop } else { Action::Pass }
+    });
+    let mut second = program_at(&store, "it-shared-files-foreign", &faults.endpoint());
+    second.set("TRANSFER__TRIES", &TRIES.to_string());
+    second.start().await;
+    eventually("the search", async || {
+        second.log().contains("nothing is removed: the file store belongs").then_some(())
+    })
+    .await;
+    assert!(second.log().contains("nobody can tell yet whose the files are"));
+    assert_eq!(kept(&store).await, before);
 }

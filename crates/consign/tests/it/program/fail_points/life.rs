@@ -5,7 +5,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use consign::store::Jobs as _;
+use consign::clock::Clock;
+use consign::store::{Accounts as _, Cancellation, Jobs as _, Transitions as _};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -47,31 +48,31 @@ impl Life {
     /// Starts a server that dies at this point.
     pub(super) async fn doomed(&mut self, point: &str) {
         self.program.set("TEST_FAIL_POINT", point);
-        self.again(&[]).await;
+        self.again().await;
         println!("to die at {point}");
     }
 
     /// Starts the server anew.
-    pub(super) async fn again(&mut self, more: &[&str]) {
+    pub(super) async fn again(&mut self) {
         if self.is_running {
             self.program.kill();
         }
-        self.program.start_with(0, more).await;
+        self.program.start().await;
         self.is_running = true;
     }
 
     /// Waits until the server has died, and starts one that does not.
     pub(super) async fn dies(&mut self) {
-        self.dies_and_comes_back(&[]).await;
+        self.has_died().await;
+        self.program.unset("TEST_FAIL_POINT");
+        self.again().await;
     }
 
-    /// The same with more on the command line of the next.
-    pub(super) async fn dies_and_comes_back(&mut self, more: &[&str]) {
+    /// Waits until the server has died.
+    async fn has_died(&mut self) {
         let status = self.program.exit(DIES_WITHIN).await;
         assert_eq!(status.signal(), Some(ABORTED), "it did not die at the point: {status}");
         self.is_running = false;
-        self.program.unset("TEST_FAIL_POINT");
-        self.again(more).await;
     }
 
     fn body(&self, tasks: &Value) -> String {
@@ -120,17 +121,15 @@ impl Life {
         Some(self.post(path, &format!("Content-Type: {FORM_TYPE}\r\n"), &body).await?.0)
     }
 
-    /// Uploads a file; the server that follows takes requests and runs nothing.
-    pub(super) async fn upload_and_stay_api(&mut self, job: &Value, bytes: &[u8]) {
+    /// Uploads a file, at which the server dies, and cancels a task before the next one starts, as another process would.
+    pub(super) async fn upload_that_kills_and_cancel(&mut self, job: &Value, bytes: &[u8], name: &str) {
         self.upload(job, bytes).await;
-        self.dies_and_comes_back(&["--role", "api"]).await;
-    }
-
-    /// Cancels a task of a job.
-    pub(super) async fn cancel(&self, job: &Value, name: &str) {
-        let path = format!("/v2/tasks/{}/cancel", id(task(job, name)));
-        let (status, answer) = self.program.call(Method::POST, &path, None).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
+        self.has_died().await;
+        let (store, now) = (self.program.store().await, Clock::system().now());
+        let user = store.ensure_user("admin", now).await.unwrap().id;
+        let cancelled = store.cancel(user, id(task(job, name)).parse().unwrap(), now).await.unwrap();
+        assert_eq!(cancelled, Cancellation::Done);
+        consign::store::Store::close(&store).await;
     }
 
     /// The ledger has no line any more.

@@ -112,7 +112,7 @@ async fn an_upload() {
         if ["upload.kept", "files.published"].contains(&point) {
             // The file that nobody will name is found when its task has ended: by the next hourly search, or start.
             life.program.finished(&job).await;
-            life.again(&[]).await;
+            life.again().await;
         }
         let ended = life.ends_well(&job).await;
         assert_eq!(life.fetched(&ended, "out").await, content, "{point}");

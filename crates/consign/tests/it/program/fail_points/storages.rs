@@ -279,9 +279,8 @@ async fn an_abort() {
     let mut life = Life::new(&[]).await;
     life.doomed("ledger.part").await;
     let job = life.job(&json!({"in": {"operation": "import/upload"}, "out": place.task("export/s3")})).await;
-    life.upload_and_stay_api(&job, &bytes::pattern(1, LARGE)).await;
+    life.upload_that_kills_and_cancel(&job, &bytes::pattern(1, LARGE), "out").await;
     assert_eq!(place.beside().await, 1, "it is open");
-    life.cancel(&job, "out").await;
     life.doomed("abort.aborted").await;
     life.dies().await;
     eventually("an end of the upload", async || (place.beside().await == 0).then_some(())).await;
