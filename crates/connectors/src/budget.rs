@@ -1,10 +1,14 @@
 //! One budget of memory for the parts of all transfers of a process, fair between them.
 //!
-//! A transfer takes memory for a part before it asks for, or reads, the part's bytes, and gives it back when they are
-//! gone. While there is enough, nobody waits. When there is not, whoever holds least comes first, and among equals
-//! whoever asked first: a transfer that holds nothing is served before one that wants its second part. Nobody overtakes
-//! the first in the queue, be its part the largest; and one that waits holds nothing but what its earlier parts need to
-//! get done, so that somebody can always go on. A part larger than the whole budget is served when nothing else is held.
+//! A task takes memory for a part before it asks for, or reads, the part's bytes, and gives it back when they are gone, or
+//! when nothing is done with them for a while. Whoever holds nothing may have any memory that is free. Who holds something
+//! gets more from one half of the budget only, and not once it holds more than is left of that half: however many parts a
+//! destination takes and does not answer, a task that begins finds room for its first.
+//!
+//! Of those who wait, whoever holds least comes first, and among equals whoever asked first. Nobody overtakes the first in
+//! the queue, be its part the largest; and one that waits holds nothing but what its earlier parts need to get done, so
+//! that somebody can always go on. A part larger than the whole budget is served when nothing else is held, and counts as
+//! large as it is.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +43,7 @@ struct Waiting {
     granted: oneshot::Sender<Held>,
 }
 
-/// What one transfer has of a budget. Clones are the same transfer.
+/// What one task has of a budget, all its files together. Clones are the same task.
 #[derive(Clone)]
 pub struct Share {
     budget: Budget,
@@ -83,7 +87,7 @@ impl Budget {
         Self(Arc::new(Inner { total_bytes: total_bytes.max(1), state: Mutex::default() }))
     }
 
-    /// The share of a transfer that begins.
+    /// The share of a task that begins.
     pub fn share(&self) -> Share {
         Share { budget: self.clone(), held_bytes: Arc::default() }
     }
@@ -104,7 +108,8 @@ impl Budget {
         let mut state = self.state();
         change(&mut state);
         while let Some(first) = first(&state.waiting) {
-            if state.held_bytes.saturating_add(state.waiting[first].bytes) > self.0.total_bytes {
+            let Waiting { bytes, share, .. } = &state.waiting[first];
+            if !has_room(self.0.total_bytes, state.held_bytes, share.held_bytes(), *bytes) {
                 break;
             }
             let waiting = state.waiting.remove(first);
@@ -120,6 +125,17 @@ impl Budget {
     }
 }
 
+/// Whether there is room for a part of `bytes` beside the `held` ones, of which its task holds `own`.
+///
+/// # Source
+/// Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998: who holds more than is
+/// left waits, so that a few who stand still leave something to the next.
+fn has_room(total: u64, held: u64, own: u64, bytes: u64) -> bool {
+    let after = held.saturating_add(bytes);
+    let half = total / 2;
+    held == 0 || if own == 0 { after <= total } else { after <= half && own <= half - held }
+}
+
 /// Whose turn it is.
 fn first(waiting: &[Waiting]) -> Option<usize> {
     let turns = waiting.iter().enumerate();
@@ -127,7 +143,7 @@ fn first(waiting: &[Waiting]) -> Option<usize> {
 }
 
 impl Share {
-    /// Waits for memory for a part. A part that is larger than the budget counts as large as that.
+    /// Waits for memory for a part.
     ///
     /// # Panics
     /// Never: a place leaves the queue only by being served or given up.
@@ -135,7 +151,6 @@ impl Share {
     /// # Cancel safety
     /// When dropped, its place in the queue is given up.
     pub async fn take(&self, bytes: u64) -> Held {
-        let bytes = bytes.min(self.budget.0.total_bytes);
         let (sender, receiver) = oneshot::channel();
         let mut ticket = 0;
         self.budget.change(|state| {
@@ -145,19 +160,6 @@ impl Share {
         });
         let _place = Place { budget: &self.budget, ticket };
         receiver.await.expect("a place leaves the queue only by being served or given up")
-    }
-
-    /// Memory for a part, if there is enough and nobody waits.
-    pub fn try_take(&self, bytes: u64) -> Option<Held> {
-        let bytes = bytes.min(self.budget.0.total_bytes);
-        let mut state = self.budget.state();
-        let is_free = state.waiting.is_empty() && state.held_bytes.saturating_add(bytes) <= self.budget.0.total_bytes;
-        if is_free {
-            state.held_bytes += bytes;
-            self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        drop(state);
-        is_free.then(|| Held { share: self.clone(), bytes })
     }
 
     fn held_bytes(&self) -> u64 {

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
 
 use crate::error::{Error, Kind, Result};
 
-/// Bytes that are read at once to be hashed.
+/// Bytes that are read at once to be hashed: 1.5 ms of work, beside which handing them over is nothing.
 const HASH_BYTES: u64 = 1024 * 1024;
+/// Pieces that are read while one is hashed. They are in no budget, so they are few and small.
+const HASH_AHEAD: usize = 2;
 
 /// Bytes that arrive in order, once.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -78,12 +80,14 @@ pub async fn md5(source: &Arc<dyn Source>) -> Result<[u8; 16]> {
         return Ok(md5);
     }
     let (mut hash, size) = (Md5::new(), source.size());
-    let mut offset = 0;
-    while offset < size {
+    let offsets = (0..size).step_by(usize::try_from(HASH_BYTES).unwrap_or(usize::MAX));
+    let pieces = stream::iter(offsets).map(|offset| async move {
         let length = HASH_BYTES.min(size - offset);
         source.arrived(offset + length).await?;
-        let bytes = source.read_at(offset, usize::try_from(length).unwrap_or_default()).await?;
-        offset += length;
+        source.read_at(offset, usize::try_from(length).unwrap_or_default()).await
+    });
+    let mut pieces = std::pin::pin!(pieces.buffered(HASH_AHEAD));
+    while let Some(bytes) = pieces.try_next().await? {
         // Off the threads that move bytes.
         let hashed = tokio::task::spawn_blocking(move || {
             hash.update(&bytes);

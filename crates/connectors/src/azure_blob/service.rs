@@ -76,7 +76,8 @@ impl Service {
         retry::request(self.limits.tries, |_| self.call_once(call)).await
     }
 
-    async fn call_once(&self, call: &Call<'_>) -> Result<Reply> {
+    /// Sends a call once and reads the whole answer.
+    pub(super) async fn call_once(&self, call: &Call<'_>) -> Result<Reply> {
         let reply = Reply::read(self.open(call).await?, ANSWER_BYTES_MAX).await?;
         let echo = call.headers.get(MD5_HEADER).and_then(|_| reply.headers.get(MD5_HEADER));
         if echo.is_some_and(|echo| call.headers.get(MD5_HEADER) != Some(echo)) {

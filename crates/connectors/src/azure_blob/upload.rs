@@ -22,6 +22,7 @@ use super::xml::{self, BlockList, Commit};
 use super::{AzureBlob, COMMIT, LIST_BLOCKS, SEND_BLOCK, STORE, errors};
 use crate::error::{Error, Kind, Result};
 use crate::http::Reply;
+use crate::retry;
 use crate::source::{self, Digests};
 use crate::transfer::{Counted, OpenUpload, Part, Put, Receipt};
 use crate::xml::write;
@@ -187,11 +188,16 @@ impl AzureBlob {
 
     async fn store_single(&self, put: &Put, headers: HeaderMap) -> Result<Receipt> {
         let length = in_memory(put.source.size())?;
-        let _memory = put.memory.take(put.source.size()).await;
-        let body = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
-        let call = Call { headers, body, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
         let md5 = STANDARD.encode(source::md5(&put.source).await?);
-        let reply = self.service.call(&call.header(BLOB_TYPE, "BlockBlob").header(MD5_HEADER, md5)).await?;
+        let call = Call { headers, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
+        let call = call.header(BLOB_TYPE, "BlockBlob").header(MD5_HEADER, md5);
+        // Memory for one try: nobody keeps it through a pause.
+        let reply = retry::request(self.service.limits.tries, |_| async {
+            let _memory = put.memory.take(put.source.size()).await;
+            let body = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
+            self.service.call_once(&Call { body, ..call.clone() }).await
+        })
+        .await?;
         crate::fail_point!("azure.stored");
         put.progress.add(put.source.size());
         Ok(self.receipt(put, &reply))
@@ -307,16 +313,20 @@ impl AzureBlob {
     async fn send_block(&self, put: &Put, plan: &Plan, number: u32) -> Result<(u32, Part)> {
         let part = plan.part(number);
         put.source.arrived(plan.offset(number) + part.size).await?;
-        let _memory = put.memory.take(part.size).await;
-        let body = put.source.read_at(plan.offset(number), in_memory(part.size)?).await?;
-        let hashed = body.clone();
-        // Off the threads that move bytes.
-        let md5 = tokio::task::spawn_blocking(move || md5_text(&hashed)).await.map_err(|error| {
-            Error::new(Kind::Local, "computing the checksum", "the computation was stopped").because(error)
-        })?;
-        let call = Call { body, ..Call::new(SEND_BLOCK, Method::PUT, Some(&put.name)) };
-        let call = call.query("comp", "block").query("blockid", part.etag.as_str()).header(MD5_HEADER, md5);
-        self.service.call(&call).await?;
+        let call = Call::new(SEND_BLOCK, Method::PUT, Some(&put.name));
+        let call = call.query("comp", "block").query("blockid", part.etag.as_str());
+        // Memory for one try: nobody keeps it through a pause, or while the journal is written.
+        retry::request(self.service.limits.tries, |_| async {
+            let _memory = put.memory.take(part.size).await;
+            let body = put.source.read_at(plan.offset(number), in_memory(part.size)?).await?;
+            let hashed = body.clone();
+            // Off the threads that move bytes.
+            let md5 = tokio::task::spawn_blocking(move || md5_text(&hashed)).await.map_err(|error| {
+                Error::new(Kind::Local, "computing the checksum", "the computation was stopped").because(error)
+            })?;
+            self.service.call_once(&Call { body, ..call.clone() }.header(MD5_HEADER, md5)).await
+        })
+        .await?;
         crate::fail_point!("azure.block");
         put.journal.part(&put.name, number, &part).await?;
         Ok((number, part))

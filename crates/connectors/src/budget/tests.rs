@@ -31,31 +31,54 @@ async fn whoever_finds_enough_does_not_wait() {
     let held = [one.take(4).now_or_never(), other.take(6).now_or_never()];
     assert!(held.iter().all(Option::is_some));
     assert_eq!(used(&budget), (10, 0));
-    assert!(one.try_take(1).is_none());
+    drop(asks(&one, 1));
     drop(held);
     assert_eq!(used(&budget), (0, 0));
-    assert!(one.try_take(10).is_some_and(|_| used(&budget) == (10, 0)));
+    assert!(one.take(10).now_or_never().is_some_and(|_| used(&budget) == (10, 0)));
     assert_eq!(used(&budget), (0, 0));
 }
 
 #[tokio::test]
 async fn who_holds_least_comes_first_and_then_who_asked_first() {
-    let budget = Budget::new(6);
-    let (rich, poor, late) = (budget.share(), budget.share(), budget.share());
-    let mut held: Vec<Held> = join_all((0..5).map(|_| rich.take(1))).await;
+    let budget = Budget::new(10);
+    let (rich, poor, late, other) = (budget.share(), budget.share(), budget.share(), budget.share());
+    let mut of_rich_before: Vec<Held> = join_all((0..3).map(|_| rich.take(1))).await;
     let of_poor_before = poor.take(1).await;
+    let of_other = other.take(6).await;
     let mut of_rich = asks(&rich, 1);
     let mut of_poor = asks(&poor, 1);
     let (mut first_of_late, mut second_of_late) = (asks(&late, 1), asks(&late, 1));
-    let mut later = Vec::new();
-    // `late` has nothing, then as much as `poor`, who asked before.
-    for next in [&mut first_of_late, &mut of_poor, &mut second_of_late] {
-        assert!(gets(&mut of_rich).is_none());
-        drop(held.remove(0));
-        later.push(gets(next).expect("it is its turn"));
-    }
-    drop((of_poor_before, later.pop()));
+    drop(of_other);
+    let first_of_late = gets(&mut first_of_late).expect("it has nothing");
+    assert!([&mut of_rich, &mut of_poor, &mut second_of_late].into_iter().all(|asking| gets(asking).is_none()));
+    drop(of_rich_before.pop());
+    // `late` has as much as `poor`, who asked before.
+    let of_poor = gets(&mut of_poor).expect("it has less than the rich one");
+    assert!([&mut of_rich, &mut second_of_late].into_iter().all(|asking| gets(asking).is_none()));
+    drop(of_poor_before);
+    let second_of_late = gets(&mut second_of_late).expect("it asked last, and has less than the rich one");
+    assert!(gets(&mut of_rich).is_none());
+    drop((first_of_late, second_of_late, of_poor));
     assert!(gets(&mut of_rich).is_some(), "in the end it has its turn as well");
+}
+
+#[tokio::test]
+async fn twenty_that_stand_still_with_all_that_they_may_have_leave_room_for_each_other() {
+    let budget = Budget::new(256);
+    let mut asking = Vec::new();
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let share = budget.share();
+        // Four files of one task, each with four parts of 8; none is ever given back.
+        let ask = |share: Share| async move { share.take(8).await }.boxed();
+        let mut parts: Vec<BoxFuture<'static, Held>> = (0..16).map(|_| ask(share.clone())).collect();
+        held.push(parts.iter_mut().filter_map(gets).collect::<Vec<_>>());
+        asking.extend(parts);
+    }
+    let counts: Vec<usize> = held.iter().map(Vec::len).collect();
+    assert_eq!(counts[..4], [9, 4, 2, 1], "who is alone gets more than a quarter, and nobody all");
+    assert!(counts[4..].iter().all(|&parts| parts == 1), "{counts:?}");
+    assert_eq!(budget.usage().held_bytes, 256);
 }
 
 #[tokio::test]
@@ -66,7 +89,6 @@ async fn nobody_overtakes_a_large_part_and_one_that_is_too_large_comes_alone() {
     let mut of_large = asks(&large, 8);
     // There would be room for it.
     let mut of_small = asks(&small, 2);
-    assert!(small.try_take(2).is_none());
     let mut of_huge = asks(&huge, 1000);
     drop(held);
     let held = [gets(&mut of_large).unwrap(), gets(&mut of_small).unwrap()];
@@ -76,7 +98,7 @@ async fn nobody_overtakes_a_large_part_and_one_that_is_too_large_comes_alone() {
         drop(part);
     }
     let held = gets(&mut of_huge).unwrap();
-    assert_eq!(used(&budget), (10, 0));
+    assert_eq!(used(&budget), (1000, 0), "it counts as large as it is");
     drop(held);
     assert_eq!(used(&budget), (0, 0));
 }

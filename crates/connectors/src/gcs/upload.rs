@@ -103,23 +103,27 @@ impl Gcs {
 
     async fn store_single(&self, put: &Put, content_type: &HeaderValue) -> Result<Receipt> {
         let length = in_memory(put.source.size())?;
-        let _memory = put.memory.take(put.source.size()).await;
-        let bytes = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
-        // Chosen after the bytes, at random among 2^128: it does not stand in them.
+        // Chosen at random among 2^128: it does not stand in the bytes.
         let mut random = [0; 16];
         rand::rng().fill_bytes(&mut random);
         let boundary = hex::encode(random);
-        let query = [("uploadType", "multipart")];
-        let mut call = self.service.api(STORE, Method::POST, Tree::Upload, None, &query);
-        call.object = Some(&put.name);
         let related = HeaderValue::try_from(format!("multipart/related; boundary={boundary}"));
-        call.headers.insert(CONTENT_TYPE, related.expect("hex digits make a header"));
+        let related = related.expect("hex digits make a header");
         let json_head = format!("--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n");
         let media_head = [b"\r\n--", boundary.as_bytes(), b"\r\nContent-Type: ", content_type.as_bytes(), b"\r\n\r\n"];
-        let end = format!("\r\n--{boundary}--\r\n");
-        call.body = vec![json_head.into(), Self::metadata(put), media_head.concat().into(), bytes, end.into()];
+        let head = [json_head.as_bytes(), &Self::metadata(put), &media_head.concat()].concat();
+        let (head, end) = (Bytes::from(head), Bytes::from(format!("\r\n--{boundary}--\r\n")));
         let receipt = retry::request(self.service.limits.tries, |_| async {
+            // Memory for one try: nobody keeps it through a pause.
+            let memory = put.memory.take(put.source.size()).await;
+            let bytes = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
+            let query = [("uploadType", "multipart")];
+            let mut call = self.service.api(STORE, Method::POST, Tree::Upload, None, &query);
+            call.object = Some(&put.name);
+            call.headers.insert(CONTENT_TYPE, related.clone());
+            call.body = vec![head.clone(), bytes, end.clone()];
             let reply = self.service.call_once(&call).await?;
+            drop((call, memory));
             self.receipt(put, STORE, &read(STORE, &reply.body)?).await
         });
         let receipt = receipt.await?;

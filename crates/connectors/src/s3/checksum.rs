@@ -68,13 +68,19 @@ pub(super) enum Proof {
 
 /// Computes CRC32C, and MD5 where `with_md5`, off the threads that move bytes.
 pub(super) async fn digests(bytes: &Bytes, with_md5: bool) -> Result<(u32, Option<[u8; 16]>)> {
+    computed(bytes, move |bytes| (crc_fast::crc32_iscsi(bytes), with_md5.then(|| Md5::digest(bytes).into()))).await
+}
+
+/// Computes MD5 off the threads that move bytes.
+pub(super) async fn md5(bytes: &Bytes) -> Result<[u8; 16]> {
+    computed(bytes, |bytes| Md5::digest(bytes).into()).await
+}
+
+async fn computed<T: Send + 'static>(bytes: &Bytes, compute: impl FnOnce(&[u8]) -> T + Send + 'static) -> Result<T> {
     let bytes = bytes.clone();
-    tokio::task::spawn_blocking(move || {
-        let md5 = with_md5.then(|| Md5::digest(&bytes).into());
-        (crc_fast::crc32_iscsi(&bytes), md5)
+    tokio::task::spawn_blocking(move || compute(&bytes)).await.map_err(|error| {
+        Error::new(Kind::Local, "computing the checksum", "the computation was stopped").because(error)
     })
-    .await
-    .map_err(|error| Error::new(Kind::Local, "computing the checksum", "the computation was stopped").because(error))
 }
 
 /// A CRC32C as the protocol writes it.

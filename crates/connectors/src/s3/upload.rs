@@ -53,8 +53,7 @@ impl Cargo {
     }
 
     async fn md5(&self) -> Result<[u8; 16]> {
-        let compute = || async { Ok(checksum::digests(&self.bytes, true).await?.1.unwrap_or_default()) };
-        self.md5.get_or_try_init(compute).await.copied()
+        self.md5.get_or_try_init(|| checksum::md5(&self.bytes)).await.copied()
     }
 }
 
@@ -109,12 +108,17 @@ impl S3 {
     async fn store_single(&self, put: &Put, headers: HeaderMap) -> Result<Receipt> {
         let digests = put.source.digests();
         let length = in_memory(put.source.size())?;
-        let _memory = put.memory.take(put.source.size()).await;
-        let bytes = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
-        let cargo = Cargo { bytes, crc32c: digests.crc32c, md5: OnceCell::new_with(digests.md5) };
         let call = Call { headers, ..Call::new(STORE, Method::PUT, Some(&put.name)) };
-        let (reply, proof) =
-            retry::request(self.service.limits.tries, |_| self.send_proved(&call, &cargo, true)).await?;
+        // Memory for one try: nobody keeps it through a pause.
+        let (reply, proof) = retry::request(self.service.limits.tries, |_| async {
+            let _memory = put.memory.take(put.source.size()).await;
+            let bytes = if length == 0 { Bytes::new() } else { put.source.read_at(0, length).await? };
+            let cargo = Cargo { bytes, crc32c: digests.crc32c, md5: OnceCell::new_with(digests.md5) };
+            // Small enough to be sent with both at once, as long as it is not known which of them is checked.
+            let with_md5 = self.service.checksums.get() != Support::Checks;
+            self.send_proved(&call, &cargo, with_md5).await
+        })
+        .await?;
         crate::fail_point!("s3.stored");
         put.progress.add(put.source.size());
         Ok(Receipt {
@@ -240,19 +244,23 @@ impl S3 {
         let offset = u64::from(number - 1) * part_bytes;
         let size = part_bytes.min(put.source.size() - offset);
         put.source.arrived(offset + size).await?;
-        let _memory = put.memory.take(size).await;
-        let bytes = put.source.read_at(offset, in_memory(size)?).await?;
-        let cargo = Cargo::of(bytes, self.wants_md5()).await?;
         let call = Call::new(SEND_PART, Method::PUT, Some(&put.name))
             .query("partNumber", number.to_string())
             .query("uploadId", upload_id);
-        let (reply, proof) =
-            retry::request(self.service.limits.tries, |_| self.send_proved(&call, &cargo, false)).await?;
+        // Memory for one try: nobody keeps it through a pause, or while the journal is written.
+        let (reply, proof, crc32c) = retry::request(self.service.limits.tries, |_| async {
+            let _memory = put.memory.take(size).await;
+            let bytes = put.source.read_at(offset, in_memory(size)?).await?;
+            let cargo = Cargo::of(bytes, self.wants_md5()).await?;
+            let (reply, proof) = self.send_proved(&call, &cargo, false).await?;
+            Ok((reply, proof, cargo.crc32c))
+        })
+        .await?;
         let etag = reply.header(ETAG.as_str()).map(unquoted);
         let part = Part {
             size,
             etag: etag.ok_or_else(|| Error::new(Kind::Protocol, SEND_PART, "the answer to a part names no ETag"))?,
-            checksum: (proof == Proof::Crc32c).then(|| checksum::crc32c_text(cargo.crc32c)),
+            checksum: (proof == Proof::Crc32c).then(|| checksum::crc32c_text(crc32c)),
         };
         crate::fail_point!("s3.part");
         put.journal.part(&put.name, number, &part).await?;
@@ -265,8 +273,8 @@ impl S3 {
 
     /// Sends `cargo` and has its arrival proved; where the first answer proves nothing, sends it again with
     /// `Content-MD5`.
-    async fn send_proved(&self, call: &Call<'_>, cargo: &Cargo, always_md5: bool) -> Result<(Reply, Proof)> {
-        let mut with_md5 = always_md5 || self.wants_md5();
+    async fn send_proved(&self, call: &Call<'_>, cargo: &Cargo, also_md5: bool) -> Result<(Reply, Proof)> {
+        let mut with_md5 = also_md5 || self.wants_md5();
         loop {
             let mut headers = call.headers.clone();
             if with_md5 {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use russh::client::{self, AuthResult, DisconnectReason, GexParams, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, ChannelMsg, ChannelStream, MethodKind, MethodSet, Preferred, cipher};
+use tokio::io::BufReader;
 use tokio::time::timeout;
 
 use super::errors;
@@ -32,6 +33,8 @@ const CIPHERS: &[cipher::Name] = &[
 ];
 /// Bits of a Diffie-Hellman group: the least that is taken, the size that is asked for, the most.
 const GROUP_BITS: [usize; 3] = [2048, 3072, 8192];
+/// Bytes that are read from the socket at once: the library asks for the length of a packet, then for the rest of it.
+const READ_BYTES: usize = 64 * 1024;
 /// Unanswered signs of life after which the connection counts as dead.
 const KEEPALIVES_MAX: usize = 3;
 /// Rounds of questions that a server may ask in one keyboard-interactive log-in.
@@ -179,6 +182,7 @@ async fn exchange(
 ) -> Result<std::result::Result<Handle<Watcher>, russh::Error>> {
     let Config { host, port, limits, .. } = &account.config;
     let stream = guard.connect(host, *port, limits.connect_timeout).await?;
+    let stream = BufReader::with_capacity(READ_BYTES, stream);
     let watcher = Watcher { pin: account.pin.clone(), peer: peer.to_owned(), seen: Arc::clone(seen) };
     let connecting = client::connect_stream(Arc::new(settings(limits.idle_timeout, algorithms)), stream, watcher);
     // Boxed: the library's future is large, and short-lived.

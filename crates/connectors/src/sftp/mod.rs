@@ -42,8 +42,11 @@ use keys::Pin;
 use session::Session;
 use upload::Upload;
 
-/// Packets of one session that are under way at once, all its files together: 16 MiB at the most.
-const PACKETS_IN_FLIGHT: usize = 64;
+/// Bytes of one session that are under way at once, all its files together: twice the window in which OpenSSH takes them, so
+/// that it is always full. More would only wait on this side, in memory and out of the processor's cache.
+const IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
+/// The same in packets, at the least: a file of many has several under way beside seven others.
+const PACKETS_IN_FLIGHT_MIN: usize = 16;
 /// Files that are written, or looked at, at once over one session. Servers bound the number of open files.
 const FILES_AT_ONCE: usize = 8;
 /// Entries of a directory that are looked at before the listing is refused.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::errors::{self, Step};
 use super::login::{Seen, Watcher};
-use super::{Account, PACKETS_IN_FLIGHT};
+use super::{Account, IN_FLIGHT_BYTES, PACKETS_IN_FLIGHT_MIN};
 use crate::error::{Error, Kind, Result};
 
 /// Payload of a write or read where the server told its limits: 255 KiB, what OpenSSH takes.
@@ -144,13 +144,15 @@ impl Session {
             user: account.config.username.clone(),
             home: "/".to_owned(),
             packet_bytes: 0,
-            in_flight: Arc::new(Semaphore::new(PACKETS_IN_FLIGHT)),
+            in_flight: Arc::new(Semaphore::new(PACKETS_IN_FLIGHT_MIN)),
             idle_timeout: account.config.limits.idle_timeout,
             heard: Mutex::new(Instant::now()),
             is_broken: AtomicBool::new(false),
             peer,
         };
         session.packet_bytes = usize::try_from(session.packet_limit().await?).unwrap_or(usize::MAX);
+        let packets = IN_FLIGHT_BYTES / session.packet_bytes.max(1);
+        session.in_flight.add_permits(packets.saturating_sub(PACKETS_IN_FLIGHT_MIN));
         let step = Step::new("asking for the login directory", "find", "");
         let home = session.ask(session.raw.realpath("."), step).await?;
         if let Some(home) = home.files.into_iter().next() {
@@ -350,7 +352,7 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Writes all of `data`.
+    /// Writes all of `data`, which is not copied if nobody else holds it.
     pub(super) async fn write(&self, offset: u64, data: Bytes, step: Step<'_>) -> Result<()> {
         let Self { session, handle, .. } = self;
         session.ask(session.raw.write(handle.as_str(), offset, data.into()), step).await.map(drop)

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::FuturesOrdered;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesOrdered};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use russh_sftp::protocol::OpenFlags;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::errors::Step;
 use super::session::{Entry, OpenFile, Session};
@@ -16,8 +17,6 @@ use crate::error::{Error, Kind, Result};
 use crate::source::Source;
 use crate::transfer::{OpenUpload, Part, Put};
 
-/// Bytes that are read from the source in one go, rounded up to whole packets.
-const READ_BYTES: usize = 1024 * 1024;
 /// Most parts that one upload writes into the journal; larger files have larger parts.
 const PARTS_MAX: u64 = 10_000;
 
@@ -124,53 +123,61 @@ impl Upload {
 
     /// Sends the bytes from `from` on, many packets at a time, and writes down what was acknowledged.
     async fn send(&mut self, session: &Session, file: &OpenFile, from: u64) -> Result<()> {
-        let name = self.put.name.clone();
+        let (name, size) = (self.put.name.clone(), self.put.source.size());
         let step = Step::new(WRITING, "write to", path::split(&name).0);
-        let mut packets = Packets::new(Arc::clone(&self.put.source), session, from);
+        let mut packets = packets(session, &self.put, from);
         let mut acknowledgements = FuturesOrdered::new();
         let mut acknowledged = from;
-        let mut fault = None;
-        loop {
-            while fault.is_none() && !packets.is_done() {
-                // Bytes that have still to come hold up nothing that is under way, and no memory; an error is met by the reading.
-                if acknowledgements.is_empty() {
-                    drop(packets.arrived().await);
-                } else if packets.arrived().now_or_never().is_none() {
-                    break;
+        let (mut is_read, mut fault) = (false, None);
+        let mut noting = None;
+        let sent = loop {
+            noting = noting.or_else(|| self.note(acknowledged));
+            // Side by side: a packet that waits for its bytes or for memory holds up nothing that is under way, nor does the
+            // journal.
+            tokio::select! {
+                biased;
+                Some(answer) = acknowledgements.next(), if !acknowledgements.is_empty() => match answer {
+                    Ok(bytes) => {
+                        acknowledged += bytes;
+                        self.count(acknowledged);
+                    }
+                    Err(error) => break Err(explain_full(session, error, &name, size - acknowledged).await),
+                },
+                noted = noted(&mut noting), if noting.is_some() => {
+                    noting = None;
+                    self.keep(noted?);
                 }
-                let Some(turn) = turn(session, &self.put.memory, acknowledgements.is_empty()).await else { break };
-                match packets.next().await {
-                    Ok((offset, data)) => acknowledgements.push_back(write(file, offset, data, step, turn)),
+                packet = packets.next(), if !is_read => match packet {
+                    Some(Ok(packet)) => acknowledgements.push_back(write(file, packet, step)),
                     // What is on its way is still counted, so that the next attempt goes on from there.
-                    Err(error) => fault = Some(error),
-                }
+                    Some(Err(error)) => (is_read, fault) = (true, Some(error)),
+                    None => is_read = true,
+                },
+                else => break fault.map_or(Ok(()), Err),
             }
-            match acknowledgements.next().await {
-                None => break,
-                Some(Ok(bytes)) => acknowledged += bytes,
-                Some(Err(error)) => {
-                    return Err(explain_full(session, error, &name, packets.missing(acknowledged)).await);
-                }
-            }
-            self.record(acknowledged).await?;
+        };
+        if let Some(noting) = noting {
+            self.keep(noting.await?);
         }
-        fault.map_or(Ok(()), Err)
+        sent
     }
 
-    /// Counts acknowledged bytes, and writes down the parts that they complete.
-    async fn record(&mut self, acknowledged: u64) -> Result<()> {
-        self.count(acknowledged);
-        let size = self.put.source.size();
-        let Some(open) = &mut self.open else { return Ok(()) };
-        loop {
-            let number = u32::try_from(open.parts.len() + 1).unwrap_or(u32::MAX);
-            let begin = u64::from(number - 1) * open.part_bytes;
-            let end = size.min(begin + open.part_bytes);
-            if begin >= size || end > acknowledged {
-                return Ok(());
-            }
-            let part = Part { size: end - begin, etag: String::new(), checksum: None };
-            self.put.journal.part(&self.put.name, number, &part).await?;
+    /// Writes down the next part, if it is acknowledged.
+    fn note(&self, acknowledged: u64) -> Option<Noting> {
+        let (open, size) = (self.open.as_ref()?, self.put.source.size());
+        let number = u32::try_from(open.parts.len() + 1).unwrap_or(u32::MAX);
+        let begin = u64::from(number - 1) * open.part_bytes;
+        let end = size.min(begin + open.part_bytes);
+        if begin >= size || end > acknowledged {
+            return None;
+        }
+        let part = Part { size: end - begin, etag: String::new(), checksum: None };
+        let (journal, name) = (Arc::clone(&self.put.journal), self.put.name.clone());
+        Some(async move { journal.part(&name, number, &part).await.map(|()| (number, part)) }.boxed())
+    }
+
+    fn keep(&mut self, (number, part): (u32, Part)) {
+        if let Some(open) = &mut self.open {
             open.parts.insert(number, part);
         }
     }
@@ -212,26 +219,57 @@ fn trusted(open: &OpenUpload, size: u64) -> u64 {
     if recorded <= size { recorded } else { size - size % open.part_bytes.max(1) }
 }
 
-/// Leave to send one more packet, and memory for it.
-struct Turn {
+/// A part that is being written down beside the sending.
+type Noting = BoxFuture<'static, Result<(u32, Part)>>;
+
+async fn noted(noting: &mut Option<Noting>) -> Result<(u32, Part)> {
+    match noting {
+        Some(noting) => noting.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Bytes that may be sent, and the leave and memory that they have until they are acknowledged.
+struct Packet {
+    offset: u64,
+    data: Bytes,
     _permit: OwnedSemaphorePermit,
     _memory: Held,
 }
 
-/// Leave to send one more packet, waiting for it only when nothing of this upload is under way.
-async fn turn(session: &Session, memory: &Share, wait: bool) -> Option<Turn> {
-    let (turns, bytes) = (Arc::clone(&session.in_flight), session.packet_bytes as u64);
-    if wait {
-        let memory = memory.take(bytes).await;
-        return Some(Turn { _permit: turns.acquire_owned().await.ok()?, _memory: memory });
-    }
-    Some(Turn { _permit: turns.try_acquire_owned().ok()?, _memory: memory.try_take(bytes)? })
+/// Cuts the bytes from `from` on into packets. Each has its leave and its memory before it is read, one after the other.
+fn packets(session: &Session, put: &Put, from: u64) -> BoxStream<'static, Result<Packet>> {
+    let turns = Arc::clone(&session.in_flight);
+    let (source, memory) = (Arc::clone(&put.source), put.memory.clone());
+    let (size, packet_bytes) = (source.size(), session.packet_bytes);
+    let offsets = stream::iter((from..size).step_by(packet_bytes.max(1)));
+    let read = move |offset: u64| {
+        let length = usize::try_from(size - offset).map_or(packet_bytes, |rest| rest.min(packet_bytes));
+        packet(Arc::clone(&source), Arc::clone(&turns), memory.clone(), offset, length)
+    };
+    offsets.then(read).boxed()
 }
 
-async fn write(file: &OpenFile, offset: u64, data: Bytes, step: Step<'_>, turn: Turn) -> Result<u64> {
+async fn packet(
+    source: Arc<dyn Source>,
+    turns: Arc<Semaphore>,
+    memory: Share,
+    offset: u64,
+    length: usize,
+) -> Result<Packet> {
+    // Bytes that have still to come hold neither.
+    source.arrived(offset + length as u64).await?;
+    let closed = |error| Error::new(Kind::Local, WRITING, "the session is closed").because(error);
+    let permit = turns.acquire_owned().await.map_err(closed)?;
+    let memory = memory.take(length as u64).await;
+    let data = source.read_at(offset, length).await?;
+    Ok(Packet { offset, data, _permit: permit, _memory: memory })
+}
+
+async fn write(file: &OpenFile, packet: Packet, step: Step<'_>) -> Result<u64> {
+    let Packet { offset, data, _permit, _memory } = packet;
     let length = data.len() as u64;
     file.write(offset, data, step).await?;
-    drop(turn);
     Ok(length)
 }
 
@@ -275,56 +313,6 @@ async fn make_directories(session: &Session, directory: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Cuts the source into packets, reading it in larger pieces.
-struct Packets {
-    source: Arc<dyn Source>,
-    packet_bytes: usize,
-    read_bytes: usize,
-    ready: Bytes,
-    offset: u64,
-}
-
-impl Packets {
-    fn new(source: Arc<dyn Source>, session: &Session, offset: u64) -> Self {
-        let packet_bytes = session.packet_bytes;
-        let read_bytes = packet_bytes * READ_BYTES.div_ceil(packet_bytes);
-        Self { source, packet_bytes, read_bytes, ready: Bytes::new(), offset }
-    }
-
-    fn missing(&self, acknowledged: u64) -> u64 {
-        self.source.size().saturating_sub(acknowledged)
-    }
-
-    fn is_done(&self) -> bool {
-        self.offset >= self.source.size()
-    }
-
-    /// Bytes that are read in one go.
-    fn piece_bytes(&self) -> usize {
-        let rest = self.source.size() - self.offset;
-        usize::try_from(rest).map_or(self.read_bytes, |rest| rest.min(self.read_bytes))
-    }
-
-    /// Waits until the next packet can be read.
-    async fn arrived(&self) -> Result<()> {
-        if !self.ready.is_empty() {
-            return Ok(());
-        }
-        self.source.arrived(self.offset + self.piece_bytes() as u64).await
-    }
-
-    async fn next(&mut self) -> Result<(u64, Bytes)> {
-        if self.ready.is_empty() {
-            self.arrived().await?;
-            self.ready = self.source.read_at(self.offset, self.piece_bytes()).await?;
-        }
-        let data = self.ready.split_to(self.packet_bytes.min(self.ready.len()));
-        let offset = self.offset;
-        self.offset += data.len() as u64;
-        Ok((offset, data))
-    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 
 use crate::Connector;
+use crate::download::Described;
 use crate::error::{Error, Result};
 use crate::http::Client;
 use crate::secret::Secret;
@@ -141,6 +142,10 @@ impl Connector for Swift {
 
     async fn stat(&self, name: &str) -> Result<Object> {
         self.head(name).await
+    }
+
+    async fn describe(&self, name: &str, _listed: Option<Object>) -> Result<Described> {
+        self.with_digest(name).await
     }
 
     async fn read(&self, name: &str, range: Range<u64>) -> Result<ByteStream> {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::service::Call;
 use super::upload::unquoted;
 use super::{DELETE, LIST, READ, REMOVE_SEGMENTS, STAT, STAT_CONTAINER, Swift};
+use crate::download::{Described, WholeDigest};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Body, Reply};
 use crate::retry;
@@ -43,14 +44,19 @@ struct Deleted {
 
 impl Swift {
     pub(super) async fn head(&self, name: &str) -> Result<Object> {
+        object(name, &self.look(name).await?)
+    }
+
+    /// The object with its MD5, which its `ETag` is unless it is made of segments.
+    ///
+    /// # Source
+    /// OpenStack Object Storage API, "Show object metadata": `ETag`, `X-Static-Large-Object`, `X-Object-Manifest`.
+    pub(super) async fn with_digest(&self, name: &str) -> Result<Described> {
         let reply = self.look(name).await?;
-        let size = reply.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
-        Ok(Object {
-            name: name.to_owned(),
-            size: size.ok_or_else(|| Error::new(Kind::Protocol, STAT, "the answer names no length"))?,
-            etag: reply.header(ETAG.as_str()).map(unquoted),
-            content_type: reply.header(CONTENT_TYPE.as_str()).map(str::to_owned),
-        })
+        let object = object(name, &reply)?;
+        let is_segmented = reply.says_true("x-static-large-object") || reply.header("x-object-manifest").is_some();
+        let md5 = object.etag.as_deref().filter(|_| !is_segmented).and_then(as_md5);
+        Ok(Described { object, digest: md5.map(WholeDigest::Md5) })
     }
 
     async fn look(&self, name: &str) -> Result<Reply> {
@@ -172,6 +178,22 @@ impl Swift {
         let first = deleted.errors.first().and_then(|(_, text)| status(text)).unwrap_or(outcome);
         Err(self.service.error(call, &Reply { status: first, body: Bytes::new(), ..reply }))
     }
+}
+
+fn object(name: &str, reply: &Reply) -> Result<Object> {
+    let size = reply.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
+    Ok(Object {
+        name: name.to_owned(),
+        size: size.ok_or_else(|| Error::new(Kind::Protocol, STAT, "the answer names no length"))?,
+        etag: reply.header(ETAG.as_str()).map(unquoted),
+        content_type: reply.header(CONTENT_TYPE.as_str()).map(str::to_owned),
+    })
+}
+
+/// A text that has the form of an MD5.
+fn as_md5(etag: &str) -> Option<[u8; 16]> {
+    let mut md5 = [0; 16];
+    hex::decode_to_slice(etag, &mut md5).ok().map(|()| md5)
 }
 
 fn read<T: serde::de::DeserializeOwned>(action: &'static str, body: &[u8]) -> Result<T> {

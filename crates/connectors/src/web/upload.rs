@@ -215,9 +215,14 @@ fn verified(headers: &HeaderMap, digests: &Digests) -> Result<&'static str> {
     if is_md5_there && looks_like_md5(&etag) && !is_encrypted { Err(mismatch()) } else { Ok("status") }
 }
 
-/// Whether an answer may tell an MD5 that is to be compared.
+/// Whether an answer may tell an MD5 that is to be compared, and nothing stronger, which would be compared before it.
 fn names_md5(headers: &HeaderMap) -> bool {
     let names = |header: &str| headers.contains_key(header);
+    let hashes = headers.get_all("x-goog-hash").iter().filter_map(|value| value.to_str().ok());
+    let is_crc32c = hashes.flat_map(|value| value.split(',')).any(|hash| hash.trim().starts_with("crc32c="));
+    if is_crc32c || names("x-amz-checksum-crc32c") || names("x-amz-checksum-sha256") {
+        return false;
+    }
     let etag = header(headers, ETAG.as_str()).unwrap_or_default();
     names("content-md5") || names("x-goog-hash") || looks_like_md5(etag.trim().trim_matches('"'))
 }

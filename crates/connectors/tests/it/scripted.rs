@@ -2,9 +2,13 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use connectors::memory::{MemoryJournal, MemorySource};
+use connectors::{Budget, Connector, Progress, Put, contract};
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -85,4 +89,25 @@ pub(crate) fn shows_no_part(error: &connectors::Error, secret: &str) {
     let shown = format!("{error} {error:?}");
     assert!(shown.contains("xxxx"), "the message is not passed on: {shown}");
     assert!(!shown.contains(&secret[..4]), "a part of the secret is shown: {shown}");
+}
+
+/// Checks that an upload gives its memory back while it waits for its next try. The server asks for some seconds of patience
+/// as long as `is_busy`.
+pub(crate) async fn holds_nothing_in_a_pause(connector: impl Connector + 'static, is_busy: &AtomicBool, size: usize) {
+    is_busy.store(true, Ordering::Relaxed);
+    let budget = Budget::default();
+    let source = Arc::new(MemorySource::new(contract::bytes(size, 1)));
+    let request = contract::request("k", &source, &Arc::<MemoryJournal>::default(), &Progress::default(), None);
+    let put = Put { memory: budget.share(), ..request };
+    let putting = tokio::spawn(async move { connector.put(put).await });
+    let in_vain = async {
+        while source.read_bytes() < size as u64 || budget.usage().held_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), in_vain).await.expect("memory is held through a pause");
+    assert!(!putting.is_finished());
+    is_busy.store(false, Ordering::Relaxed);
+    putting.await.unwrap().unwrap();
+    assert_eq!(budget.usage().held_bytes, 0);
 }

@@ -32,6 +32,24 @@ fn an_answer_proves_what_it_repeats() {
 }
 
 #[test]
+fn md5_is_computed_only_where_nothing_stronger_is_told() {
+    let etag = ("etag", "\"0123456789abcdef0123456789abcdef\"");
+    let is_computed = |fields: &[(&'static str, &str)]| {
+        let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+        names_md5(&fields.collect())
+    };
+    for needed in [etag, ("content-md5", "x"), ("x-goog-hash", "md5=x")] {
+        assert!(is_computed(&[needed]), "{needed:?}");
+        for stronger in
+            [("x-amz-checksum-crc32c", "x"), ("x-amz-checksum-sha256", "x"), ("x-goog-hash", "a=b, crc32c=x")]
+        {
+            assert!(!is_computed(&[needed, stronger]), "{needed:?} {stronger:?}");
+        }
+    }
+    assert!(!is_computed(&[("etag", "\"opaque\"")]));
+}
+
+#[test]
 fn an_etag_counts_as_md5_only_where_it_is_one() {
     let etag = ("etag", format!("\"{}\"", hex::encode([0; 16])));
     let s3 = ("x-amz-request-id", "tx1".to_owned());

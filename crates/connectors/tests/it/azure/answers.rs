@@ -1,6 +1,7 @@
 //! Services that answer in ways that Azurite does not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use connectors::azure_blob::Config;
 use connectors::contract;
@@ -8,7 +9,7 @@ use connectors::memory::{MemoryJournal, MemorySource};
 use connectors::{Connector as _, Kind, Limits, Progress};
 
 use super::{LIMITS, MIB, azure, with_limits};
-use crate::scripted::{Request, Scripted, answer, cut_in, shows_no_part};
+use crate::scripted::{Request, Scripted, answer, cut_in, holds_nothing_in_a_pause, shows_no_part};
 
 fn config(server: &Scripted) -> Config {
     Config {
@@ -34,6 +35,19 @@ async fn put(config: &Config, limits: Limits, size: usize) -> connectors::Result
 
 fn failure(code: &str, rest: &str) -> String {
     format!("\u{feff}<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>Words.\nTime:1</Message>{rest}</Error>")
+}
+
+#[tokio::test]
+async fn a_pause_holds_no_memory() {
+    let is_busy = Arc::new(AtomicBool::new(true));
+    let busy = Arc::clone(&is_busy);
+    let server = Scripted::start(move |request| {
+        if busy.load(Ordering::Relaxed) { answer(503, &[("retry-after", "3")], "") } else { takes(request) }
+    })
+    .await;
+    for size in [10, 2 * MIB] {
+        holds_nothing_in_a_pause(azure(&config(&server)), &is_busy, size).await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! S3 services that answer in ways that no server at hand does.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use connectors::contract;
 use connectors::memory::MemorySource;
@@ -9,7 +9,7 @@ use connectors::s3::{Config, S3};
 use connectors::{Connector as _, Kind, Limits, ObjectStore as _};
 
 use super::s3;
-use crate::scripted::{Request, Scripted, answer, cut_in, shows_no_part};
+use crate::scripted::{Request, Scripted, answer, cut_in, holds_nothing_in_a_pause, shows_no_part};
 use crate::{LIMITS, PART_BYTES, client_that_knows_no_names};
 
 fn config(server: &Scripted) -> Config {
@@ -78,6 +78,33 @@ async fn checksums_are_sent_listed_and_noted() {
     }
     let body = String::from_utf8(seen.last().unwrap().body().to_vec()).unwrap();
     assert_eq!(body.matches("<ChecksumCRC32C>").count(), 2, "{body}");
+}
+
+/// Until the first answer nobody knows what the service checks, so the first object carries both.
+#[tokio::test]
+async fn small_objects_carry_no_md5_once_the_service_has_checked_crc32c() {
+    let server = Scripted::start(aws).await;
+    let connector = s3(&config(&server));
+    for size in [10, 20, 30] {
+        assert_eq!(put(&connector, size).await.unwrap().verified, "crc32c");
+    }
+    let with_md5 =
+        server.seen().iter().map(|request| request.headers().contains_key("content-md5")).collect::<Vec<_>>();
+    assert_eq!(with_md5, [true, false, false]);
+}
+
+#[tokio::test]
+async fn a_pause_holds_no_memory() {
+    let is_busy = Arc::new(AtomicBool::new(true));
+    let busy = Arc::clone(&is_busy);
+    let server = Scripted::start(move |request| match request.method().as_str() {
+        "PUT" if busy.load(Ordering::Relaxed) => answer(503, &[("retry-after", "3")], ""),
+        _ => aws(request),
+    })
+    .await;
+    for size in [10, LARGE] {
+        holds_nothing_in_a_pause(s3(&config(&server)), &is_busy, size).await;
+    }
 }
 
 #[tokio::test]
@@ -299,14 +326,14 @@ async fn long_listings_are_read_page_by_page() {
 /// Parts that were on their way when an upload was aborted are aborted as well.
 #[tokio::test]
 async fn an_abort_is_repeated_until_nothing_is_left() {
-    let aborts = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let aborts = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&aborts);
     let server = Scripted::start(move |request| match request.method().as_str() {
         "DELETE" => {
-            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            counted.fetch_add(1, Ordering::Relaxed);
             answer(204, &[], "")
         }
-        _ if counted.load(std::sync::atomic::Ordering::Relaxed) < 2 => {
+        _ if counted.load(Ordering::Relaxed) < 2 => {
             answer(200, &[], "<ListPartsResult><Part><PartNumber>1</PartNumber></Part></ListPartsResult>")
         }
         _ => answer(404, &[], &error_body("NoSuchUpload", "")),
@@ -320,7 +347,7 @@ async fn an_abort_is_repeated_until_nothing_is_left() {
         parts: std::collections::BTreeMap::new(),
     };
     s3(&config(&server)).abort(&open).await.unwrap();
-    assert_eq!(aborts.load(std::sync::atomic::Ordering::Relaxed), 2);
+    assert_eq!(aborts.load(Ordering::Relaxed), 2);
 }
 
 /// A service where these uploads were opened long ago, of which some cannot be aborted.

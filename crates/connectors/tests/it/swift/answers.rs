@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use connectors::contract;
 use connectors::memory::MemorySource;
 use connectors::swift::{Config, Swift};
-use connectors::{Connector as _, Error, Kind, Limits, Receipt, Result};
+use connectors::{Connector as _, Error, Kind, Limits, Receipt, Result, WholeDigest};
 
 use super::{MIB, SMALL, with_limits};
 use crate::scripted::{Request, Scripted, answer, cut_in, shows_no_part};
@@ -96,6 +96,36 @@ async fn a_piece_carries_its_md5_its_length_and_its_type() {
             (&"application/x-contract".parse().unwrap(), &"canary-token".parse().unwrap())
         );
     }
+}
+
+/// The mark of an object of one piece is its MD5; that of one of segments is none, though it may look so.
+#[tokio::test]
+async fn an_md5_is_told_of_plain_objects_only() {
+    let md5 = "0123456789abcdef0123456789abcdef";
+    let told = |etag: &str, field: Option<(&'static str, &'static str)>| {
+        let etag = etag.to_owned();
+        async move {
+            let server = cloud(move |request| {
+                let is_asked = is(request, "HEAD", "/v1/AUTH_p/c/k");
+                let mut headers = vec![("content-length", "5"), ("etag", etag.as_str())];
+                headers.extend(field);
+                is_asked.then(|| answer(200, &headers, ""))
+            })
+            .await;
+            let connector = swift(&server);
+            let object = connector.stat("k").await.unwrap();
+            let described = connector.describe("k", None).await.unwrap();
+            assert_eq!(described, connector.describe("k", Some(object.clone())).await.unwrap());
+            assert_eq!(described.object, object);
+            described.digest
+        }
+    };
+    let expected = WholeDigest::Md5(hex::decode(md5).unwrap().try_into().unwrap());
+    assert_eq!(told(md5, None).await, Some(expected));
+    assert_eq!(told(&format!("\"{md5}\""), None).await, Some(expected));
+    assert_eq!(told("opaque", None).await, None);
+    assert_eq!(told(md5, Some(("x-static-large-object", "True"))).await, None);
+    assert_eq!(told(md5, Some(("x-object-manifest", "segments/k"))).await, None);
 }
 
 /// A token that is refused again is not asked for again.

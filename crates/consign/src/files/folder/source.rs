@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use connectors::{Digests, Error, Kind, Source};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 /// A kept file, opened once; it stays readable while somebody holds it, even when its task is removed.
 #[derive(Debug)]
@@ -87,9 +88,17 @@ fn check_length(found: u64, size: u64) -> io::Result<()> {
     Err(io::Error::other(format!("a kept file has {found} bytes instead of {size}")))
 }
 
+/// Reads into memory that is not filled with zeroes before, which would cost as much as the reading.
 fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = vec![0; length];
-    file.read_exact_at(&mut buffer, offset)?;
+    let mut buffer = Vec::with_capacity(length);
+    while buffer.len() < length {
+        match rustix::io::pread(file, spare_capacity(&mut buffer), offset + buffer.len() as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    buffer.truncate(length);
     Ok(Bytes::from(buffer))
 }
 

@@ -37,6 +37,7 @@ impl Context {
             return Ok(Outcome { files: vec![self.metered(Some(&host), false, sent).await?] });
         }
         let _slot = self.network.hosts.take(&host).await;
+        let memory = self.network.memory.share();
         let puts = self.inputs.iter().zip(&names).map(|(input, name)| {
             let put = Put {
                 name: name.target.clone(),
@@ -45,7 +46,7 @@ impl Context {
                 journal: Arc::clone(&self.journal),
                 resume: self.open.iter().find(|open| open.target == name.target).cloned(),
                 progress: progress.clone(),
-                memory: self.network.memory.share(),
+                memory: memory.clone(),
             };
             let connector = Arc::clone(&connector);
             let sent = async move {

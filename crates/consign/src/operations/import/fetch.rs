@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use connectors::{Connector, Described, Kind, Object, Progress, download};
+use connectors::{Connector, Described, Kind, Object, Progress, Share, download};
 
 use crate::error::{Code, TaskError};
 use crate::model::File;
@@ -37,8 +37,9 @@ impl Context {
         let names = Naming::Own.names(named)?;
         let progress = self.progress(found.iter().map(|found| found.object().size).fold(0, u64::saturating_add));
         let is_only = found.len() == 1;
+        let memory = self.network.memory.share();
         let received = found.into_iter().zip(&names).zip(1..).map(|((found, name), number)| {
-            self.receive(Arc::clone(&connector), found, (number, name.shown.as_str(), is_only), &progress)
+            self.receive(Arc::clone(&connector), found, (number, name.shown.as_str(), is_only), &memory, &progress)
         });
         let received = self.some_at_once(received.collect()).await;
         if received.is_err()
@@ -93,6 +94,7 @@ impl Context {
         connector: Arc<dyn Connector>,
         found: Found,
         (number, shown, is_only): (u32, &str, bool),
+        memory: &Share,
         progress: &Progress,
     ) -> Result<File, TaskError> {
         let name = found.object().name.clone();
@@ -107,7 +109,7 @@ impl Context {
                 size: Some(described.object.size),
                 digest: described.digest,
                 is_only,
-                stream: download::whole(&connector, &described, &self.network.limits, self.network.memory.share()),
+                stream: download::whole(&connector, &described, &self.network.limits, memory.clone()),
             };
             self.save_part(number, incoming, progress).await
         };
