@@ -75,6 +75,7 @@ class Session:
     def __init__(self, account, bucket, name, path):
         self.account, self.bucket, self.name, self.path = account, bucket, name, path
         self.kept, self.state, self.answer = 0, "open", b""
+        self.is_known = False  # whether anybody came back to it
 
 
 def account_of(email):
@@ -320,6 +321,7 @@ class Gate(BaseHTTPRequestHandler):
             session = sessions.get(self.upload_id)
             if session is None or session.state == "lost":
                 raise Refusal(410 if session else 404, "notFound", "Not Found")
+            session.is_known = True
             if session.state == "complete":
                 return self.answer(200, session.answer)
             if self.command == "DELETE" or session.state == "cancelled":
@@ -396,7 +398,8 @@ class Gate(BaseHTTPRequestHandler):
             if what == "lose":
                 for session in mine:
                     session.state = "lost"
-            return self.answer(200, {"names": [session.name for session in mine]})
+            known = [session.name for session in mine if session.is_known]
+            return self.answer(200, {"names": [session.name for session in mine], "known": known})
 
 
 class Server(ThreadingHTTPServer):

@@ -115,6 +115,15 @@ impl Gcs {
         Ok(serde_json::from_value(answer["names"].take())?)
     }
 
+    /// The same of those sessions only that somebody has come back to: whoever opened the others may not have heard where.
+    ///
+    /// # Errors
+    /// When the gate does not answer.
+    pub async fn known_sessions(&self, bucket: &str) -> Result<Vec<String>> {
+        let mut answer = self.control("sessions", &json!({"bucket": bucket})).await?;
+        Ok(serde_json::from_value(answer["known"].take())?)
+    }
+
     /// Forgets the sessions that are open in a bucket, as the service does after a week.
     ///
     /// # Errors
