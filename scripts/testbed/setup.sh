@@ -44,6 +44,9 @@ servers_complete() {
 # The database. What the machine has is taken, if it is new enough.
 postgres_complete() { [ -e "$CACHE/stamp-postgres" ] && runs "postgres --version" "psql --version"; }
 
+# What lays wires between network namespaces. What the machine has is taken.
+network_complete() { [ -e "$CACHE/bin/ip" ] && runs "ip -V" "tc -V"; }
+
 # The clients that are run against Consign. They are small and change on their own: what is listed is their stamp.
 clients_listed() { cat "$PACKAGES"/clients.txt "$PACKAGES"/clients/package-lock.json | sha256sum; }
 clients_complete() {
@@ -210,6 +213,20 @@ install_postgres() {
     postgres_complete || die "the PostgreSQL that was installed does not run"
 }
 
+install_network() {
+    mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
+    local root=$CACHE/deb-network/root
+    if [ ! -x /sbin/ip ] || [ ! -x /sbin/tc ]; then
+        say "installing ip and tc below $CACHE"
+        retry apt_private update >>"$CACHE/apt.log" 2>&1
+        unpack deb-network iproute2
+        rm -rf "$CACHE/apt"
+    fi
+    wrap ip "$root" /sbin/ip "$root"/bin/ip "$root"/usr/bin/ip
+    wrap tc "$root" /sbin/tc "$root"/sbin/tc "$root"/usr/sbin/tc
+    network_complete || die "the ip or the tc that was installed does not run"
+}
+
 install_peers() {
     say "installing nginx and the AWS command line below $CACHE"
     rm -f "$CACHE/stamp-peers"
@@ -243,12 +260,13 @@ flock --nonblock 9 || { say "waiting for another setup" && flock 9; }
 command -v apt-get >/dev/null || die "apt-get is missing: the test servers are taken from Debian packages"
 prerequisites
 if [ "${1:-}" = bench ]; then peers_complete || install_peers; fi
-if servers_complete && clients_complete && postgres_complete; then
+if servers_complete && clients_complete && postgres_complete && network_complete; then
     say "all there ($CACHE)"
     exit 0
 fi
 rm -f "$CACHE"/*.log
 servers_complete || install_servers
 postgres_complete || install_postgres
+network_complete || install_network
 clients_complete || install_clients
 say "ready after $SECONDS s, $(du -sh "$CACHE" | cut -f1)"
