@@ -85,6 +85,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
     let Some((is_of_this_one, error)) = failure else {
         connectors::fail_point!("abort.aborted");
         written(tools.store.ledger_close(*task, &open.target).await);
+        connectors::fail_point!("abort.closed");
         return true;
     };
     let upload = &open.target;
@@ -94,6 +95,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
             "an upload stays open at its destination; remove it there by hand"
         );
         written(tools.store.ledger_close(*task, upload).await);
+        connectors::fail_point!("abort.given_up");
     } else {
         tracing::warn!(%task, operation, host, upload, error, tries, "an upload could not be aborted yet");
         put_off(runner, &orphan).await;
@@ -110,6 +112,7 @@ async fn put_off(runner: &Runner, orphan: &LedgerEntry) {
     let tools = runner.tools();
     let again_at = tools.clock.now().plus(retry::pause(orphan.abort_tries + 1, None));
     written(tools.store.ledger_abort_failed(orphan.task_id, &orphan.open.target, again_at).await);
+    connectors::fail_point!("abort.put_off");
 }
 
 fn written(result: crate::store::Result<()>) {

@@ -255,7 +255,9 @@ async fn clear(
 ) -> Option<()> {
     let (tools, target) = (runner.tools(), earlier.target.clone());
     entry.abort(args, earlier, tools.network.clone()).await.ok()?;
-    tools.store.ledger_close(follower, &target).await.ok()
+    let struck = tools.store.ledger_close(follower, &target).await.ok();
+    connectors::fail_point!("ahead.cleared");
+    struck
 }
 
 /// Counts what is sent, and shows it once somebody has taken the transfer over.

@@ -52,6 +52,7 @@ impl Bucket {
         };
         match self.settings.store.put(put).await {
             Ok(_) => {
+                connectors::fail_point!("bucket.published");
                 guard.keep();
                 Ok(())
             }
@@ -76,6 +77,7 @@ impl Bucket {
                 return Err(error);
             }
         }
+        connectors::fail_point!("bucket.linked");
         guards.into_iter().for_each(Unpublished::keep);
         Ok(())
     }
