@@ -75,7 +75,7 @@ class Session:
     def __init__(self, account, bucket, name, path):
         self.account, self.bucket, self.name, self.path = account, bucket, name, path
         self.kept, self.state, self.answer = 0, "open", b""
-        self.is_known = False  # whether its client has come back to it
+        self.is_known = False  # whether anybody came back to it
 
 
 def account_of(email):
@@ -400,7 +400,8 @@ class Gate(BaseHTTPRequestHandler):
             if what == "lose":
                 for session in mine:
                     session.state = "lost"
-            return self.answer(200, {"names": [session.name for session in mine]})
+            known = [session.name for session in mine if session.is_known]
+            return self.answer(200, {"names": [session.name for session in mine], "known": known})
 
 
 class Server(ThreadingHTTPServer):

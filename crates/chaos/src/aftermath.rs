@@ -1,6 +1,6 @@
 //! When all is calm: what the API says of each job, what lies at the destinations, what should be gone and is not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,11 +10,14 @@ use serde_json::Value;
 use testkit::bytes;
 use tokio::time::{Instant, sleep};
 
-use crate::Options;
-use crate::client::{Ask, Client};
+use crate::client::Ask;
+use crate::count::metric;
+use crate::fleet::Fleet;
+use crate::gate::Gate;
 use crate::history::{Event, Status};
 use crate::jobs::{Place, Spec};
 use crate::workload::Clients;
+use crate::{Options, check};
 
 /// How long webhooks may take: their lease after a crash is a minute, the pauses between attempts are 5 s and 30 s.
 const WEBHOOKS_WITHIN: Duration = Duration::from_secs(100);
@@ -27,7 +30,13 @@ const MARK: &str = "consign-database";
 const PAGE: usize = 100;
 
 /// Reads everything back into the history.
-pub(crate) async fn look(options: &Options, folder: &Path, files: &str, clients: &Clients) -> Result<()> {
+pub(crate) async fn look(
+    options: &Options,
+    folder: &Path,
+    files: &str,
+    fleet: &Fleet,
+    clients: &Clients,
+) -> Result<()> {
     let entries = clients.history.entries();
     let mut jobs: BTreeMap<String, String> = BTreeMap::new();
     let mut specs: BTreeMap<String, Spec> = BTreeMap::new();
@@ -40,7 +49,7 @@ pub(crate) async fn look(options: &Options, folder: &Path, files: &str, clients:
     }
     let ends = finals(clients, &jobs, &specs).await?;
     list(clients).await?;
-    webhooks(clients, &specs, &ends).await;
+    webhooks(clients).await;
     leftovers(clients).await?;
     for (place, name, sha256) in clients.destinations.objects().await? {
         clients.history.note(Event::Delivered { place: place.name().to_owned(), name, sha256 });
@@ -48,9 +57,13 @@ pub(crate) async fn look(options: &Options, folder: &Path, files: &str, clients:
     for (tag, job) in &jobs {
         if ends.contains_key(tag) {
             let path = format!("/v2/jobs/{job}");
-            let (status, answer) = clients.client.call(&Ask::new("delete", Method::DELETE, &path)).await?;
+            let ask = Ask::new("delete", Method::DELETE, &path).about(tag);
+            let (status, answer) = clients.client.call(&ask).await?;
             ensure!(status.is_success(), "{tag} cannot be deleted: {status} {answer}");
         }
+    }
+    if let Some(gate) = &fleet.files {
+        abandoned(fleet, gate, files, clients).await?;
     }
     file_store(options, folder, files, clients).await
 }
@@ -63,7 +76,7 @@ async fn finals(
 ) -> Result<BTreeMap<String, Status>> {
     let mut ends = BTreeMap::new();
     for (tag, job) in jobs {
-        let (status, answer) = clients.client.show(&format!("/v2/jobs/{job}")).await?;
+        let (status, answer) = clients.client.show(tag, &format!("/v2/jobs/{job}")).await?;
         ensure!(matches!(status, StatusCode::OK | StatusCode::NOT_FOUND), "{tag}: {status} {answer}");
         let job = &answer["data"];
         for task in job["tasks"].as_array().into_iter().flatten() {
@@ -91,7 +104,7 @@ async fn link(clients: &Clients, spec: &Spec, job: &Value) -> Result<()> {
     let Some(task) = tasks.clone().find(|task| task["name"] == Spec::task(Place::Url).as_str()) else { return Ok(()) };
     let Some(url) = task["result"]["files"][0]["url"].as_str() else { return Ok(()) };
     let path = &url[url.find("/files/").context("the path of a link")?..];
-    let (status, content) = clients.client.fetch(path).await?;
+    let (status, content) = clients.client.fetch(&Ask::new("fetch", Method::GET, path).about(&spec.tag)).await?;
     if status == StatusCode::OK {
         let (place, sha256) = (Place::Url.name().to_owned(), bytes::digest(&content).sha256);
         clients.history.note(Event::Delivered { place, name: spec.object(), sha256 });
@@ -102,7 +115,8 @@ async fn link(clients: &Clients, spec: &Spec, job: &Value) -> Result<()> {
 /// All jobs that there are, page by page.
 async fn list(clients: &Clients) -> Result<()> {
     for page in 1.. {
-        let (status, answer) = clients.client.show(&format!("/v2/jobs?per_page={PAGE}&page={page}")).await?;
+        let path = format!("/v2/jobs?per_page={PAGE}&page={page}");
+        let (status, answer) = clients.client.call(&Ask::new("list", Method::GET, &path)).await?;
         ensure!(status == StatusCode::OK, "the list of jobs: {status} {answer}");
         let jobs = answer["data"].as_array().context("a list of jobs")?;
         for job in jobs {
@@ -117,15 +131,9 @@ async fn list(clients: &Clients) -> Result<()> {
 }
 
 /// Waits until every end that somebody wants to hear of was told, or for as long as that may take.
-async fn webhooks(clients: &Clients, specs: &BTreeMap<String, Spec>, ends: &BTreeMap<String, Status>) {
-    let wanted: BTreeSet<&str> = specs.values().filter(|spec| spec.has_webhook).map(|spec| spec.tag.as_str()).collect();
+async fn webhooks(clients: &Clients) {
     let began = Instant::now();
-    while began.elapsed() < WEBHOOKS_WITHIN {
-        let is_told =
-            |tag: &&str| clients.history.any(|event| matches!(event, Event::Heard { tag: of, .. } if of == tag));
-        if wanted.iter().filter(|tag| ends.contains_key(**tag)).all(is_told) {
-            return;
-        }
+    while began.elapsed() < WEBHOOKS_WITHIN && !clients.history.look(check::untold).is_empty() {
         sleep(LOOK_EVERY).await;
     }
 }
@@ -155,13 +163,43 @@ async fn leftovers(clients: &Clients) -> Result<()> {
     }
 }
 
+/// Uploads that a killed process left open in the file store are aborted by a search that looks for old ones only. The store is
+/// made to say that they are, and a runner to search: it does so when it starts.
+async fn abandoned(fleet: &Fleet, gate: &Gate, bucket: &str, clients: &Clients) -> Result<()> {
+    let script = format!(
+        "result = [f\"{{it['Key']}} {{it['UploadId']}}\" for page in s3.get_paginator('list_multipart_uploads').paginate(Bucket={bucket:?}) for it in page.get('Uploads', [])]"
+    );
+    let open = async || -> Result<Vec<String>> {
+        Ok(serde_json::from_value(clients.destinations.ceph().s3api(&script).await?)?)
+    };
+    clients.history.note(Event::Abandoned { uploads: open().await?.len() as u64 });
+    gate.age_uploads();
+    let runner = fleet.processes.iter().find(|process| process.role() == "runner").context("a runner")?;
+    let mut held = runner.hold().await;
+    held.stop().await?;
+    held.start().await?;
+    drop(held);
+    let began = Instant::now();
+    loop {
+        let left = open().await?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > TIDY_WITHIN {
+            for what in left {
+                clients.history.note(Event::LeftOver { place: "uploads to the file store".to_owned(), what });
+            }
+            return Ok(());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
 /// All jobs were deleted: in the file store there must be nothing any more.
 async fn file_store(options: &Options, folder: &Path, bucket: &str, clients: &Clients) -> Result<()> {
     let began = Instant::now();
     loop {
-        let mut left: Vec<String> = if options.fleet && options.shared_files {
-            // An upload that a killed process left open is aborted by the hourly search once no task can be at it any more: the
-            // tests of the file store show that. What can be seen must be gone now.
+        let left = if options.fleet && options.shared_files {
             let script = format!(
                 "result = [it['Key'] for page in s3.get_paginator('list_objects_v2').paginate(Bucket={bucket:?}) for it in page.get('Contents', [])]"
             );
@@ -197,12 +235,4 @@ fn files_below(folder: &Path) -> Vec<String> {
         }
     }
     found
-}
-
-/// A number of the metrics; none when no process answers.
-pub(crate) async fn metric(client: &Client, name: &str) -> Option<u64> {
-    let (_, text) = client.fetch("/metrics").await.ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    value.trim().parse().ok()
 }

@@ -16,6 +16,7 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 
 use crate::history::{Event, History};
+use crate::network::NETWORK_CIDR;
 
 /// Longest answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -42,6 +43,8 @@ pub(crate) struct Client {
 pub(crate) struct Ask<'a> {
     /// Its name in the history.
     pub(crate) action: &'static str,
+    /// The tag of the job that it is about.
+    pub(crate) tag: Option<&'a str>,
     pub(crate) method: Method,
     /// The path at every process.
     pub(crate) path: &'a str,
@@ -51,7 +54,12 @@ pub(crate) struct Ask<'a> {
 
 impl<'a> Ask<'a> {
     pub(crate) fn new(action: &'static str, method: Method, path: &'a str) -> Self {
-        Self { action, method, path, headers: Vec::new(), body: Bytes::new() }
+        Self { action, tag: None, method, path, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    pub(crate) fn about(mut self, tag: &'a str) -> Self {
+        self.tag = Some(tag);
+        self
     }
 
     pub(crate) fn with(mut self, header: &'static str, value: impl Into<String>) -> Self {
@@ -67,7 +75,7 @@ impl<'a> Ask<'a> {
 
 impl Client {
     pub(crate) fn new(processes: Vec<SocketAddr>, key: &str, history: Arc<History>) -> Result<Self> {
-        let anywhere = ["127.0.0.0/8"].map(str::parse).into_iter().collect::<Result<Vec<_>, _>>();
+        let anywhere = ["127.0.0.0/8", NETWORK_CIDR].map(str::parse).into_iter().collect::<Result<Vec<_>, _>>();
         let guard = Guard::new(anywhere.map_err(|error| anyhow!("{error}"))?);
         let limits = Limits { idle_timeout: SILENCE_MAX, ..Limits::default() };
         let http = connectors::http::Client::new(guard, tls_config(&[])?, &limits);
@@ -121,14 +129,14 @@ impl Client {
         }
     }
 
-    /// Shows something.
-    pub(crate) async fn show(&self, path: &str) -> Result<(StatusCode, Value)> {
-        self.call(&Ask::new("show", Method::GET, path)).await
+    /// Shows something of a job.
+    pub(crate) async fn show(&self, tag: &str, path: &str) -> Result<(StatusCode, Value)> {
+        self.call(&Ask::new("show", Method::GET, path).about(tag)).await
     }
 
     /// What a path gives, whole.
-    pub(crate) async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes)> {
-        let answer = self.open(&Ask::new("fetch", Method::GET, path)).await?;
+    pub(crate) async fn fetch(&self, ask: &Ask<'_>) -> Result<(StatusCode, Bytes)> {
+        let answer = self.open(ask).await?;
         Ok((answer.status(), answer.into_body().bytes(ANSWER_BYTES_MAX).await?))
     }
 
@@ -139,12 +147,15 @@ impl Client {
         answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == StatusCode::OK))
     }
 
-    /// Probes all processes for ever, as a balancer does: those that are not ready get no requests while others are.
+    /// Probes all processes for ever, as a balancer does: those that are not ready get no requests while others are. One that
+    /// is silent does not keep it from the others.
     pub(crate) async fn probe(self) {
+        futures_util::future::join_all((0..self.processes.len()).map(|at| self.probe_one(at))).await;
+    }
+
+    async fn probe_one(&self, at: usize) {
         loop {
-            for (process, ready) in self.processes.iter().zip(self.ready.iter()) {
-                ready.store(self.is_ready(*process).await, Ordering::Relaxed);
-            }
+            self.ready[at].store(self.is_ready(self.processes[at]).await, Ordering::Relaxed);
             tokio::time::sleep(PROBE_EVERY).await;
         }
     }
@@ -160,7 +171,7 @@ impl Client {
 
     fn called(&self, ask: &Ask<'_>, began_ms: u64, status: Option<StatusCode>, error: Option<String>) {
         let (action, status) = (ask.action.to_owned(), status.map(|status| status.as_u16()));
-        self.history.note(Event::Call { action, began_ms, status, error });
+        self.history.note(Event::Call { action, tag: ask.tag.map(str::to_owned), began_ms, status, error });
     }
 }
 

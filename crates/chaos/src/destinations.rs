@@ -1,20 +1,18 @@
 //! Where files are delivered to: real servers behind paths that break on demand, and clients by other hands that read
 //! back what is there.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
-use testkit::http_faults::{Action, HttpFaults};
 use testkit::proxy::Proxy;
 use testkit::witness::{System, Witness};
 use testkit::{Azurite, Ceph, Gcs, Key, Missing, OpenStack, Sshd, User};
 
+use crate::gate::Gate;
 use crate::jobs::{Place, Spec};
-
-/// One in so many requests fails while destinations do.
-const FAILS_ONE_IN: u64 = 3;
 
 /// Before every 16 KiB to the SSH server: large files are under way for some seconds, and faults meet them.
 const SFTP_PAUSE: Duration = Duration::from_millis(4);
@@ -22,16 +20,17 @@ const SFTP_PAUSE: Duration = Duration::from_millis(4);
 /// All that there are on this machine.
 pub(crate) struct Destinations {
     container: String,
-    s3: S3,
+    s3: Behind<Ceph>,
     sftp: Sftp,
-    azure: Option<Azure>,
-    gcs: Option<(Gcs, Witness)>,
-    swift: Option<(OpenStack, Witness)>,
+    azure: Option<Behind<Azurite>>,
+    gcs: Option<Behind<Gcs>>,
+    swift: Option<Swift>,
 }
 
-struct S3 {
-    ceph: Ceph,
-    faults: HttpFaults,
+/// A server, the path to it, and who looks at it by another way.
+struct Behind<T> {
+    server: T,
+    gate: Gate,
     witness: Witness,
 }
 
@@ -41,15 +40,17 @@ struct Sftp {
     proxy: Proxy,
 }
 
-struct Azure {
-    azurite: Azurite,
-    faults: HttpFaults,
-    witness: Witness,
+struct Swift {
+    swift: Behind<OpenStack>,
+    keystone: Gate,
+    /// The region whose object store is at the gate.
+    region: String,
 }
 
 impl Destinations {
-    /// Starts the servers. Ceph and OpenSSH must be there; of the others, what the machine has, where `all` are wanted.
-    pub(crate) async fn start(container: &str, all: bool) -> Result<Self> {
+    /// Starts the servers, reached at this address. Ceph and OpenSSH must be there; of the others, what the machine has, where
+    /// `all` are wanted.
+    pub(crate) async fn start(world: IpAddr, container: &str, all: bool) -> Result<Self> {
         let (ceph, sshd) = (testkit::ceph().await?, testkit::sshd().await?);
         ceph.create_bucket(container).await?;
         let settings = json!({
@@ -57,21 +58,22 @@ impl Destinations {
             "key": ceph.account.access_key_id, "secret": ceph.account.secret_access_key,
         });
         let witness = Witness::start(System::S3, &settings).await?;
-        let s3 = S3 { faults: HttpFaults::start(ceph.addr()).await?, ceph, witness };
-        let sftp = Sftp { folder: sshd.folder("chaos")?, proxy: Proxy::start(sshd.addr()).await?, sshd };
+        let s3 = Behind { gate: Gate::start(world, ceph.addr()).await?, server: ceph, witness };
+        let proxy = Proxy::start_on(world, sshd.addr()).await?;
+        let sftp = Sftp { folder: sshd.folder("chaos")?, proxy, sshd };
         let mut found = Self { container: container.to_owned(), s3, sftp, azure: None, gcs: None, swift: None };
         found.heal();
         if all {
-            found.azure = if_there(azure(container).await)?;
-            found.gcs = if_there(gcs(container).await)?;
-            found.swift = if_there(swift(container).await)?;
+            found.azure = if_there(azure(world, container).await)?;
+            found.gcs = if_there(gcs(world, container).await)?;
+            found.swift = if_there(swift(world, container).await)?;
         }
         Ok(found)
     }
 
     /// The Ceph gateway, which can also hold the file store.
     pub(crate) fn ceph(&self) -> &Ceph {
-        &self.s3.ceph
+        &self.s3.server
     }
 
     /// Those that jobs can deliver to.
@@ -90,36 +92,42 @@ impl Destinations {
         let (name, container) = (spec.object(), &self.container);
         let missing = || anyhow!("{} is not there", place.name());
         Ok(match place {
-            Place::S3 => json!({
-                "operation": "export/s3", "bucket": container, "region": self.s3.ceph.region, "key": name,
-                "endpoint": self.s3.faults.endpoint(), "access_key_id": self.s3.ceph.account.access_key_id,
-                "secret_access_key": self.s3.ceph.account.secret_access_key,
-            }),
-            Place::Sftp => json!({
-                "operation": "export/sftp", "host": "127.0.0.1", "port": self.sftp.proxy.addr().port(),
-                "username": self.sftp.sshd.user(), "private_key": self.sftp.sshd.key(Key::Ed25519)?,
-                "file": self.sftp.folder.join(name),
-            }),
-            Place::Azure => {
-                let Azure { azurite, faults, .. } = self.azure.as_ref().with_context(missing)?;
+            Place::S3 => {
+                let Behind { server: ceph, gate, .. } = &self.s3;
                 json!({
-                    "operation": "export/azure/blob", "endpoint": azurite.endpoint_at(faults.addr()), "blob": name,
+                    "operation": "export/s3", "bucket": container, "region": ceph.region, "key": name,
+                    "endpoint": gate.endpoint(), "access_key_id": ceph.account.access_key_id,
+                    "secret_access_key": ceph.account.secret_access_key,
+                })
+            }
+            Place::Sftp => {
+                let addr = self.sftp.proxy.addr();
+                json!({
+                    "operation": "export/sftp", "host": addr.ip().to_string(), "port": addr.port(),
+                    "username": self.sftp.sshd.user(), "private_key": self.sftp.sshd.key(Key::Ed25519)?,
+                    "file": self.sftp.folder.join(name),
+                })
+            }
+            Place::Azure => {
+                let Behind { server: azurite, gate, .. } = self.azure.as_ref().with_context(missing)?;
+                json!({
+                    "operation": "export/azure/blob", "endpoint": azurite.endpoint_at(gate.addr()), "blob": name,
                     "storage_account": azurite.account, "storage_access_key": azurite.key, "container": container,
                 })
             }
             Place::Gcs => {
-                let (gcs, _) = self.gcs.as_ref().with_context(missing)?;
+                let Behind { server: gcs, gate, .. } = self.gcs.as_ref().with_context(missing)?;
                 json!({
-                    "operation": "export/google-cloud-storage", "endpoint": gcs.endpoint, "token_uri": gcs.token_uri,
-                    "project_id": "p", "bucket": container, "client_email": gcs.client_email,
-                    "private_key": gcs.private_key, "file": name,
+                    "operation": "export/google-cloud-storage", "endpoint": gate.endpoint(),
+                    "token_uri": format!("{}/token", gate.endpoint()), "project_id": "p", "bucket": container,
+                    "client_email": gcs.client_email, "private_key": gcs.private_key, "file": name,
                 })
             }
             Place::Swift => {
-                let (openstack, _) = self.swift.as_ref().with_context(missing)?;
+                let Swift { swift, keystone, region } = self.swift.as_ref().with_context(missing)?;
                 json!({
-                    "operation": "export/openstack", "auth_url": openstack.auth_url(), "username": User::Demo.name(),
-                    "password": openstack.password(User::Demo), "region": "RegionOne", "project_name": "demo",
+                    "operation": "export/openstack", "auth_url": keystone.endpoint(), "username": User::Demo.name(),
+                    "password": swift.server.password(User::Demo), "region": region, "project_name": "demo",
                     "container": container, "file": name,
                 })
             }
@@ -129,37 +137,44 @@ impl Destinations {
 
     /// From now on some requests are answered with 500 or 503, and not carried out.
     pub(crate) fn answer_errors(&self) {
-        self.rule(|number| match number % (2 * FAILS_ONE_IN) {
-            0 => Action::Answer { status: 500, retry_after_secs: None },
-            FAILS_ONE_IN => Action::Answer { status: 503, retry_after_secs: Some(1) },
-            _ => Action::Pass,
-        });
+        self.each(Gate::answer_errors);
     }
 
     /// From now on some requests are carried out, and their answers are lost.
     pub(crate) fn lose_answers(&self) {
-        self.rule(|number| if number % FAILS_ONE_IN == 0 { Action::DropAnswer } else { Action::Pass });
+        self.each(Gate::lose_answers);
     }
 
     /// From now on no byte reaches the SSH server, and half of the requests to the others are cut.
     pub(crate) fn cut(&self) {
         self.sftp.proxy.stall_after(256 * 1024);
-        self.rule(|number| if number % 2 == 0 { Action::Drop } else { Action::Pass });
+        self.each(Gate::cut);
     }
 
     /// All works again; what hung is cut.
     pub(crate) fn heal(&self) {
-        self.rule(|_| Action::Pass);
+        self.each(Gate::heal);
         self.sftp.proxy.cut();
         self.sftp.proxy.heal();
         self.sftp.proxy.delay(SFTP_PAUSE);
     }
 
-    fn rule(&self, action: fn(u64) -> Action) {
-        let others = self.azure.as_ref().map(|azure| &azure.faults);
-        for faults in [Some(&self.s3.faults), others].into_iter().flatten() {
-            faults.rule(move |request| action(request.number));
+    /// How many requests to each failed since this was asked before.
+    pub(crate) fn take_spoilt(&self) -> Vec<(Place, u64)> {
+        self.gates().into_iter().map(|(place, gate)| (place, gate.take_spoilt())).collect()
+    }
+
+    fn each(&self, change: fn(&Gate)) {
+        for (_, gate) in self.gates() {
+            change(gate);
         }
+    }
+
+    fn gates(&self) -> Vec<(Place, &Gate)> {
+        let azure = self.azure.as_ref().map(|azure| (Place::Azure, &azure.gate));
+        let gcs = self.gcs.as_ref().map(|gcs| (Place::Gcs, &gcs.gate));
+        let swift = self.swift.iter().flat_map(|it| [(Place::Swift, &it.keystone), (Place::Swift, &it.swift.gate)]);
+        [(Place::S3, &self.s3.gate)].into_iter().chain(azure).chain(gcs).chain(swift).collect()
     }
 
     /// All objects: place, name and SHA-256.
@@ -186,8 +201,9 @@ impl Destinations {
                 found.extend(left.into_iter().map(|what| (place, what)));
             }
         }
-        if let Some((gcs, _)) = &self.gcs {
-            let open = gcs.open_sessions(&self.container).await?;
+        if let Some(gcs) = &self.gcs {
+            // Nobody knows the address of a session whose making was not answered: it expires at the service.
+            let open = gcs.server.known_sessions(&self.container).await?;
             found.extend(open.into_iter().map(|what| (Place::Gcs, what)));
         }
         let temporary = names(&self.sftp.folder)?.into_iter().filter(|name| name.starts_with('.'));
@@ -197,8 +213,8 @@ impl Destinations {
 
     fn witnesses(&self) -> Vec<(Place, &Witness)> {
         let azure = self.azure.as_ref().map(|azure| (Place::Azure, &azure.witness));
-        let gcs = self.gcs.as_ref().map(|(_, witness)| (Place::Gcs, witness));
-        let swift = self.swift.as_ref().map(|(_, witness)| (Place::Swift, witness));
+        let gcs = self.gcs.as_ref().map(|gcs| (Place::Gcs, &gcs.witness));
+        let swift = self.swift.as_ref().map(|swift| (Place::Swift, &swift.swift.witness));
         [Some((Place::S3, &self.s3.witness)), azure, gcs, swift].into_iter().flatten().collect()
     }
 }
@@ -217,25 +233,25 @@ fn if_there<T>(server: Result<T>) -> Result<Option<T>> {
     }
 }
 
-async fn azure(container: &str) -> Result<Azure> {
+async fn azure(world: IpAddr, container: &str) -> Result<Behind<Azurite>> {
     let azurite = testkit::azurite().await?;
     azurite.empty_container(container).await?;
     let settings = json!({
         "endpoint": azurite.endpoint, "account": azurite.account, "key": azurite.key, "container": container,
     });
     let witness = Witness::start(System::Azure, &settings).await?;
-    Ok(Azure { faults: HttpFaults::start(azurite.addr()).await?, azurite, witness })
+    Ok(Behind { gate: Gate::start(world, azurite.addr()).await?, server: azurite, witness })
 }
 
-async fn gcs(bucket: &str) -> Result<(Gcs, Witness)> {
+async fn gcs(world: IpAddr, bucket: &str) -> Result<Behind<Gcs>> {
     let gcs = testkit::gcs().await?;
     gcs.create_bucket(bucket).await?;
     let settings = json!({"endpoint": gcs.emulator, "bucket": bucket});
     let witness = Witness::start(System::Gcs, &settings).await?;
-    Ok((gcs, witness))
+    Ok(Behind { gate: Gate::start(world, gcs.addr()).await?, server: gcs, witness })
 }
 
-async fn swift(container: &str) -> Result<(OpenStack, Witness)> {
+async fn swift(world: IpAddr, container: &str) -> Result<Swift> {
     let openstack = testkit::openstack().await?;
     openstack.empty_container(container).await?;
     let settings = json!({
@@ -243,5 +259,8 @@ async fn swift(container: &str) -> Result<(OpenStack, Witness)> {
         "project": "demo", "region": "RegionOne", "container": container, "segments": format!("{container}_segments"),
     });
     let witness = Witness::start(System::Swift, &settings).await?;
-    Ok((openstack, witness))
+    let gate = Gate::start(world, openstack.swift_addr()).await?;
+    let region = openstack.region_at(gate.addr()).await?;
+    let keystone = Gate::start(world, openstack.keystone_addr()).await?;
+    Ok(Swift { swift: Behind { server: openstack, gate, witness }, keystone, region })
 }

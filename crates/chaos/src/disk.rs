@@ -22,31 +22,40 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    #[expect(clippy::disallowed_methods, reason = "starting programs is what this crate is for")]
+    /// Why this machine lets nobody have a disk of his own, if so.
+    pub(crate) async fn why_not() -> Option<String> {
+        let ended = unshare(is_root()).arg("true").stdin(Stdio::null()).output().await;
+        let why = match ended {
+            Ok(ended) if ended.status.success() => return None,
+            Ok(ended) => String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Some(format!("the machine allows no namespaces of mounts: {why}"))
+    }
+
+    /// Makes a disk that is seen at this path.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
     pub(crate) async fn mount(path: &Path) -> Result<Self> {
-        let is_root = rustix::process::geteuid().is_root();
-        let mut keeper = Command::new("unshare");
-        keeper.arg("--mount");
-        if !is_root {
-            keeper.args(["--user", "--map-root-user"]);
-        }
-        let script =
-            format!("mount -t tmpfs -o size={SIZE},mode=0700 chaos \"$0\" && echo mounted && exec sleep infinity");
-        keeper.args(["sh", "-c", &script]).arg(path).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let is_root = is_root();
+        // It ends with this process, however that ends: then its standard input does.
+        let script = format!("mount -t tmpfs -o size={SIZE},mode=0700 chaos \"$0\" && echo mounted && exec cat");
+        let mut keeper = unshare(is_root);
+        keeper.args(["sh", "-c", &script]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut keeper = keeper.spawn().context("unshare")?;
         let mut said = BufReader::new(keeper.stdout.take().context("a pipe")?).lines();
-        ensure!(said.next_line().await?.is_some(), "this machine lets nobody mount a disk in a namespace");
+        ensure!(said.next_line().await?.is_some(), "a disk cannot be mounted in a namespace");
         Ok(Self { path: path.to_owned(), keeper, is_root })
     }
 
-    /// The arguments of `nsenter` that come before a program that is to see the disk.
+    /// The arguments of `nsenter` for a program that is to see the disk.
     pub(crate) fn enter(&self) -> Vec<String> {
         let keeper = self.keeper.id().unwrap_or_default().to_string();
         let mut arguments = vec!["--target".to_owned(), keeper, "--mount".to_owned()];
         if !self.is_root {
             arguments.extend(["--user".to_owned(), "--preserve-credentials".to_owned()]);
         }
-        arguments.push("--".to_owned());
         arguments
     }
 
@@ -82,9 +91,24 @@ impl Disk {
     #[expect(clippy::disallowed_methods, reason = "starting programs is what this crate is for")]
     async fn sh(&self, script: &str) -> Result<String> {
         let mut command = Command::new("nsenter");
-        command.args(self.enter()).args(["sh", "-c", script]).arg(&self.path);
+        command.args(self.enter()).args(["--", "sh", "-c", script]).arg(&self.path);
         let ended = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
         ensure!(ended.status.success(), "{script}: {}", String::from_utf8_lossy(&ended.stderr));
         Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
     }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// What gives a program a namespace of mounts.
+#[expect(clippy::disallowed_methods, reason = "starting programs is what this crate is for")]
+fn unshare(is_root: bool) -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !is_root {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command
 }

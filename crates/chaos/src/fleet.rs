@@ -1,10 +1,9 @@
-//! The processes of a run, what they share, and the paths between them that break on demand.
+//! The processes of a run, what they share, and the paths between them. How these break is in [`crate::strike`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
@@ -12,39 +11,43 @@ use base64::engine::general_purpose::STANDARD;
 use testkit::proxy::Proxy;
 use testkit::{Ceph, OwnPostgres};
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 
-use crate::client::Client;
-use crate::history::{Event, History};
+use crate::Options;
+use crate::destinations::Destinations;
+use crate::disk::Disk;
+use crate::gate::Gate;
+use crate::history::History;
+use crate::network::{NETWORK_CIDR, Network, Wire};
 use crate::process::Process;
-use crate::schedule::{Fault, Kind, Targets};
-use crate::{Options, destinations::Destinations};
+use crate::schedule::Targets;
 
 /// Tasks of a process at once, and of the one user in all processes: fewer than there are places.
-const TASKS_RUNNING: u64 = 6;
+pub(crate) const TASKS_RUNNING: u64 = 6;
 /// Where a process of a fleet does not run alone, fewer tasks of one user may run than there are places.
 pub(crate) const TASKS_PER_USER: u64 = 12;
 /// How long a process that is asked to stop still serves: the balancer looks ten times meanwhile.
 const DRAIN_DELAY: &str = "1s";
-/// After a process of the API said that it is ready, before the next one is restarted.
-const ROLLING_PAUSE: Duration = Duration::from_millis(500);
-
 /// The database of a fleet.
 const DATABASE: &str = "app";
-/// Ends about half of all its sessions.
-const END_BACKENDS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-     WHERE datname = 'app' AND pid <> pg_backend_pid() AND random() < 0.5";
+
+/// The processes of a run by their names, with their roles.
+pub(crate) const FLEET: [(&str, &str); 5] =
+    [("api-1", "api"), ("api-2", "api"), ("runner-1", "runner"), ("runner-2", "runner"), ("runner-3", "runner")];
+/// The same where there is one.
+pub(crate) const ONE: [(&str, &str); 1] = [("all", "all")];
 
 /// All processes; they end when dropped.
 pub(crate) struct Fleet {
     pub(crate) processes: Vec<Arc<Process>>,
     pub(crate) destinations: Arc<Destinations>,
-    history: Arc<History>,
-    postgres: Option<Mutex<OwnPostgres>>,
-    /// The paths of each runner to the database and to the file store.
-    database_paths: BTreeMap<String, Proxy>,
-    files_paths: BTreeMap<String, Proxy>,
-    no_disk: Option<String>,
+    pub(crate) history: Arc<History>,
+    pub(crate) network: Network,
+    pub(crate) postgres: Option<Mutex<OwnPostgres>>,
+    /// The file store fails on demand here, for all.
+    pub(crate) files: Option<Gate>,
+    /// The paths of each process, which fall silent where there are no wires to be cut.
+    pub(crate) paths: BTreeMap<(String, Wire), Proxy>,
+    pub(crate) no_disk: Option<String>,
 }
 
 impl Fleet {
@@ -53,40 +56,35 @@ impl Fleet {
         options: &Options,
         folder: &Path,
         bucket: &str,
+        network: Network,
         destinations: Arc<Destinations>,
         history: Arc<History>,
     ) -> Result<Self> {
         let postgres = if options.fleet { Some(database().await?) } else { None };
+        let has_store = options.fleet && options.shared_files;
+        let server = destinations.ceph().addr();
+        let files = if has_store { Some(Gate::start([127, 0, 0, 1].into(), server).await?) } else { None };
         let mut fleet = Self {
             processes: Vec::new(),
             destinations,
             history,
+            network,
             postgres: postgres.map(Mutex::new),
-            database_paths: BTreeMap::new(),
-            files_paths: BTreeMap::new(),
-            no_disk: None,
+            files,
+            paths: BTreeMap::new(),
+            no_disk: Disk::why_not().await,
         };
-        let names: &[(&str, &'static str)] = if options.fleet {
-            &[
-                ("api-1", "api"),
-                ("api-2", "api"),
-                ("runner-1", "runner"),
-                ("runner-2", "runner"),
-                ("runner-3", "runner"),
-            ]
-        } else {
-            &[("all", "all")]
-        };
-        for (name, role) in names {
+        for (name, role) in options.processes() {
             let mut settings = common(options, folder);
             if options.fleet {
-                settings.extend(fleet.shared(name, bucket, options.shared_files).await?);
+                settings.extend(fleet.shared(name, bucket).await?);
             }
             let mut process = Process::new(name, role, &options.program, folder, &settings)?;
-            if process.is_runner()
-                && let Err(why) = process.mount().await
-            {
-                fleet.no_disk = Some(format!("{why:#}"));
+            if let Some(namespace) = fleet.network.namespace(name) {
+                process.live_in(namespace, fleet.network.inside(name));
+            }
+            if fleet.no_disk.is_none() {
+                process.mount().await?;
             }
             fleet.processes.push(Arc::new(process));
         }
@@ -94,22 +92,32 @@ impl Fleet {
     }
 
     /// The settings that make a fleet: the database and the file store, each reached by way of a path of its own.
-    async fn shared(&mut self, name: &str, bucket: &str, is_store: bool) -> Result<Vec<(String, String)>> {
+    async fn shared(&mut self, name: &str, bucket: &str) -> Result<Vec<(String, String)>> {
         let server = self.postgres.as_ref().context("no database")?.lock().await.server().clone();
-        let database = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await?;
-        let url = server.url(DATABASE).replace(&format!(":{}/", server.port), &format!(":{}/", database.addr().port()));
+        let database = self.path(name, Wire::Database, ([127, 0, 0, 1], server.port).into()).await?;
+        let url = server.url(DATABASE).replace(&format!("127.0.0.1:{}/", server.port), &format!("{database}/"));
         let mut settings = vec![setting("DATABASE_URL", url)];
-        self.database_paths.insert(name.to_owned(), database);
-        if is_store {
+        if let Some(gate) = self.files.as_ref().map(Gate::addr) {
+            let files = self.path(name, Wire::Files, gate).await?;
             let Ceph { region, account, .. } = self.destinations.ceph();
-            let path = Proxy::start(self.destinations.ceph().addr()).await?;
-            let endpoint = format!("http://{}", path.addr());
-            settings.push(setting("FILES_URL", format!("s3://{bucket}/files?endpoint={endpoint}&region={region}")));
+            settings.push(setting("FILES_URL", format!("s3://{bucket}/files?endpoint=http://{files}&region={region}")));
             settings.push(setting("FILES__ACCESS_KEY_ID", account.access_key_id.clone()));
             settings.push(setting("FILES__SECRET_ACCESS_KEY", account.secret_access_key.clone()));
-            self.files_paths.insert(name.to_owned(), path);
         }
         Ok(settings)
+    }
+
+    /// Opens a path to a server, and says where a process has to knock.
+    async fn path(&mut self, name: &str, wire: Wire, server: SocketAddr) -> Result<SocketAddr> {
+        let path = Proxy::start_on(self.network.outside(name, wire), server).await?;
+        let addr = path.addr();
+        self.paths.insert((name.to_owned(), wire), path);
+        Ok(addr)
+    }
+
+    /// Where the database is for who looks at it from outside, by no path that is cut.
+    pub(crate) async fn database_url(&self) -> Option<String> {
+        Some(self.postgres.as_ref()?.lock().await.server().url(DATABASE))
     }
 
     /// Who can be struck.
@@ -121,7 +129,7 @@ impl Fleet {
             apis: names(Process::is_api),
             runners: names(Process::is_runner),
             has_database: self.postgres.is_some(),
-            has_file_store: !self.files_paths.is_empty(),
+            has_file_store: self.files.is_some(),
         }
     }
 
@@ -143,7 +151,7 @@ impl Fleet {
     }
 
     /// How many tasks of one user may run at once.
-    pub(crate) fn running_max(&self) -> u64 {
+    pub(crate) fn per_user_max(&self) -> u64 {
         let runners = self.processes.iter().filter(|process| process.is_runner()).count() as u64;
         TASKS_PER_USER.min(runners * TASKS_RUNNING)
     }
@@ -171,130 +179,6 @@ impl Fleet {
         }
         Ok(())
     }
-
-    /// Carries a fault out, from its beginning to its end, and writes both down.
-    pub(crate) async fn strike(&self, number: usize, fault: &Fault, client: &Client) -> Result<()> {
-        if let (Kind::DiskFull, Some(why)) = (fault.kind, &self.no_disk) {
-            self.history.note(Event::Skipped { kind: fault.kind, why: why.clone() });
-            return Ok(());
-        }
-        let blow = Blow { fleet: self, number, fault, client };
-        match fault.kind {
-            Kind::Kill | Kind::Freeze => blow.at_process().await?,
-            Kind::Restart => blow.restart().await?,
-            Kind::DatabaseCrash | Kind::BackendsEnded => blow.at_database().await?,
-            Kind::DatabaseCut => blow.at_path(&self.database_paths).await?,
-            Kind::FilesCut => blow.at_path(&self.files_paths).await?,
-            Kind::DestinationErrors => blow.at_destinations(Destinations::answer_errors).await,
-            Kind::DestinationAnswersLost => blow.at_destinations(Destinations::lose_answers).await,
-            Kind::DestinationCut => blow.at_destinations(Destinations::cut).await,
-            Kind::DiskFull => blow.at_disk().await?,
-        }
-        self.history.note(Event::Healed { number });
-        Ok(())
-    }
-}
-
-/// A fault that is being carried out.
-struct Blow<'a> {
-    fleet: &'a Fleet,
-    number: usize,
-    fault: &'a Fault,
-    client: &'a Client,
-}
-
-impl Blow<'_> {
-    fn begin(&self) {
-        let Fault { kind, target, .. } = self.fault;
-        self.fleet.history.note(Event::Fault { number: self.number, kind: *kind, target: target.clone() });
-    }
-
-    fn process(&self) -> Result<&Process> {
-        let named = self.fleet.processes.iter().find(|process| process.name == self.fault.target);
-        named.map(Arc::as_ref).context("no such process")
-    }
-
-    async fn at_process(&self) -> Result<()> {
-        let process = self.process()?;
-        let mut held = process.hold().await;
-        self.begin();
-        if self.fault.kind == Kind::Freeze {
-            held.freeze(self.fault.lasts).await?;
-        } else {
-            held.kill().await?;
-            sleep(self.fault.lasts).await;
-            held.start().await?;
-        }
-        drop(held);
-        self.is_ready(process).await;
-        Ok(())
-    }
-
-    /// One after the other.
-    async fn restart(&self) -> Result<()> {
-        let is_meant = |process: &&Arc<Process>| match process.role() {
-            "api" => self.fault.target == "api",
-            _ => process.name == self.fault.target,
-        };
-        self.begin();
-        for process in self.fleet.processes.iter().filter(is_meant) {
-            let mut held = process.hold().await;
-            held.stop().await?;
-            held.start().await?;
-            drop(held);
-            self.is_ready(process).await;
-            sleep(ROLLING_PAUSE).await;
-        }
-        Ok(())
-    }
-
-    async fn at_database(&self) -> Result<()> {
-        let mut postgres = self.fleet.postgres.as_ref().context("no database")?.lock().await;
-        self.begin();
-        if self.fault.kind == Kind::DatabaseCrash {
-            postgres.restart().await?;
-        } else {
-            postgres.server().psql("postgres", END_BACKENDS).await?;
-        }
-        drop(postgres);
-        for process in self.fleet.processes.iter().filter(|process| process.is_api()) {
-            self.is_ready(process).await;
-        }
-        Ok(())
-    }
-
-    async fn at_path(&self, paths: &BTreeMap<String, Proxy>) -> Result<()> {
-        let path = paths.get(&self.fault.target).context("no such path")?;
-        self.begin();
-        path.stall_after(0);
-        sleep(self.fault.lasts).await;
-        path.cut();
-        path.heal();
-        Ok(())
-    }
-
-    async fn at_destinations(&self, strike: fn(&Destinations)) {
-        self.begin();
-        strike(&self.fleet.destinations);
-        sleep(self.fault.lasts).await;
-        self.fleet.destinations.heal();
-    }
-
-    async fn at_disk(&self) -> Result<()> {
-        let disk = self.process()?.disk.as_ref().context("no disk")?;
-        self.begin();
-        disk.fill().await?;
-        sleep(self.fault.lasts).await;
-        disk.empty().await
-    }
-
-    /// Waits until a process of the API says that it can work; one that has no API said so when it started.
-    async fn is_ready(&self, process: &Process) {
-        while process.is_api() && !self.client.is_ready(process.address).await {
-            sleep(Duration::from_millis(20)).await;
-        }
-        self.fleet.history.note(Event::Ready { number: self.number });
-    }
 }
 
 /// A PostgreSQL server that keeps what it has acknowledged, with an empty database.
@@ -313,7 +197,7 @@ fn common(options: &Options, folder: &Path) -> Vec<(String, String)> {
     let mut settings = vec![
         setting("SECRET_KEY", STANDARD.encode([7; 32])),
         setting("PUBLIC_URL", "http://consign.test"),
-        setting("EGRESS__ALLOW", "127.0.0.0/8"),
+        setting("EGRESS__ALLOW", format!("127.0.0.0/8,{NETWORK_CIDR}")),
         setting("LOG__LEVEL", "info,consign=debug"),
         setting("LIMITS__TASKS_RUNNING_MAX", TASKS_RUNNING.to_string()),
         setting("LIMITS__TASKS_PER_USER_MAX", TASKS_PER_USER.to_string()),
@@ -322,8 +206,7 @@ fn common(options: &Options, folder: &Path) -> Vec<(String, String)> {
         setting("LIMITS__ATTEMPTS_MAX", "100"),
         setting("TRANSFER__PART_BYTES", "5MiB"),
         setting("TRANSFER__IDLE_TIMEOUT", "5s"),
-        // Every other seed tries what is sent ahead.
-        setting("TRANSFER__OVERLAP", (options.seed % 2 == 1).to_string()),
+        setting("TRANSFER__OVERLAP", options.overlap.to_string()),
         setting("SWIFT__SEGMENT_BYTES", "5MiB"),
     ];
     if options.fleet {

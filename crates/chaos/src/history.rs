@@ -43,19 +43,45 @@ pub struct Entry {
     pub event: Event,
 }
 
+/// What runs, and where.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// Repeats the schedule and the jobs.
+    pub seed: u64,
+    /// What was typed.
+    pub command: String,
+    /// The program and its version.
+    pub program: String,
+    /// Processor, memory and system.
+    pub machine: String,
+    /// The processes, and what they share.
+    pub fleet: String,
+    /// How paths are cut.
+    pub network: String,
+    /// Whether uploads may begin while their import arrives.
+    pub overlap: bool,
+    /// How many tasks of one user may run at once, in all processes together.
+    pub per_user_max: u64,
+    /// How many tasks of one process may run at once.
+    pub per_process_max: u64,
+}
+
+/// Whose tasks are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whose {
+    /// One user's, in all processes together.
+    User,
+    /// One session's, which is one start of a process.
+    Process,
+}
+
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The run began.
-    Began {
-        /// Repeats the schedule and the jobs.
-        seed: u64,
-        /// What runs.
-        fleet: String,
-        /// How many tasks of one user may run at once, in all processes together.
-        running_max: u64,
-    },
+    Began(Setup),
     /// A fault began. Its number is its place in the schedule.
     Fault {
         /// Its place in the schedule.
@@ -75,10 +101,24 @@ pub enum Event {
         /// The fault's place in the schedule.
         number: usize,
     },
+    /// Requests that a fault failed, of those to one destination or to the file store.
+    Spoilt {
+        /// The fault's place in the schedule.
+        number: usize,
+        /// To whom.
+        place: String,
+        /// How many.
+        requests: u64,
+    },
     /// A fault could not be done.
     Skipped {
         /// What.
         kind: Kind,
+        /// Why.
+        why: String,
+    },
+    /// A client did not do what it is there for: it gave up, or panicked.
+    GaveUp {
         /// Why.
         why: String,
     },
@@ -93,6 +133,8 @@ pub enum Event {
     Call {
         /// What was asked: `create`, `show` …
         action: String,
+        /// The tag of the job that it is about.
+        tag: Option<String>,
         /// When it began, in milliseconds since the run began.
         began_ms: u64,
         /// The status of the answer.
@@ -149,10 +191,27 @@ pub enum Event {
         /// Whether the signatures were right.
         is_genuine: bool,
     },
-    /// So many tasks were running, as the store says.
+    /// More tasks were running than ever before.
     Running {
+        /// Of whom.
+        whose: Whose,
         /// How many.
         count: u64,
+    },
+    /// The running tasks were counted so often.
+    Counted {
+        /// How often.
+        times: u64,
+    },
+    /// So many uploads were seen open at a destination while their task still waited for its import.
+    Ahead {
+        /// How many.
+        uploads: u64,
+    },
+    /// Uploads that killed processes left open in the file store, before its search was to find them.
+    Abandoned {
+        /// How many.
+        uploads: u64,
     },
     /// The last fault was taken back.
     Calm,
@@ -237,7 +296,12 @@ impl History {
         written.entries.clone()
     }
 
-    /// Looks at what was noted so far.
+    /// Looks at all that was noted so far.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&[Entry]) -> T) -> T {
+        look(&self.written().entries)
+    }
+
+    /// Whether this was noted so far.
     pub(crate) fn any(&self, is: impl Fn(&Event) -> bool) -> bool {
         self.written().entries.iter().any(|entry| is(&entry.event))
     }

@@ -10,6 +10,8 @@ const KIB: u64 = 1024;
 const SMALL: std::ops::Range<u64> = 1..300 * KIB;
 /// Sizes of files that are sent in parts.
 const LARGE: std::ops::Range<u64> = 6 * 1024 * KIB..12 * 1024 * KIB;
+/// Sizes of files whose parts may go ahead: some parts of 5 MiB.
+const AHEAD: std::ops::Range<u64> = 11 * 1024 * KIB..24 * 1024 * KIB;
 /// Largest file that is part of a request.
 const INLINE_BYTES_MAX: u64 = 40 * KIB;
 
@@ -36,7 +38,7 @@ impl Place {
     pub const ALL: [Self; 6] = [Self::S3, Self::Sftp, Self::Azure, Self::Gcs, Self::Swift, Self::Url];
 
     /// Those that take parts of a file that is still arriving.
-    const EARLY: [Self; 2] = [Self::S3, Self::Azure];
+    const EARLY: [Self; 4] = [Self::S3, Self::Azure, Self::Gcs, Self::Sftp];
 
     /// Its name in the history.
     pub fn name(self) -> &'static str {
@@ -119,7 +121,7 @@ impl Spec {
     pub(crate) fn draw(dice: &mut Dice, seed: u64, number: u64, places: &[Place]) -> Self {
         let import =
             *dice.pick(&[Import::Upload, Import::Upload, Import::Url, Import::Url, Import::Raw, Import::Base64]);
-        let size = match import {
+        let mut size = match import {
             Import::Raw | Import::Base64 => dice.within(1..INLINE_BYTES_MAX),
             Import::Upload | Import::Url if dice.chance(40) => dice.within(LARGE),
             Import::Upload | Import::Url => dice.within(SMALL),
@@ -139,6 +141,7 @@ impl Spec {
         if is_ahead {
             let early: Vec<Place> = places.iter().copied().filter(|place| Place::EARLY.contains(place)).collect();
             exports = vec![*dice.pick(&early)];
+            size = dice.within(AHEAD);
         }
         let change = match dice.within(0..100) {
             0..8 => Change::Cancel(dice.within(50..3000)),
@@ -157,6 +160,12 @@ impl Spec {
             change,
             has_webhook: dice.chance(60),
         }
+    }
+
+    /// Whether its file is sent on while it arrives, where that is wanted and nothing goes wrong.
+    pub(crate) fn may_go_ahead(&self) -> bool {
+        let [only] = self.exports.as_slice() else { return false };
+        self.import == Import::Url && self.size >= AHEAD.start && Place::EARLY.contains(only) && !self.has_lame_input
     }
 
     /// The file: text where it is part of a request.
@@ -215,6 +224,7 @@ mod tests {
             |job| job.sent > 1,
             |job| job.follow == Follow::Stream,
             |job| job.import == Import::Raw,
+            Spec::may_go_ahead,
         ] {
             assert!(jobs.iter().any(is_there));
         }

@@ -10,15 +10,22 @@
 mod aftermath;
 mod check;
 mod client;
+mod count;
 mod destinations;
 mod dice;
 mod disk;
 mod fleet;
+mod gate;
 mod history;
 mod jobs;
+mod machine;
+mod network;
 mod outside;
 mod process;
+mod recovery;
+mod report;
 mod schedule;
+mod strike;
 mod summary;
 mod workload;
 
@@ -30,19 +37,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use check::{Violation, check};
-pub use history::{Entry, Event, History, Status, read};
+pub use history::{Entry, Event, History, Setup, Status, Whose, read};
 pub use jobs::{Change, Follow, Import, Place, Spec};
+pub use report::report;
 pub use schedule::Kind;
 pub use summary::summary;
 
 use client::Client;
+use count::Counts;
 use destinations::Destinations;
 use dice::Dice;
 use fleet::Fleet;
+use network::Network;
 use outside::Outside;
 use workload::Clients;
 
@@ -51,9 +61,6 @@ const JOBS_AT_ONCE: usize = 24;
 /// How long jobs may take to end when all is calm: 15 s until the last lease is over, the longest pause between two
 /// attempts, and their work.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(3);
-/// Between two looks at how many tasks run.
-const SAMPLE_EVERY: Duration = Duration::from_millis(200);
-
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -69,12 +76,23 @@ pub struct Options {
     pub shared_files: bool,
     /// Deliver also to what is slow to start: Azurite, the stand-in for Google's storage, Swift.
     pub all_destinations: bool,
+    /// Exports may begin while their import still arrives.
+    pub overlap: bool,
     /// Where the history is written to.
     pub history: PathBuf,
     /// A new job so often.
     pub job_every: Duration,
     /// Only faults whose name contains this text, and far enough apart that each is over before the next.
     pub faults: String,
+    /// What repeats the run, for whoever reads its history.
+    pub command: String,
+}
+
+impl Options {
+    /// The processes of the run, by name and role.
+    fn processes(&self) -> &'static [(&'static str, &'static str)] {
+        if self.fleet { &fleet::FLEET } else { &fleet::ONE }
+    }
 }
 
 /// What a run showed.
@@ -94,27 +112,28 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let folder = tempfile::Builder::new().prefix("consign-chaos-").tempdir()?;
     let history = Arc::new(History::begin(&options.history)?);
     let bucket = format!("chaos-{:x}-{}", options.seed, std::process::id());
-    let destinations = Arc::new(Destinations::start(&bucket, options.all_destinations).await?);
+    let names: Vec<&str> = options.processes().iter().map(|(name, _)| *name).collect();
+    let network = Network::prepare(&names).await.context("the network")?;
+    let world = network.world();
+    let destinations = Arc::new(Destinations::start(world, &bucket, options.all_destinations).await?);
     let files = format!("{bucket}-files");
     destinations.ceph().create_bucket(&files).await?;
-    let fleet = Fleet::prepare(options, folder.path(), &files, Arc::clone(&destinations), Arc::clone(&history));
+    let fleet =
+        Fleet::prepare(options, folder.path(), &files, network, Arc::clone(&destinations), Arc::clone(&history));
     let fleet = Arc::new(fleet.await?);
-    let outside = Arc::new(Outside::start(Arc::clone(&history)).await?);
+    let outside = Arc::new(Outside::start(world, Arc::clone(&history)).await?);
     let any = fleet.processes.first().context("a process")?;
     let key = any.run(&["key", "create", "chaos", "--user", "chaos"]).await?;
     outside.expect_secret(&any.run(&["webhook-secret", "--user", "chaos"]).await?);
+    history.note(Event::Began(setup(options, &fleet).await?));
     fleet.start().await?;
     let client = Client::new(fleet.addresses(), &key, Arc::clone(&history))?;
-    let clients = Arc::new(Clients {
-        client,
-        history: Arc::clone(&history),
-        destinations,
-        outside,
-        local_files: fleet.local_files(),
-    });
-    history.note(Event::Began { seed: options.seed, fleet: fleet.describe(options), running_max: fleet.running_max() });
+    let local_files = fleet.local_files();
+    let clients = Clients { client, history: Arc::clone(&history), destinations, outside, local_files };
+    let clients = Arc::new(clients);
     storm(options, &fleet, &clients).await?;
-    aftermath::look(options, folder.path(), &files, &clients).await?;
+    aftermath::look(options, folder.path(), &files, &fleet, &clients).await?;
+    tell_skipped(&history);
     let entries = history.entries();
     let violations = check(&entries);
     let mut summary = summary(&entries, &violations);
@@ -126,6 +145,37 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     Ok(Outcome { summary, violations })
 }
 
+async fn setup(options: &Options, fleet: &Fleet) -> Result<Setup> {
+    let version = fleet.processes.first().context("a process")?.run(&["--version"]).await?;
+    let profile = options.program.parent().and_then(|folder| folder.file_name()).unwrap_or_default();
+    Ok(Setup {
+        seed: options.seed,
+        command: options.command.clone(),
+        program: format!("{version} ({} build)", profile.display()),
+        machine: machine::describe(),
+        fleet: fleet.describe(options),
+        network: fleet.network.describe(),
+        overlap: options.overlap,
+        per_user_max: fleet.per_user_max(),
+        per_process_max: fleet::TASKS_RUNNING,
+    })
+}
+
+/// What this machine does not allow is told with the tests that it skips.
+fn tell_skipped(history: &History) {
+    history.look(|entries| {
+        for Entry { event, .. } in entries {
+            if let Event::Skipped { kind, why } = event {
+                testkit::note_skipped(&format!("skipped: chaos does not try \"{}\": {why}", kind.name()));
+            } else if let Event::Began(setup) = event
+                && !setup.network.starts_with("namespaces")
+            {
+                testkit::note_skipped(&format!("skipped: chaos cuts networks by {}", setup.network));
+            }
+        }
+    });
+}
+
 /// Lets jobs and faults meet, and returns when both are over.
 async fn storm(options: &Options, fleet: &Arc<Fleet>, clients: &Arc<Clients>) -> Result<()> {
     let history = Arc::clone(&clients.history);
@@ -135,13 +185,20 @@ async fn storm(options: &Options, fleet: &Arc<Fleet>, clients: &Arc<Clients>) ->
         died.note(Event::Died { process: process.to_owned(), how });
     }));
     beside.spawn(clients.client.clone().probe());
-    beside.spawn(sample(Arc::clone(clients)));
+    let (counts, counting) = (Arc::new(Counts::new(Arc::clone(&history))), clients.client.clone());
+    let (counter, database) = (Arc::clone(&counts), fleet.database_url().await);
+    beside.spawn(async move {
+        match database {
+            Some(url) => counter.watch_rows(&url).await,
+            None => counter.watch_metrics(&counting).await,
+        }
+    });
     let (faults, jobs) = tokio::join!(strike(options, fleet, clients), make_jobs(options, clients));
     faults?;
-    // What could not be finished is seen by the checker: as a job that has not ended, or is not there.
-    if timeout(SETTLE_TIMEOUT, settled(jobs)).await.is_err() {
-        history.note(Event::Skipped { kind: Kind::Kill, why: "jobs have not ended in time".to_owned() });
+    if timeout(SETTLE_TIMEOUT, settled(jobs, &history)).await.is_err() {
+        history.note(Event::GaveUp { why: format!("jobs have not ended within {} s", SETTLE_TIMEOUT.as_secs()) });
     }
+    counts.conclude();
     history.note(Event::Settled);
     Ok(())
 }
@@ -156,7 +213,7 @@ async fn strike(options: &Options, fleet: &Arc<Fleet>, clients: &Arc<Clients>) -
         sleep_until(began + fault.at).await;
         let (fleet, client) = (Arc::clone(fleet), clients.client.clone());
         striking.spawn(async move {
-            let struck = fleet.strike(number, &fault, &client).await;
+            let struck = strike::strike(&fleet, number, &fault, &client).await;
             struck.with_context(|| format!("{} of {}", fault.kind.name(), fault.target))
         });
     }
@@ -188,17 +245,43 @@ async fn make_jobs(options: &Options, clients: &Arc<Clients>) -> JoinSet<Result<
     jobs
 }
 
-async fn settled(mut jobs: JoinSet<Result<()>>) {
-    // A client that gave up has told so in the history: the job is not accepted, or has not ended.
-    while jobs.join_next().await.is_some() {}
+/// Waits for all clients, and writes down what went wrong with them.
+async fn settled(mut jobs: JoinSet<Result<()>>, history: &History) {
+    while let Some(ended) = jobs.join_next().await {
+        if let Some(why) = gave_up(ended) {
+            history.note(Event::GaveUp { why });
+        }
+    }
 }
 
-/// Notes how many tasks run.
-async fn sample(clients: Arc<Clients>) {
-    loop {
-        if let Some(count) = aftermath::metric(&clients.client, "consign_tasks_running").await {
-            clients.history.note(Event::Running { count });
+/// Why a client did not do what it is there for, if so.
+fn gave_up(ended: Result<Result<()>, JoinError>) -> Option<String> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("{error:#}")),
+        Err(panic) => Some(format!("a client {panic}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_fails_or_panics_is_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = History::begin(&folder.path().join("history")).unwrap();
+        let mut jobs = JoinSet::new();
+        jobs.spawn(async { Ok(()) });
+        settled(jobs, &history).await;
+        assert_eq!(history.entries(), []);
+        for panics in [false, true] {
+            let mut jobs = JoinSet::new();
+            jobs.spawn(async move { if panics { panic!("a fault") } else { anyhow::bail!("refused") } });
+            settled(jobs, &history).await;
         }
-        sleep(SAMPLE_EVERY).await;
+        let entries = history.entries();
+        let why = |at: usize| if let Event::GaveUp { why } = &entries[at].event { why.as_str() } else { "" };
+        assert!(why(0) == "refused" && why(1).contains("a fault"), "{entries:?}");
     }
 }

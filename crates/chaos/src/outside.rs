@@ -1,7 +1,7 @@
 //! The world outside: a web server that files come from and a receiver of webhooks that writes down what it hears.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -45,8 +45,9 @@ struct Shared {
 }
 
 impl Outside {
-    pub(crate) async fn start(history: Arc<History>) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    /// Listens at this address of the machine.
+    pub(crate) async fn start(address: IpAddr, history: Arc<History>) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared { history, secret: OnceLock::new() });
         let router = Router::new()

@@ -1,7 +1,7 @@
-//! A process of the program: started, signalled, started again when it ends, on a disk of its own where there is one.
+//! A process of the program: started, signalled, started again when it ends, on a disk and in a network of its own where there are.
 
 use std::fs::{self, OpenOptions};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub(crate) struct Process {
     folder: PathBuf,
     settings: Vec<(String, String)>,
     pub(crate) disk: Option<Disk>,
+    /// The namespace of its network, if it has its own.
+    namespace: Option<PathBuf>,
     child: Mutex<Option<Child>>,
 }
 
@@ -49,14 +51,21 @@ impl Process {
         folder: &Path,
         settings: &[(String, String)],
     ) -> Result<Self> {
-        let free = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let address = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
         let folder = folder.join(name);
         fs::create_dir_all(folder.join("data"))?;
         let (name, program, settings) = (name.to_owned(), program.to_owned(), settings.to_vec());
-        Ok(Self { name, role, address: free, program, folder, settings, disk: None, child: Mutex::default() })
+        let child = Mutex::default();
+        Ok(Self { name, role, address, program, folder, settings, disk: None, namespace: None, child })
     }
 
-    /// Gives the process a disk of its own; why not, where the machine does not allow it.
+    /// Gives the process a network of its own, in which it listens at this address.
+    pub(crate) fn live_in(&mut self, namespace: PathBuf, address: IpAddr) {
+        self.namespace = Some(namespace);
+        self.address.set_ip(address);
+    }
+
+    /// Gives the process a disk of its own.
     pub(crate) async fn mount(&mut self) -> Result<()> {
         self.disk = Some(Disk::mount(&self.data_dir()).await?);
         Ok(())
@@ -81,13 +90,14 @@ impl Process {
     /// A command of the program with the settings of this process.
     #[expect(clippy::disallowed_methods, reason = "the program itself is what is tested")]
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = match &self.disk {
-            None => Command::new(&self.program),
-            Some(disk) => {
-                let mut command = Command::new("nsenter");
-                command.args(disk.enter()).arg(&self.program);
-                command
-            }
+        let network = self.namespace.iter().map(|namespace| format!("--net={}", namespace.display()));
+        let enter: Vec<String> = self.disk.iter().flat_map(Disk::enter).chain(network).collect();
+        let mut command = if enter.is_empty() {
+            Command::new(&self.program)
+        } else {
+            let mut command = Command::new("nsenter");
+            command.args(enter).arg("--").arg(&self.program);
+            command
         };
         command.args(arguments).env_clear().envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.env("CONSIGN_DATA_DIR", self.data_dir()).env("PATH", "/usr/bin:/bin").env("HOME", &self.folder);

@@ -27,10 +27,18 @@ pub enum Kind {
     DatabaseCrash,
     /// Sessions at the database are ended by its administrator.
     BackendsEnded,
-    /// A process reaches its database no more: first silence, then a cut.
+    /// A process reaches its database no more.
     DatabaseCut,
-    /// A process reaches the file store no more: first silence, then a cut.
+    /// A process reaches the file store no more.
     FilesCut,
+    /// A process reaches nobody but database and file store any more.
+    WorldCut,
+    /// A process reaches nobody, and nobody reaches it.
+    Unplugged,
+    /// The file store answers with 500 and 503.
+    FilesErrors,
+    /// The file store does what it is asked, and the answer is lost.
+    FilesAnswersLost,
     /// Destinations answer with 500 and 503.
     DestinationErrors,
     /// Destinations do what they are asked, and the answer is lost.
@@ -42,6 +50,42 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Kill,
+        Self::Freeze,
+        Self::Restart,
+        Self::DatabaseCrash,
+        Self::BackendsEnded,
+        Self::DatabaseCut,
+        Self::FilesCut,
+        Self::WorldCut,
+        Self::Unplugged,
+        Self::FilesErrors,
+        Self::FilesAnswersLost,
+        Self::DestinationErrors,
+        Self::DestinationAnswersLost,
+        Self::DestinationCut,
+        Self::DiskFull,
+    ];
+
+    /// Whether it begins and ends at moments of its own, so that what follows is counted from its end.
+    pub(crate) fn lasts(self) -> bool {
+        match self {
+            Self::Kill | Self::Freeze | Self::Restart | Self::DatabaseCrash | Self::BackendsEnded => false,
+            Self::DatabaseCut
+            | Self::FilesCut
+            | Self::WorldCut
+            | Self::Unplugged
+            | Self::FilesErrors
+            | Self::FilesAnswersLost
+            | Self::DestinationErrors
+            | Self::DestinationAnswersLost
+            | Self::DestinationCut
+            | Self::DiskFull => true,
+        }
+    }
+
     /// Its name in the summary.
     pub fn name(self) -> &'static str {
         match self {
@@ -52,6 +96,10 @@ impl Kind {
             Self::BackendsEnded => "backends terminated",
             Self::DatabaseCut => "network cut to database",
             Self::FilesCut => "network cut to file store",
+            Self::WorldCut => "network cut to destinations",
+            Self::Unplugged => "network cut to everything",
+            Self::FilesErrors => "file store answers 500",
+            Self::FilesAnswersLost => "file store's answers lost",
             Self::DestinationErrors => "destination answers 500",
             Self::DestinationAnswersLost => "destination's answers lost",
             Self::DestinationCut => "destination cut off",
@@ -66,7 +114,7 @@ pub(crate) struct Fault {
     /// When it begins, after the begin of the run.
     pub(crate) at: Duration,
     pub(crate) kind: Kind,
-    /// Name of a process; `api` for all API processes, `database`, `destinations`.
+    /// Name of a process; `api` for all API processes, `database`, `files`, `destinations`.
     pub(crate) target: String,
     /// How long until it is taken back.
     pub(crate) lasts: Duration,
@@ -93,26 +141,32 @@ impl Targets {
     /// Every fault that there is for them, with its target. A kind that can strike several of a sort picks one.
     fn bag(&self, dice: &mut Dice) -> Vec<(Kind, String)> {
         let destinations = || "destinations".to_owned();
+        let mut all = self.runners.clone();
+        all.extend(self.apis.iter().filter(|name| !self.runners.contains(name)).cloned());
         let mut bag = vec![
             (Kind::Kill, dice.pick(&self.runners).clone()),
-            (Kind::Freeze, dice.pick(&self.runners).clone()),
+            (Kind::Freeze, dice.pick(&all).clone()),
             (Kind::Restart, if self.is_single() { self.apis[0].clone() } else { "api".to_owned() }),
             (Kind::DestinationErrors, destinations()),
             (Kind::DestinationAnswersLost, destinations()),
             (Kind::DestinationCut, destinations()),
-            (Kind::DiskFull, dice.pick(&self.runners).clone()),
+            (Kind::DiskFull, dice.pick(&all).clone()),
+            (Kind::Unplugged, dice.pick(&all).clone()),
         ];
         if !self.is_single() {
             bag.push((Kind::Kill, dice.pick(&self.apis).clone()));
             bag.push((Kind::Restart, dice.pick(&self.runners).clone()));
+            bag.push((Kind::WorldCut, dice.pick(&self.runners).clone()));
         }
         if self.has_database {
             bag.push((Kind::DatabaseCrash, "database".to_owned()));
             bag.push((Kind::BackendsEnded, "database".to_owned()));
-            bag.push((Kind::DatabaseCut, dice.pick(&self.runners).clone()));
+            bag.push((Kind::DatabaseCut, dice.pick(&all).clone()));
         }
         if self.has_file_store {
-            bag.push((Kind::FilesCut, dice.pick(&self.runners).clone()));
+            bag.push((Kind::FilesCut, dice.pick(&all).clone()));
+            bag.push((Kind::FilesErrors, "files".to_owned()));
+            bag.push((Kind::FilesAnswersLost, "files".to_owned()));
         }
         dice.shuffle(&mut bag);
         bag
@@ -125,7 +179,7 @@ pub(crate) fn plan(seed: u64, length: Duration, targets: &Targets, only: &str) -
     let mut dice = Dice::new(seed ^ 0xfa17);
     let (mut faults, mut bag, mut at) = (Vec::new(), Vec::new(), WARM_UP);
     // Short runs strike closer together, so that each kind has its turn.
-    let gap_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX) / 14;
+    let gap_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX) / 18;
     let gap_ms = if only.is_empty() { gap_ms.clamp(2000, 8000) } else { ALONE_MS };
     while at + Duration::from_secs(1) < length {
         if bag.is_empty() {
@@ -142,12 +196,14 @@ pub(crate) fn plan(seed: u64, length: Duration, targets: &Targets, only: &str) -
             Kind::Kill | Kind::Restart | Kind::DatabaseCrash | Kind::BackendsEnded => {
                 Duration::from_millis(dice.within(0..800))
             }
-            Kind::DatabaseCut | Kind::FilesCut | Kind::DestinationCut => {
-                Duration::from_millis(dice.within(1000..12_000))
+            Kind::DatabaseCut | Kind::FilesCut | Kind::WorldCut | Kind::Unplugged | Kind::DestinationCut => {
+                Duration::from_millis(dice.within(1000..14_000))
             }
-            Kind::DestinationErrors | Kind::DestinationAnswersLost | Kind::DiskFull => {
-                Duration::from_millis(dice.within(1500..5000))
-            }
+            Kind::FilesErrors
+            | Kind::FilesAnswersLost
+            | Kind::DestinationErrors
+            | Kind::DestinationAnswersLost
+            | Kind::DiskFull => Duration::from_millis(dice.within(1500..5000)),
         };
         faults.push(Fault { at, kind, target, lasts });
         at += Duration::from_millis(dice.within(gap_ms / 2..gap_ms * 3 / 2));
@@ -184,10 +240,34 @@ mod tests {
             let length = Duration::from_mins(1);
             let faults = plan(seed, length, &fleet(), "");
             let kinds: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
-            assert!(kinds.len() >= 9, "{seed}: {kinds:?}");
+            assert!(kinds.len() >= 10, "{seed}: {kinds:?}");
             assert!(kinds.contains(&Kind::Freeze), "{seed}");
             assert!(faults.is_sorted_by_key(|fault| fault.at) && faults.last().unwrap().at < length);
         }
+    }
+
+    #[test]
+    fn every_kind_strikes_whomever_it_can() {
+        let faults = plan(1, Duration::from_hours(10), &fleet(), "");
+        let struck = |kind| faults.iter().filter(move |fault| fault.kind == kind).map(|fault| fault.target.as_str());
+        for kind in Kind::ALL {
+            let targets: BTreeSet<&str> = struck(kind).collect();
+            let wanted: &[&str] = match kind {
+                Kind::Freeze | Kind::DatabaseCut | Kind::FilesCut | Kind::Unplugged | Kind::DiskFull | Kind::Kill => {
+                    &["api-1", "api-2", "runner-1", "runner-2", "runner-3"]
+                }
+                Kind::WorldCut => &["runner-1", "runner-2", "runner-3"],
+                Kind::Restart => &["api", "runner-1", "runner-2", "runner-3"],
+                Kind::DatabaseCrash | Kind::BackendsEnded => &["database"],
+                Kind::FilesErrors | Kind::FilesAnswersLost => &["files"],
+                Kind::DestinationErrors | Kind::DestinationAnswersLost | Kind::DestinationCut => &["destinations"],
+            };
+            assert_eq!(targets.into_iter().collect::<Vec<_>>(), wanted, "{kind:?}");
+        }
+        let cut = struck(Kind::DatabaseCut).count();
+        let long =
+            faults.iter().filter(|it| it.kind == Kind::DatabaseCut && it.lasts > Duration::from_secs(10)).count();
+        assert!(long * 10 > cut, "{long} of {cut} outlast a lease");
     }
 
     #[test]

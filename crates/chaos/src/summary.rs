@@ -4,32 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::check::{Violation, windows};
-use crate::history::{Entry, Event, Status};
+use crate::history::{Entry, Event, Status, Whose};
+use crate::recovery::{median_worst, recoveries};
 use crate::schedule::Kind;
-
-/// How long it took, in milliseconds, from the beginning of each fault of a kind.
-#[derive(Debug, Default)]
-struct Recovery {
-    faults: usize,
-    /// Until what was struck said that it is ready.
-    ready: Vec<u64>,
-    /// Until the next task was seen to finish.
-    next: Vec<u64>,
-    /// Until the last of the tasks that were being worked on had ended.
-    struck: Vec<u64>,
-}
 
 /// The summary of a history, with what the checker found in it.
 pub fn summary(history: &[Entry], violations: &BTreeSet<Violation>) -> String {
     let mut text = String::new();
     for Entry { event, .. } in history {
-        if let Event::Began { seed, fleet, .. } = event {
-            let _ = writeln!(text, "seed {seed}, {fleet}\n");
+        if let Event::Began(setup) = event {
+            let overlap = if setup.overlap { "on" } else { "off" };
+            let _ = writeln!(text, "seed {}, {}", setup.seed, setup.fleet);
+            let _ = writeln!(text, "networks are cut by {}; transfer.overlap is {overlap}\n", setup.network);
         }
     }
     faults(history, &mut text);
-    jobs(history, &mut text);
-    requests(history, &mut text);
+    totals(history, &mut text);
     let _ = writeln!(text, "\n{} violations", violations.len());
     for violation in violations {
         let _ = writeln!(text, "  {violation}");
@@ -40,127 +30,111 @@ pub fn summary(history: &[Entry], violations: &BTreeSet<Violation>) -> String {
 fn faults(history: &[Entry], text: &mut String) {
     let _ = writeln!(
         text,
-        "{:<36} {:>6}  {:>17}  {:>17}  {:>17}",
-        "fault (median / worst in s, from its begin)", "", "ready again", "next task done", "struck work done"
+        "{:<40} {:>5}  {:>15}  {:>15}  {:>15}  requests failed",
+        "fault (median / worst in s)", "", "ready again", "next task done", "struck work done"
     );
-    for (name, recovery) in recoveries(history) {
+    for ((kind, sort), recovery) in recoveries(history) {
         let [ready, next, struck] =
             [&recovery.ready, &recovery.next, &recovery.struck].map(|times| median_worst(times));
-        let _ = writeln!(text, "{name:<36} {:>6}× {ready:>17}  {next:>17}  {struck:>17}", recovery.faults);
+        let name = format!("{} ({sort}){}", kind.name(), if kind.lasts() { "*" } else { "" });
+        let spoilt: Vec<String> = recovery.spoilt.iter().map(|(place, count)| format!("{count} {place}")).collect();
+        let line = format!("{name:<40} {:>5}× {ready:>15}  {next:>15}  {struck:>15}", recovery.faults);
+        let _ = writeln!(text, "{line}  {}", spoilt.join(", "));
     }
-    for Entry { event, .. } in history {
-        if let Event::Skipped { kind, why } = event {
-            let _ = writeln!(text, "{:<36} not done: {why}", kind.name());
-        }
+    let _ = writeln!(text, "* from its end; the others from their begin");
+    for (kind, why) in not_done(history) {
+        let _ = writeln!(text, "{:<40} NOT DONE: {why}", kind.name());
     }
 }
 
-/// Recovery times by the kind of the fault and the sort of its target.
-fn recoveries(history: &[Entry]) -> BTreeMap<String, Recovery> {
-    let ready: BTreeMap<usize, u64> = (history.iter())
-        .filter_map(|entry| if let Event::Ready { number } = entry.event { Some((number, entry.at_ms)) } else { None })
-        .collect();
-    let deleted: BTreeSet<&str> = (history.iter())
-        .filter_map(|entry| if let Event::Deleting { tag } = &entry.event { Some(tag.as_str()) } else { None })
-        .collect();
-    let lives = lives(history);
-    let mut found: BTreeMap<String, Recovery> = BTreeMap::new();
-    for (number, kind, target, from, _) in windows(history) {
-        let sort = target.split('-').next().unwrap_or(target);
-        let recovery = found.entry(format!("{} ({sort})", kind.name())).or_default();
-        recovery.faults += 1;
-        recovery.ready.extend(ready.get(&number).map(|at| at - from));
-        let of_others = lives.iter().filter(|((tag, _), _)| !deleted.contains(tag));
-        let ends: Vec<(u64, u64)> = of_others.filter_map(|(_, life)| Some((life.began?, life.ended?))).collect();
-        recovery
-            .next
-            .extend(ends.iter().map(|(_, ended)| *ended).filter(|ended| *ended >= from).min().map(|at| at - from));
-        let struck = ends.iter().filter(|(began, ended)| *began < from && *ended >= from);
-        recovery.struck.extend(struck.map(|(_, ended)| ended - from).max());
+/// What the machine did not allow.
+pub(crate) fn not_done(history: &[Entry]) -> BTreeSet<(Kind, &str)> {
+    let mut found = BTreeSet::new();
+    for Entry { event, .. } in history {
+        if let Event::Skipped { kind, why } = event {
+            found.insert((*kind, why.as_str()));
+        }
     }
     found
 }
 
-/// When a task was first seen at work, and when it was first seen to have ended.
+/// What became of the jobs of a run, and what was checked of it.
 #[derive(Debug, Default)]
-struct Life {
-    began: Option<u64>,
-    ended: Option<u64>,
+pub(crate) struct Totals {
+    pub(crate) jobs: BTreeMap<&'static str, usize>,
+    pub(crate) objects: BTreeMap<String, usize>,
+    pub(crate) heard: usize,
+    pub(crate) running: BTreeMap<Whose, u64>,
+    pub(crate) counted: u64,
+    pub(crate) ahead: u64,
+    pub(crate) abandoned: u64,
+    /// Requests that were answered, that were answered with 5xx, and those without an answer.
+    pub(crate) requests: [usize; 3],
 }
 
-fn lives(history: &[Entry]) -> BTreeMap<(&str, &str), Life> {
-    let mut lives: BTreeMap<(&str, &str), Life> = BTreeMap::new();
-    for Entry { at_ms, event } in history {
-        let Event::Seen { tag, task: Some(task), status, .. } = event else { continue };
-        let life = lives.entry((tag, task)).or_default();
-        if *status >= Status::Processing {
-            life.began.get_or_insert(*at_ms);
+impl Totals {
+    pub(crate) fn of(history: &[Entry]) -> Self {
+        let mut totals = Self::default();
+        for Entry { event, .. } in history {
+            if let Event::Final { status, .. } = event {
+                let outcome = match status {
+                    None => "deleted",
+                    Some(Status::Waiting | Status::Processing) => "not ended",
+                    Some(Status::Finished) => "finished",
+                    Some(Status::Error) => "cancelled",
+                };
+                *totals.jobs.entry(outcome).or_default() += 1;
+            } else if let Event::Delivered { place, .. } = event {
+                *totals.objects.entry(place.clone()).or_default() += 1;
+            } else if let Event::Heard { .. } = event {
+                totals.heard += 1;
+            } else if let Event::Running { whose, count } = event {
+                let most = totals.running.entry(*whose).or_default();
+                *most = (*most).max(*count);
+            } else if let Event::Counted { times } = event {
+                totals.counted += times;
+            } else if let Event::Ahead { uploads } = event {
+                totals.ahead += uploads;
+            } else if let Event::Abandoned { uploads } = event {
+                totals.abandoned += uploads;
+            } else if let Event::Call { status, error, .. } = event {
+                let became = if error.is_some() { 2 } else { usize::from(status.is_some_and(|status| status >= 500)) };
+                totals.requests[became] += 1;
+            }
         }
-        if status.is_terminal() {
-            life.ended.get_or_insert(*at_ms);
-        }
+        totals
     }
-    lives
+
+    /// The most tasks of one that ran at once.
+    pub(crate) fn most(&self, whose: Whose) -> u64 {
+        self.running.get(&whose).copied().unwrap_or_default()
+    }
 }
 
-fn median_worst(times_ms: &[u64]) -> String {
-    let mut sorted = times_ms.to_vec();
-    sorted.sort_unstable();
-    let seconds = |at_ms: u64| format!("{}.{}", at_ms / 1000, at_ms % 1000 / 100);
-    match sorted.last() {
-        None => "-".to_owned(),
-        Some(worst) => format!("{} / {}", seconds(sorted[sorted.len() / 2]), seconds(*worst)),
-    }
-}
-
-fn jobs(history: &[Entry], text: &mut String) {
-    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut objects: BTreeMap<&str, usize> = BTreeMap::new();
-    let (mut calm, mut settled, mut heard, mut running) = (None, None, 0, 0);
-    for Entry { at_ms, event } in history {
-        if let Event::Final { status, .. } = event {
-            let outcome = match status {
-                None => "deleted",
-                Some(Status::Waiting | Status::Processing) => "not ended",
-                Some(Status::Finished) => "finished",
-                Some(Status::Error) => "error (cancelled)",
-            };
-            *outcomes.entry(outcome).or_default() += 1;
-        } else if let Event::Delivered { place, .. } = event {
-            *objects.entry(place).or_default() += 1;
-        } else if let Event::Heard { .. } = event {
-            heard += 1;
-        } else if let Event::Running { count } = event {
-            running = running.max(*count);
-        } else if *event == Event::Calm {
-            calm = Some(*at_ms);
-        } else if *event == Event::Settled {
-            settled = Some(*at_ms);
-        }
-    }
-    let list = |counts: &BTreeMap<&str, usize>| {
-        counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
-    };
-    let _ = writeln!(text, "\njobs: {}", list(&outcomes));
-    let _ = writeln!(text, "objects, all read back: {}", list(&objects));
-    let _ = writeln!(text, "webhooks heard: {heard}; most tasks running at once: {running}");
-    if let (Some(calm), Some(settled)) = (calm, settled) {
+fn totals(history: &[Entry], text: &mut String) {
+    let totals = Totals::of(history);
+    let jobs: Vec<String> = totals.jobs.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+    let objects: Vec<String> = totals.objects.iter().map(|(place, count)| format!("{count} {place}")).collect();
+    let _ = writeln!(text, "\njobs: {}", jobs.join(", "));
+    let _ = writeln!(text, "objects, all read back: {}", objects.join(", "));
+    let _ = writeln!(text, "webhooks heard: {}", totals.heard);
+    let _ = writeln!(
+        text,
+        "running tasks, counted {} times: at most {} of the user, {} of a process",
+        totals.counted,
+        totals.most(Whose::User),
+        totals.most(Whose::Process)
+    );
+    let _ = writeln!(
+        text,
+        "uploads seen to go ahead: {}; left in the file store by the dead, and aborted: {}",
+        totals.ahead, totals.abandoned
+    );
+    let at = |wanted: &Event| history.iter().find(|entry| entry.event == *wanted).map(|entry| entry.at_ms);
+    if let (Some(calm), Some(settled)) = (at(&Event::Calm), at(&Event::Settled)) {
         let _ = writeln!(text, "settled {} ms after the last fault was taken back", settled.saturating_sub(calm));
     }
-}
-
-fn requests(history: &[Entry], text: &mut String) {
-    let (mut answered, mut refused, mut failed) = (0, 0, 0);
-    for Entry { event, .. } in history {
-        let Event::Call { status, error, .. } = event else { continue };
-        if error.is_some() {
-            failed += 1;
-        } else if status.is_some_and(|status| status >= 500) {
-            refused += 1;
-        } else {
-            answered += 1;
-        }
-    }
+    let [answered, refused, failed] = totals.requests;
     let rolling =
         windows(history).iter().filter(|(_, kind, target, ..)| *kind == Kind::Restart && *target == "api").count();
     let _ = writeln!(

@@ -60,7 +60,7 @@ impl Clients {
         let mut first = None;
         for _ in 0..spec.sent {
             let job = loop {
-                let ask = Ask::new("create", Method::POST, "/v2/jobs");
+                let ask = Ask::new("create", Method::POST, "/v2/jobs").about(&spec.tag);
                 let ask = ask.sends("application/json", body.clone()).with("idempotency-key", spec.tag.clone());
                 match self.client.call(&ask).await {
                     Ok((StatusCode::CREATED, mut answer)) => break answer["data"].take(),
@@ -115,14 +115,14 @@ impl Clients {
         let body = body(form, &spec.object(), &spec.content());
         let kind = format!("multipart/form-data; boundary={BOUNDARY}");
         loop {
-            let ask = Ask::new("upload", Method::POST, path).sends(&kind, body.clone());
+            let ask = Ask::new("upload", Method::POST, path).about(&spec.tag).sends(&kind, body.clone());
             match self.client.call(&ask).await {
                 Ok((status, _)) if status.is_success() => return Ok(()),
                 Ok((StatusCode::NOT_FOUND | StatusCode::GONE, _)) if self.may_be_gone(spec) => return Ok(()),
                 Ok(_) | Err(_) => sleep(PAUSE).await,
             }
             // The answer may have been lost, and the file not.
-            if let Ok((StatusCode::OK, job)) = self.client.show(&format!("/v2/jobs/{id}")).await {
+            if let Ok((StatusCode::OK, job)) = self.client.show(&spec.tag, &format!("/v2/jobs/{id}")).await {
                 let tasks = job["data"]["tasks"].as_array().into_iter().flatten();
                 let is_over = |task: &&Value| task["name"] == "in" && task["status"] != "waiting";
                 if tasks.clone().any(|task| is_over(&task)) {
@@ -145,7 +145,7 @@ impl Clients {
             Change::Nothing => return Ok(()),
             Change::Cancel(after_ms) => {
                 sleep(Duration::from_millis(after_ms)).await;
-                let Ok((StatusCode::OK, job)) = self.client.show(&path).await else { return Ok(()) };
+                let Ok((StatusCode::OK, job)) = self.client.show(&spec.tag, &path).await else { return Ok(()) };
                 let name = Spec::task(*spec.exports.first().context("an export")?);
                 let tasks = job["data"]["tasks"].as_array().into_iter().flatten();
                 let Some(task) = tasks.clone().find(|task| task["name"] == name.as_str()) else { return Ok(()) };
@@ -161,12 +161,8 @@ impl Clients {
         let method = if event.is_some() { Method::DELETE } else { Method::POST };
         let action = if event.is_some() { "delete" } else { "cancel" };
         let until_answered = async {
-            while !self
-                .client
-                .call(&Ask::new(action, method.clone(), &ask))
-                .await
-                .is_ok_and(|(it, _)| it.as_u16() < 500)
-            {
+            let ask = Ask::new(action, method, &ask).about(&spec.tag);
+            while !self.client.call(&ask).await.is_ok_and(|(it, _)| it.as_u16() < 500) {
                 sleep(PAUSE).await;
             }
         };
@@ -183,11 +179,14 @@ impl Clients {
         let path = format!("/v2/jobs/{id}");
         loop {
             let looked = match spec.follow {
-                Follow::Ask => self.client.show(&path).await,
-                Follow::Wait => self.client.call(&Ask::new("wait", Method::GET, &format!("{path}/wait"))).await,
+                Follow::Ask => self.client.show(&spec.tag, &path).await,
+                Follow::Wait => {
+                    let path = format!("{path}/wait");
+                    self.client.call(&Ask::new("wait", Method::GET, &path).about(&spec.tag)).await
+                }
                 Follow::Stream => {
                     watch.stream(&path).await.ok();
-                    self.client.show(&path).await
+                    self.client.show(&spec.tag, &path).await
                 }
             };
             match looked {
@@ -221,7 +220,8 @@ impl Watch<'_> {
     /// Reads the stream of events until it ends.
     async fn stream(&mut self, path: &str) -> Result<()> {
         let path = format!("{path}/events");
-        let mut answer = self.clients.client.open(&Ask::new("events", Method::GET, &path)).await?.into_body();
+        let ask = Ask::new("events", Method::GET, &path).about(&self.spec.tag);
+        let mut answer = self.clients.client.open(&ask).await?.into_body();
         let mut text = Vec::new();
         while let Some(piece) = answer.chunk().await? {
             text.extend_from_slice(&piece);

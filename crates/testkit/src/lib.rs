@@ -57,7 +57,7 @@ pub use crate::azurite::{Azurite, azurite};
 pub use crate::ceph::{Account, Ceph, ceph};
 pub use crate::gcs::{Gcs, gcs};
 pub use crate::openstack::{OpenStack, User, openstack};
-pub use crate::pooler::{CONNECTIONS as POOLER_CONNECTIONS, Pooler, pooler};
+pub use crate::place::note_skipped;
 pub use crate::postgres::{OwnPostgres, Postgres, own_postgres, postgres};
 pub use crate::sshd::{Key, Sshd, sshd};
 
@@ -96,7 +96,7 @@ pub fn or_skip<T>(result: Result<T>) -> Option<T> {
             let place = std::panic::Location::caller();
             let line = format!("skipped: {} ({}:{})", error, place.file(), place.line());
             eprintln!("{line}");
-            place::note_skipped(&line);
+            note_skipped(&line);
             None
         }
         Err(error) => panic!("{error:#}"),

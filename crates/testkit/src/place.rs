@@ -37,8 +37,8 @@ pub(crate) fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 
-/// Notes a skipped test for the summary of `scripts/test`, when that runs.
-pub(crate) fn note_skipped(line: &str) {
+/// Notes a skipped test, or a part of one, for the summary of `scripts/test`, when that runs.
+pub fn note_skipped(line: &str) {
     if let Some(run) = given_run()
         && let Ok(mut file) = OpenOptions::new().create(true).append(true).open(run.join("skipped"))
     {

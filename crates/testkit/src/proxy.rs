@@ -4,7 +4,7 @@
 //! together sent towards the target since the fault was set. A cut and a flip happen once; what comes after passes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -61,7 +61,15 @@ impl Proxy {
     /// # Errors
     /// When there is no port to listen on.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), target).await
+    }
+
+    /// The same at an address of this machine, for clients that do not share its loopback.
+    ///
+    /// # Errors
+    /// When there is no such address, or no port to listen on.
+    pub async fn start_on(address: IpAddr, target: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
             target,

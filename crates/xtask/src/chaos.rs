@@ -10,15 +10,20 @@ use clap::Args;
 /// Handed on as it is: `cargo xtask chaos -- --help` shows what there is.
 #[derive(Debug, Args)]
 pub(crate) struct Chaos {
+    /// With a release build.
+    #[arg(long)]
+    release: bool,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
 
 pub(crate) fn run(root: &Path, chaos: &Chaos) -> Result<ExitCode> {
-    let built = cargo(root).args(["build", "--locked", "-p", "consign", "-p", "chaos"]).status()?;
+    let profile: &[&str] = if chaos.release { &["--release"] } else { &[] };
+    let built = cargo(root).args(["build", "--locked", "-p", "consign", "-p", "chaos"]).args(profile).status()?;
     ensure!(built.success(), "the program cannot be built");
-    let ended =
-        cargo(root).args(["run", "--quiet", "--locked", "-p", "chaos", "--"]).args(&chaos.arguments).status()?;
+    let mut run = cargo(root);
+    run.args(["run", "--quiet", "--locked", "-p", "chaos"]).args(profile).arg("--").args(&chaos.arguments);
+    let ended = run.status()?;
     Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -6,18 +6,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::history::{Entry, Event, Status};
+use crate::history::{Entry, Event, Status, Whose};
 use crate::jobs::{Change, Place, Spec};
-use crate::schedule::Kind;
 
-/// After a fault was taken back, how long requests may still fail because of it.
-const AFTERMATH_MS: u64 = 15_000;
+mod requests;
+
+pub(crate) use requests::windows;
+
+/// So many jobs whose file may go ahead make sure that one was seen to.
+const JOBS_AHEAD: usize = 5;
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
     /// The history ends before the system settled, or holds nothing to check.
     Incomplete(String),
+    /// A job that was asked for was never acknowledged.
+    NotTaken(String),
     /// A job that was acknowledged is not there.
     Lost(String),
     /// A job whose deletion was acknowledged is there.
@@ -50,12 +55,17 @@ pub enum Violation {
     Died(String),
     /// A request failed because a process was restarted gracefully.
     Refused(String),
+    /// A request was told that it is wrong, and was not.
+    Rejected(String),
+    /// A client gave up, or the harness itself failed.
+    GaveUp(String),
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, detail) = match self {
             Self::Incomplete(detail) => ("incomplete history", detail),
+            Self::NotTaken(detail) => ("job asked for and never acknowledged", detail),
             Self::Lost(detail) => ("acknowledged job lost", detail),
             Self::CameBack(detail) => ("deleted job is back", detail),
             Self::Doubled(detail) => ("one creation, several jobs", detail),
@@ -72,6 +82,8 @@ impl fmt::Display for Violation {
             Self::LeftOver(detail) => ("left over", detail),
             Self::Died(detail) => ("process ended by itself", detail),
             Self::Refused(detail) => ("request failed in a graceful restart", detail),
+            Self::Rejected(detail) => ("request rejected without a reason", detail),
+            Self::GaveUp(detail) => ("client gave up", detail),
         };
         write!(f, "{what}: {detail}")
     }
@@ -84,13 +96,16 @@ pub fn check(history: &[Entry]) -> BTreeSet<Violation> {
     facts.jobs(&mut found);
     facts.destinations(&mut found);
     facts.webhooks(&mut found);
-    found.extend(refused(history));
-    if !facts.is_settled {
-        found.insert(Violation::Incomplete("the run did not come to its end".to_owned()));
-    }
-    if facts.accepted.is_empty() || facts.delivered.is_empty() {
-        found.insert(Violation::Incomplete("nothing was accepted or delivered: it proves nothing".to_owned()));
-    }
+    found.extend(requests::refused(history));
+    found.extend(requests::rejected(history));
+    found.extend(facts.missing().map(|what| Violation::Incomplete(what.to_owned())));
+    found
+}
+
+/// What webhooks have to tell still, as a history says that is not at its end.
+pub(crate) fn untold(history: &[Entry]) -> BTreeSet<Violation> {
+    let mut found = BTreeSet::new();
+    Facts::of(history).webhooks(&mut found);
     found
 }
 
@@ -111,6 +126,10 @@ struct Facts<'a> {
     delivered: BTreeMap<(&'a str, &'a str), &'a str>,
     heard: BTreeMap<&'a str, BTreeSet<&'a str>>,
     is_settled: bool,
+    /// How often the running tasks were counted, and how many uploads were seen to go ahead.
+    counted: u64,
+    ahead: Option<u64>,
+    has_overlap: bool,
     /// What a single event, or two of them, already prove.
     broken: BTreeSet<Violation>,
 }
@@ -118,11 +137,14 @@ struct Facts<'a> {
 impl<'a> Facts<'a> {
     fn of(history: &'a [Entry]) -> Self {
         let mut facts = Self::default();
-        let mut running_max = u64::MAX;
+        let (mut per_user_max, mut per_process_max) = (u64::MAX, u64::MAX);
         let mut last = BTreeMap::new();
         for Entry { event, .. } in history {
             match event {
-                Event::Began { running_max: max, .. } => running_max = *max,
+                Event::Began(setup) => {
+                    (per_user_max, per_process_max) = (setup.per_user_max, setup.per_process_max);
+                    facts.has_overlap = setup.overlap;
+                }
                 Event::Asked { spec } => _ = facts.specs.insert(&spec.tag, spec),
                 Event::Accepted { tag, job } => _ = facts.accepted.entry(tag).or_default().insert(job),
                 Event::Listed { tag, job } => _ = facts.listed.entry(tag).or_default().insert(job),
@@ -141,10 +163,19 @@ impl<'a> Facts<'a> {
                         facts.broken.insert(Violation::Forged(format!("{name} of {tag}")));
                     }
                 }
-                Event::Running { count } if *count > running_max => {
-                    let said = format!("{count} tasks of one user ran at once, {running_max} may");
-                    facts.broken.insert(Violation::LimitExceeded(said));
+                Event::Running { whose, count } => {
+                    let (owner, max) = match whose {
+                        Whose::User => ("user", per_user_max),
+                        Whose::Process => ("process", per_process_max),
+                    };
+                    if *count > max {
+                        let said = format!("{count} tasks of one {owner} ran at once, {max} may");
+                        facts.broken.insert(Violation::LimitExceeded(said));
+                    }
                 }
+                Event::Counted { times } => facts.counted += times,
+                Event::Ahead { uploads } => facts.ahead = Some(*uploads),
+                Event::GaveUp { why } => _ = facts.broken.insert(Violation::GaveUp(why.clone())),
                 Event::Final { tag, status } => {
                     facts.finals.insert(tag, *status);
                     if let Some(status) = status {
@@ -161,17 +192,32 @@ impl<'a> Facts<'a> {
                     facts.broken.insert(Violation::Died(format!("{process}: {how}")));
                 }
                 Event::Settled => facts.is_settled = true,
-                Event::Running { .. }
-                | Event::Fault { .. }
+                Event::Fault { .. }
                 | Event::Healed { .. }
                 | Event::Ready { .. }
+                | Event::Spoilt { .. }
                 | Event::Skipped { .. }
+                | Event::Abandoned { .. }
                 | Event::Call { .. }
                 | Event::Cancelling { .. }
                 | Event::Calm => {}
             }
         }
         facts
+    }
+
+    /// What a history lacks to prove anything.
+    fn missing(&self) -> impl Iterator<Item = &'static str> {
+        let may_go_ahead = self.accepted.keys().filter_map(|tag| self.specs.get(tag)).filter(|it| it.may_go_ahead());
+        let is_ahead = self.has_overlap && self.ahead == Some(0) && may_go_ahead.count() >= JOBS_AHEAD;
+        [
+            (!self.is_settled, "the run did not come to its end"),
+            (self.accepted.is_empty() || self.delivered.is_empty(), "nothing was accepted or delivered"),
+            (self.counted == 0, "the running tasks were never counted"),
+            (is_ahead, "no upload was seen to go ahead of its export, and some should"),
+        ]
+        .into_iter()
+        .filter_map(|(is_missing, what)| is_missing.then_some(what))
     }
 
     /// A client saw a status, and another one before.
@@ -202,6 +248,8 @@ impl<'a> Facts<'a> {
                 found.insert(Violation::Doubled(format!("{tag} is {ids:?}")));
             }
         }
+        let is_taken = |tag: &&str| self.accepted.contains_key(*tag);
+        found.extend(self.specs.keys().filter(|tag| !is_taken(tag)).map(|tag| Violation::NotTaken((*tag).to_owned())));
         for &tag in self.accepted.keys() {
             match self.finals.get(tag).copied().flatten() {
                 None if !self.deleting.contains(tag) => {
@@ -257,19 +305,22 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Every end is told, also of jobs that are gone by now: a deletion ends a job before it removes it.
     fn webhooks(&self, found: &mut BTreeSet<Violation>) {
-        for (&tag, status) in &self.finals {
-            let name = match status {
-                Some(Status::Finished) => "job.finished",
-                Some(Status::Error) => "job.failed",
-                Some(Status::Waiting | Status::Processing) | None => continue,
-            };
-            let is_wanted = self.specs.get(tag).is_some_and(|spec| spec.has_webhook) && self.accepted.contains_key(tag);
-            let nothing = BTreeSet::new();
+        let nothing = BTreeSet::new();
+        for (&tag, spec) in &self.specs {
             let heard = self.heard.get(tag).unwrap_or(&nothing);
-            let is_right = heard.len() == 1 && heard.contains(name);
-            if (is_wanted && heard.is_empty()) || (!heard.is_empty() && !is_right) {
-                found.insert(Violation::Untold(format!("{tag} ended with {name}, heard was {heard:?}")));
+            let end = self.finals.get(tag).copied().flatten().filter(|status| status.is_terminal());
+            let end = end.or_else(|| self.ends.get(&(tag, None)).copied()).map(|status| match status {
+                Status::Error => "job.failed",
+                Status::Waiting | Status::Processing | Status::Finished => "job.finished",
+            });
+            let is_gone = self.deleted.contains(tag) || self.finals.get(tag) == Some(&None);
+            let is_due = spec.has_webhook && self.accepted.contains_key(tag) && (end.is_some() || is_gone);
+            let is_right = heard.len() == 1 && end.is_none_or(|name| heard.contains(name));
+            if (is_due && heard.is_empty()) || (!heard.is_empty() && !is_right) {
+                let end = end.unwrap_or("an end that nobody saw");
+                found.insert(Violation::Untold(format!("{tag} ended with {end}, heard was {heard:?}")));
             }
         }
     }
@@ -277,61 +328,6 @@ impl<'a> Facts<'a> {
 
 /// The input that fails and may.
 pub(crate) const LAME: &str = "lame";
-
-/// Requests that failed while processes of the API were restarted gracefully, and nothing else was wrong.
-fn refused(history: &[Entry]) -> Vec<Violation> {
-    let mut graceful = Vec::new();
-    let mut harsh = Vec::new();
-    for (number, kind, target, from, to) in windows(history) {
-        // Tasks that run, and not requests, meet destinations and the runners.
-        let is_graceful = kind == Kind::Restart && target == "api";
-        if is_graceful {
-            graceful.push((number, from, to));
-        } else if !is_harmless(kind, target) {
-            harsh.push((from, to.saturating_add(AFTERMATH_MS)));
-        }
-    }
-    let mut found = Vec::new();
-    for Entry { at_ms, event } in history {
-        let Event::Call { action, began_ms, status, error } = event else { continue };
-        let overlaps = |&(from, to): &(u64, u64)| *began_ms <= to && *at_ms >= from;
-        // A wait is told to come back: that is its answer.
-        let has_failed = error.is_some() || status.is_some_and(|status| status >= 500) && action != "wait";
-        if has_failed && !harsh.iter().any(overlaps) {
-            let during = graceful.iter().find(|(_, from, to)| overlaps(&(*from, *to)));
-            if let Some((number, ..)) = during {
-                let answer = error.clone().unwrap_or_else(|| format!("{status:?}"));
-                found.push(Violation::Refused(format!("{action} at {at_ms} ms, fault {number}: {answer}")));
-            }
-        }
-    }
-    found
-}
-
-/// Whether requests of clients notice nothing of a fault.
-fn is_harmless(kind: Kind, target: &str) -> bool {
-    let is_runner = target.starts_with("runner");
-    match kind {
-        Kind::DestinationErrors | Kind::DestinationAnswersLost | Kind::DestinationCut => true,
-        Kind::Kill | Kind::Freeze | Kind::Restart | Kind::DatabaseCut | Kind::FilesCut | Kind::DiskFull => is_runner,
-        Kind::DatabaseCrash | Kind::BackendsEnded => false,
-    }
-}
-
-/// All faults with the time from their beginning to their end: number, kind, target, from, to.
-pub(crate) fn windows(history: &[Entry]) -> Vec<(usize, Kind, &str, u64, u64)> {
-    let mut found: BTreeMap<usize, (usize, Kind, &str, u64, u64)> = BTreeMap::new();
-    for Entry { at_ms, event } in history {
-        if let Event::Fault { number, kind, target } = event {
-            found.insert(*number, (*number, *kind, target, *at_ms, u64::MAX));
-        } else if let Event::Healed { number } = event
-            && let Some(window) = found.get_mut(number)
-        {
-            window.4 = *at_ms;
-        }
-    }
-    found.into_values().collect()
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
 //! Histories that break a promise, one each: the checker has to see every one of them, and nothing else.
 
 use super::*;
+use crate::history::Setup;
 use crate::jobs::{Follow, Import};
+use crate::schedule::Kind;
 
 fn spec(tag: &str) -> Spec {
     Spec {
@@ -32,13 +34,15 @@ fn failed(tag: &str, task: &str, code: &str) -> Event {
 fn good() -> Vec<Event> {
     let (tag, job) = ("t-1".to_owned(), "id-1".to_owned());
     vec![
-        Event::Began { seed: 1, fleet: "test".to_owned(), running_max: 4 },
+        Event::Began(Setup { per_user_max: 4, per_process_max: 2, ..Setup::default() }),
         Event::Asked { spec: spec("t-1") },
         Event::Accepted { tag: tag.clone(), job: job.clone() },
         seen("a", "t-1", None, Status::Waiting),
         failed("t-1", LAME, "SOURCE_NOT_FOUND"),
         seen("a", "t-1", Some("to-s3"), Status::Processing),
-        Event::Running { count: 4 },
+        Event::Running { whose: Whose::User, count: 4 },
+        Event::Running { whose: Whose::Process, count: 2 },
+        Event::Counted { times: 7 },
         seen("a", "t-1", Some("to-s3"), Status::Finished),
         seen("a", "t-1", None, Status::Finished),
         Event::Heard { tag: tag.clone(), name: "job.finished".to_owned(), is_genuine: true },
@@ -86,8 +90,64 @@ fn a_good_history_breaks_nothing() {
 
 #[test]
 fn an_empty_history_proves_nothing() {
-    assert_eq!(found(Vec::new()).len(), 2);
+    assert_eq!(found(Vec::new()).len(), 3);
+    let counts = |event: &Event| matches!(event, Event::Counted { .. });
+    breaks(with(counts, Some(Event::Counted { times: 0 })), |it| matches!(it, Violation::Incomplete(_)));
     breaks(with(|event| *event == Event::Settled, None), |it| matches!(it, Violation::Incomplete(_)));
+}
+
+fn answered(action: &str, status: u16) -> Event {
+    let (action, tag) = (action.to_owned(), Some("t-1".to_owned()));
+    Event::Call { action, tag, began_ms: 0, status: Some(status), error: None }
+}
+
+#[test]
+fn a_job_that_was_asked_for_and_never_taken_is_seen() {
+    let mut other = spec("t-2");
+    other.has_webhook = false;
+    breaks(and(vec![Event::Asked { spec: other }]), |it| *it == Violation::NotTaken("t-2".to_owned()));
+}
+
+#[test]
+fn a_request_that_is_rejected_without_a_reason_is_seen() {
+    for (action, status) in
+        [("create", 422), ("create", 429), ("show", 404), ("upload", 400), ("upload", 409), ("list", 400)]
+    {
+        breaks(and(vec![answered(action, status)]), |it| matches!(it, Violation::Rejected(_)));
+    }
+    let again = vec![answered("upload", 503), answered("upload", 409), answered("cancel", 422), answered("show", 200)];
+    assert_eq!(found(and(again)), [], "an answer may have been lost");
+    let deleting = Event::Deleting { tag: "t-1".to_owned() };
+    let gone = vec![deleting.clone(), answered("show", 404), answered("upload", 409), answered("delete", 404)];
+    assert_eq!(found(and(gone)), [], "whoever deletes a job finds it no more");
+    breaks(and(vec![deleting, answered("show", 403)]), |it| matches!(it, Violation::Rejected(_)));
+}
+
+#[test]
+fn a_client_that_gives_up_is_seen() {
+    let why = "the upload: deadline has elapsed".to_owned();
+    breaks(and(vec![Event::GaveUp { why }]), |it| matches!(it, Violation::GaveUp(_)));
+}
+
+#[test]
+fn overlap_that_never_happens_is_seen() {
+    let run = |has_overlap, uploads| {
+        let mut events = good();
+        events[0] =
+            Event::Began(Setup { per_user_max: 4, per_process_max: 2, overlap: has_overlap, ..Setup::default() });
+        for number in 0..JOBS_AHEAD {
+            let tag = format!("ahead-{number}");
+            let early = Spec { import: Import::Url, size: 16 << 20, has_lame_input: false, ..spec(&tag) };
+            events.push(Event::Asked { spec: Spec { has_webhook: false, ..early } });
+            events.push(Event::Accepted { tag: tag.clone(), job: tag.clone() });
+            events.push(Event::Final { tag, status: Some(Status::Finished) });
+        }
+        events.push(Event::Ahead { uploads });
+        events
+    };
+    breaks(run(true, 0), |it| matches!(it, Violation::Incomplete(_)));
+    assert_eq!(found(run(true, 1)), []);
+    assert_eq!(found(run(false, 0)), []);
 }
 
 #[test]
@@ -198,8 +258,40 @@ fn a_missing_contradicting_or_forged_webhook_is_seen() {
 }
 
 #[test]
+fn the_end_of_a_job_that_is_gone_is_told_too() {
+    let tag = || "t-1".to_owned();
+    let gone = |deletes: Event, hears: bool| {
+        let is_end = |event: &Event| {
+            matches!(event, Event::Seen { task: None, status: Status::Finished, .. } | Event::Final { .. })
+        };
+        let mut events = good();
+        events.retain(|event| (hears || !matches!(event, Event::Heard { .. })) && !is_end(event));
+        events.extend([deletes, Event::Final { tag: tag(), status: None }]);
+        events
+    };
+    for deletes in [Event::Deleted { tag: tag() }, Event::Deleting { tag: tag() }] {
+        let asked = Event::Deleting { tag: tag() };
+        let mut heard = gone(deletes.clone(), true);
+        heard.push(asked.clone());
+        assert_eq!(found(heard), [], "whatever its end was");
+        let mut untold = gone(deletes, false);
+        untold.push(asked);
+        breaks(untold, |it| matches!(it, Violation::Untold(_)));
+    }
+    // What somebody saw of its end must be what was told.
+    let mut seen_once = gone(Event::Deleting { tag: tag() }, true);
+    seen_once.insert(9, seen("a", "t-1", None, Status::Error));
+    assert_eq!(
+        found(seen_once),
+        [Violation::Untold("t-1 ended with job.failed, heard was {\"job.finished\"}".to_owned())]
+    );
+}
+
+#[test]
 fn an_exceeded_limit_and_what_is_left_over_are_seen() {
-    breaks(and(vec![Event::Running { count: 5 }]), |it| matches!(it, Violation::LimitExceeded(_)));
+    for (whose, count) in [(Whose::User, 5), (Whose::Process, 3)] {
+        breaks(and(vec![Event::Running { whose, count }]), |it| matches!(it, Violation::LimitExceeded(_)));
+    }
     let left = Event::LeftOver { place: "s3".to_owned(), what: "an open upload".to_owned() };
     breaks(and(vec![left]), |it| matches!(it, Violation::LeftOver(_)));
 }
@@ -215,6 +307,7 @@ fn a_request_that_fails_in_a_graceful_restart_is_seen() {
     let fault = |number, kind, target: &str| Event::Fault { number, kind, target: target.to_owned() };
     let call = |status, error: Option<&str>| Event::Call {
         action: "create".to_owned(),
+        tag: None,
         began_ms: 0,
         status,
         error: error.map(str::to_owned),

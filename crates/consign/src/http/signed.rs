@@ -121,6 +121,7 @@ async fn job(state: &AppState, url: &SignedUrl, signed: &str) -> ApiResult<JobId
         Some(key) => state.store.create_signed_job(new, url.id, key).await?,
         None => (state.store.create_job(new).await? == Creation::Created).then_some(id),
     };
+    connectors::fail_point!("signed.created");
     made.ok_or_else(|| {
         let mut faults = Faults::default();
         faults.add("tasks", "A task that is named as input is not there any more.");

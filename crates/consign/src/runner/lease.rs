@@ -52,6 +52,7 @@ pub(super) async fn run(runner: Runner) {
         // Not beyond the time to stop, or a store that is silent would put it off by as much as a heartbeat waits.
         match timeout(runner.patience(), beat).await {
             Ok(Ok(Heartbeat::Alive)) => {
+                connectors::fail_point!("session.beat");
                 metrics.stored("heartbeat", sent.elapsed());
                 metrics.heartbeats.inc();
                 runner.note_beat(sent);
@@ -94,6 +95,7 @@ async fn renew(runner: &Runner) {
     let sent = Instant::now();
     match open(tools, session, false).await {
         Ok(()) => {
+            connectors::fail_point!("session.renewed");
             runner.shared.session.send_replace(session);
             runner.note_beat(sent);
         }

@@ -105,8 +105,10 @@ impl Runner {
             // All older sessions are dead. A task that took each of them down is not to take this one down as well.
             let attempts_max = tools.config.limits.attempts_max;
             tools.store.expire_sessions(Timestamp(i64::MAX), attempts_max, tools.clock.now()).await?;
+            connectors::fail_point!("sessions.ended");
         }
-        lease::open(&tools, session, tools.exclusive).await?;
+        tools.store.open_session(session, &tools.host_name, tools.exclusive, tools.clock.now()).await?;
+        connectors::fail_point!("session.opened");
         let runner = Self {
             shared: Arc::new(Shared {
                 tools,
@@ -145,6 +147,7 @@ impl Runner {
         if let Err(error) = shared.tools.store.close_session(session, shared.tools.clock.now()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the session was not closed; it will expire");
         }
+        connectors::fail_point!("session.closed");
     }
 
     /// What keeps this runner from its work, if anything does, and what to do.

@@ -58,6 +58,7 @@ impl Strays {
                 tracing::warn!(task = %id, "a lease that nobody here knows of is given back");
                 // Stale is as good: then somebody has taken it back.
                 let _ = tools.store.give_back(id, token, tools.clock.now()).await?;
+                connectors::fail_point!("recover.given_back");
             }
         }
         self.seen = strays;
@@ -80,12 +81,15 @@ async fn look(runner: &Runner) -> Result<Option<Duration>> {
         tools.metrics.stored("recover", began.elapsed());
         tools.metrics.recovered.inc_by(recovered);
         if recovered > 0 {
+            connectors::fail_point!("recover.expired");
             tracing::warn!(tasks = recovered, "took back the tasks of a dead process");
         }
         // Work that nobody does waits no longer than it must: the next look is when the next session would be dead.
         pauses.extend(oldest.map(|seen| seen.plus(SESSION_DEAD_AFTER + Duration::from_millis(1)).since(time)));
     }
-    let due = [tools.store.release_due(now).await?, tools.store.expire_uploads(now).await?];
-    pauses.extend(due.into_iter().flatten().map(|due| due.since(now)));
-    Ok(pauses.into_iter().min())
+    due.extend(tools.store.release_due(now).await?);
+    connectors::fail_point!("recover.released");
+    due.extend(tools.store.expire_uploads(now).await?);
+    connectors::fail_point!("recover.uploads_ended");
+    Ok(due.into_iter().min())
 }

@@ -53,12 +53,15 @@ fn told(swept: Result<()>) {
 async fn expire(runner: &Runner) -> Result<()> {
     let tools = runner.tools();
     let now = tools.clock.now();
-    while tools.store.expire(now.minus(tools.config.retention.0), BATCH, now).await? >= u64::from(BATCH) {}
-    Ok(())
-}
-
-async fn empty_trash(runner: &Runner) -> Result<()> {
-    let tools = runner.tools();
+    loop {
+        let removed = tools.store.expire(now.minus(tools.config.retention.0), BATCH, now).await?;
+        if removed > 0 {
+            connectors::fail_point!("sweep.expired");
+        }
+        if removed < u64::from(BATCH) {
+            break;
+        }
+    }
     loop {
         let trash = tools.store.trash(BATCH).await?;
         let mut emptied = Vec::with_capacity(trash.len());
@@ -73,6 +76,7 @@ async fn empty_trash(runner: &Runner) -> Result<()> {
         if !emptied.is_empty() {
             connectors::fail_point!("sweep.removed");
             tools.store.trash_emptied(&emptied).await?;
+            connectors::fail_point!("sweep.emptied");
         }
         if emptied.len() < BATCH as usize {
             return Ok(());

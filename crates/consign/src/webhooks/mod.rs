@@ -97,6 +97,7 @@ impl Dispatcher {
     pub async fn start(tools: Tools) -> store::Result<Self> {
         if tools.exclusive {
             tools.store.release_deliveries(tools.clock.now()).await?;
+            connectors::fail_point!("webhook.released");
         }
         let dispatcher = Self {
             shared: Arc::new(Shared {
@@ -212,6 +213,7 @@ impl Dispatcher {
             now,
         };
         for parcel in tools.store.claim_deliveries(claim).await? {
+            connectors::fail_point!("webhook.claimed");
             self.start_attempt(parcel);
         }
         // What is due and was not taken is over a bound; it hides when something else will be due.

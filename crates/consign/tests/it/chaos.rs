@@ -1,6 +1,7 @@
 //! Real processes under load while they are killed, frozen, cut off and restarted: nothing that was acknowledged is lost.
 //!
 //! Jobs and faults follow from a seed. `CONSIGN_TEST_SEED` gives another one, `cargo xtask chaos --seconds 3600` takes an hour.
+//! The fleet lets exports begin early (`transfer.overlap`), the single process does not.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,9 +22,11 @@ async fn nothing_is_lost(name: &str, length: Duration, fleet: bool) {
         fleet,
         shared_files: true,
         all_destinations: fleet,
+        overlap: fleet,
         history: folder.path().join("history.jsonl"),
         job_every: Duration::from_millis(400),
         faults: String::new(),
+        command: format!("the test of {name}"),
     };
     let Some(outcome) = or_skip(chaos::run(&options).await) else { return };
     println!("{}", outcome.summary);

@@ -115,14 +115,13 @@ impl Gcs {
         Ok(serde_json::from_value(answer["names"].take())?)
     }
 
-    /// As [`Self::open_sessions`], without those to which their client never came back: whoever is stopped before it has read
-    /// the answer to its first request cannot know what that has opened, and the service forgets it after a week.
+    /// The same of those sessions only that somebody has come back to: whoever opened the others may not have heard where.
     ///
     /// # Errors
     /// When the gate does not answer.
     pub async fn known_sessions(&self, bucket: &str) -> Result<Vec<String>> {
-        let mut answer = self.control("sessions", &json!({"bucket": bucket, "known": true})).await?;
-        Ok(serde_json::from_value(answer["names"].take())?)
+        let mut answer = self.control("sessions", &json!({"bucket": bucket})).await?;
+        Ok(serde_json::from_value(answer["known"].take())?)
     }
 
     /// Forgets the sessions that are open in a bucket, as the service does after a week.

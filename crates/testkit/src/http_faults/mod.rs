@@ -8,7 +8,7 @@ mod message;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use self::message::{Body, Head, copy_body, read_head};
 
 /// After an answer that came before the request's end, how long the rest of the request is awaited.
 const LATE_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests that are remembered: the last ones of a run that takes hours.
+const REMEMBERED_MAX: usize = 100_000;
 
 /// A request that came by.
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ pub enum Action {
     StallAnswer(u64),
     /// Forward it, and flip a bit in the byte at that offset of the answer's body.
     FlipAnswer(u64),
+    /// Forward it, and put the second text in the place of the first, of the same length, wherever it stands in the answer's body.
+    Replace(&'static str, &'static str),
 }
 
 type Rule = Arc<dyn Fn(&Request) -> Action + Send + Sync>;
@@ -86,6 +90,8 @@ struct Shared {
 
 struct State {
     rule: Rule,
+    /// Requests so far.
+    asked: u64,
     requests: BTreeMap<u64, Request>,
     in_flight: usize,
     peak_in_flight: usize,
@@ -103,10 +109,18 @@ impl HttpFaults {
     /// # Errors
     /// When there is no port to listen on.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), target).await
+    }
+
+    /// The same at an address of this machine, for clients that do not share its loopback.
+    ///
+    /// # Errors
+    /// When there is no such address, or no port to listen on.
+    pub async fn start_on(address: IpAddr, target: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let addr = listener.local_addr()?;
-        let state =
-            State { rule: Arc::new(|_| Action::Pass), requests: BTreeMap::new(), in_flight: 0, peak_in_flight: 0 };
+        let rule: Rule = Arc::new(|_| Action::Pass);
+        let state = State { rule, asked: 0, requests: BTreeMap::new(), in_flight: 0, peak_in_flight: 0 };
         let shared = Arc::new(Shared { target, state: Mutex::new(state) });
         let acceptor = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { addr, shared, acceptor })
@@ -149,7 +163,7 @@ impl HttpFaults {
         self.rule(|_| Action::Pass);
     }
 
-    /// All requests so far, in the order they came.
+    /// All requests so far, in the order they came; of very many, the last ones.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().requests.values().cloned().collect()
     }
@@ -182,11 +196,15 @@ impl<'a> Underway<'a> {
     /// Notes the request and decides what is done with it.
     fn begin(shared: &'a Shared, head: &Head) -> (Self, Action) {
         let mut state = shared.state();
-        let number = state.requests.len() as u64 + 1;
+        state.asked += 1;
+        let number = state.asked;
         let (method, path) = head.method_and_path();
         let (method, path) = (method.to_owned(), path.to_owned());
         let request = Request { number, method, path, status: None, head: head.text().into_owned() };
         state.requests.insert(number, request.clone());
+        if state.requests.len() > REMEMBERED_MAX {
+            state.requests.pop_first();
+        }
         state.in_flight += 1;
         state.peak_in_flight = state.peak_in_flight.max(state.in_flight);
         let rule = Arc::clone(&state.rule);
@@ -254,7 +272,8 @@ async fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
             | Action::DropAnswer
             | Action::CutAnswer(_)
             | Action::StallAnswer(_)
-            | Action::FlipAnswer(_) => exchange(&mut client, &mut target, &head, &underway, action).await?,
+            | Action::FlipAnswer(_)
+            | Action::Replace(..) => exchange(&mut client, &mut target, &head, &underway, action).await?,
             Action::PassWith(line) => exchange(&mut client, &mut target, &head.with(line), &underway, action).await?,
             Action::Answer { status, retry_after_secs } => {
                 underway.answered(status);
@@ -319,10 +338,32 @@ async fn relay(
                     to.write_u8(byte ^ 1).await?;
                     copy_body(from, to, Body::Length(length - at - 1)).await?;
                 }
+                (Action::Replace(found, instead), body) => {
+                    let mut whole = Vec::new();
+                    copy_body(from, &mut whole, body).await?;
+                    replace(&mut whole, found.as_bytes(), instead.as_bytes());
+                    to.write_all(&whole).await?;
+                }
                 _ => copy_body(from, to, body).await?,
             }
             underway.answered(status);
             return Ok(body != Body::UntilClose);
+        }
+    }
+}
+
+/// Replaces a text wherever it stands; nothing when the other one is not as long, because lengths were told already.
+fn replace(whole: &mut [u8], found: &[u8], instead: &[u8]) {
+    if found.is_empty() || found.len() != instead.len() {
+        return;
+    }
+    let mut at = 0;
+    while at + found.len() <= whole.len() {
+        if whole[at..].starts_with(found) {
+            whole[at..at + found.len()].copy_from_slice(instead);
+            at += found.len();
+        } else {
+            at += 1;
         }
     }
 }

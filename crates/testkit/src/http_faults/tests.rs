@@ -66,6 +66,19 @@ async fn a_header_can_be_added_on_the_way() {
 }
 
 #[tokio::test]
+async fn a_text_in_answers_is_replaced_by_one_of_the_same_length() {
+    let (addr, _) = server().await;
+    let faults = HttpFaults::start(addr).await.unwrap();
+    faults.rule(|_| Action::Replace("l", "L"));
+    let back = talk(faults.addr(), get(1).as_bytes()).await;
+    assert!(back.contains("CoNtEnT-length: 5") && back.ends_with("heLLo"), "{back}");
+    let back = talk(faults.addr(), b"GET /chunked HTTP/1.1\r\n\r\n").await;
+    assert!(back.ends_with("2\r\nhe\r\n3;x=y\r\nLLo\r\n0\r\nT: v\r\n\r\n"), "{back}");
+    faults.rule(|_| Action::Replace("hello", "hi"));
+    assert!(talk(faults.addr(), get(1).as_bytes()).await.ends_with("hello"), "lengths were told");
+}
+
+#[tokio::test]
 async fn passes_requests_and_answers_byte_for_byte() {
     let (addr, seen) = server().await;
     let faults = HttpFaults::start(addr).await.unwrap();

@@ -59,6 +59,7 @@ impl Bucket {
         };
         match self.settings.store.put(put).await {
             Ok(_) => {
+                connectors::fail_point!("bucket.published");
                 guard.keep();
                 Ok(())
             }
@@ -83,12 +84,8 @@ impl Bucket {
                 return Err(error);
             }
         }
-        drop(copies);
-        if let Some(error) = failed {
-            guard.clear().await;
-            return Err(error);
-        }
-        guard.keep();
+        connectors::fail_point!("bucket.linked");
+        guards.into_iter().for_each(Unpublished::keep);
         Ok(())
     }
 

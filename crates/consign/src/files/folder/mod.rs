@@ -217,6 +217,7 @@ fn link_all(root: &Path, pairs: Vec<(PathBuf, PathBuf)>, room: &Room) -> io::Res
     folders.sort_unstable();
     folders.dedup();
     folders.iter().try_for_each(|folder| sync_folder(folder))?;
+    connectors::fail_point!("files.linked");
     Ok(links)
 }
 

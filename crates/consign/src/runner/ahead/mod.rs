@@ -354,7 +354,9 @@ async fn clear(
 ) -> Option<()> {
     let (tools, target) = (runner.tools(), earlier.target.clone());
     entry.abort(args, earlier, tools.network.clone()).await.ok()?;
-    matches!(tools.store.ledger_close(follower, token, &target).await, Ok(true)).then_some(())
+    let struck = tools.store.ledger_close(follower, &target).await.ok();
+    connectors::fail_point!("ahead.cleared");
+    struck
 }
 
 /// Counts what is sent, and shows it once somebody has taken the transfer over.

@@ -18,7 +18,10 @@ use crate::store::Redelivery;
 /// `NOT_FOUND`, `WEBHOOK_DISABLED`.
 pub async fn handler(State(state): State<AppState>, By(caller): By, Id(id): Id<DeliveryId>) -> ApiResult<Response> {
     match state.store.redeliver(caller.id(), id, state.clock.now()).await? {
-        Redelivery::Due(delivery) => Ok(data(StatusCode::ACCEPTED, &DeliveryBody::from(&delivery))),
+        Redelivery::Due(delivery) => {
+            connectors::fail_point!("webhook.due_again");
+            Ok(data(StatusCode::ACCEPTED, &DeliveryBody::from(&delivery)))
+        }
         Redelivery::Disabled => Err(ApiError::new(
             Code::WebhookDisabled,
             "The webhook answered 410 and is told nothing more; delete it and create another one.",

@@ -33,6 +33,7 @@ pub async fn handler(
         let idempotency = once::promise(&state, &entity, &bytes);
         let new = NewTask { task: planned.task, payload: planned.payload, idempotency };
         let made = state.store.create_task(new).await?;
+        connectors::fail_point!("task.created");
         once::outcome(&state, made, bytes)?
     };
     let response = if waits && entry.feed != Feed::Client {

@@ -15,6 +15,7 @@ use crate::id::TaskId;
 /// `NOT_FOUND`.
 pub async fn handler(State(state): State<AppState>, By(caller): By, Id(id): Id<TaskId>) -> ApiResult<Response> {
     if state.store.delete_task(caller.id(), id, state.clock.now()).await? {
+        connectors::fail_point!("task.deleted");
         Ok(no_content())
     } else {
         Err(ApiError::not_found())

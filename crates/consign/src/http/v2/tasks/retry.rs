@@ -30,6 +30,7 @@ pub async fn handler(
     let task = plan::again(&state, &original, entry);
     let bytes = data_bytes(&view.task(&task));
     let made = state.store.create_task(NewTask { task, payload, idempotency: None }).await?;
+    connectors::fail_point!("task.retried");
     let answer = once::outcome(&state, made, bytes)?;
     Ok(json_bytes(StatusCode::CREATED, answer.bytes))
 }

@@ -1,19 +1,25 @@
 //! A server that dies at a point, is started again, and must end as if it had not.
 
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use consign::clock::Clock;
-use consign::store::{Accounts as _, Cancellation, Jobs as _, Transitions as _};
+use connectors::Secret;
+use consign::clock::Timestamp;
+use consign::id::TaskId;
+use consign::store::postgres::Options;
+use consign::store::{PostgresStore, Store};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use testkit::{Ceph, Postgres};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::super::harness::{FORM_TYPE, MIB, Program, eventually, form, id, task};
-use super::super::receiver::Receiver;
+use super::super::receiver::{Heard, Receiver};
 
 /// Small parts, so that a file of a few MiB has several.
 pub(super) const SETTINGS: [(&str, &str); 3] =
@@ -33,7 +39,20 @@ pub(super) struct Life {
     receiver: Receiver,
     /// All jobs so far.
     jobs: Vec<Value>,
+    /// All tasks so far whose files may be kept.
+    tasks: Vec<TaskId>,
+    fleet: Option<Fleet>,
     is_running: bool,
+}
+
+/// What a server shares with others: then none thinks that it is alone.
+pub(super) struct Fleet {
+    pub(super) postgres: Postgres,
+    /// The address of its database.
+    pub(super) database: String,
+    pub(super) ceph: Ceph,
+    /// The bucket of its files.
+    pub(super) bucket: String,
 }
 
 impl Life {
@@ -42,7 +61,30 @@ impl Life {
         for (name, value) in settings {
             program.set(name, value);
         }
-        Self { program, receiver: Receiver::start().await, jobs: Vec::new(), is_running: false }
+        let receiver = Receiver::start().await;
+        Self { program, receiver, jobs: Vec::new(), tasks: Vec::new(), fleet: None, is_running: false }
+    }
+
+    /// The same on PostgreSQL, with files in a bucket.
+    pub(super) async fn of_fleet(fleet: Fleet, settings: &[(&str, &str)]) -> Self {
+        let mut life = Self::new(settings).await;
+        let Fleet { database, ceph, bucket, .. } = &fleet;
+        let files = format!("s3://{bucket}?endpoint={}&region={}", ceph.endpoint, ceph.region);
+        for (name, value) in [
+            ("DATABASE_URL", database),
+            ("FILES_URL", &files),
+            ("FILES__ACCESS_KEY_ID", &ceph.account.access_key_id),
+            ("FILES__SECRET_ACCESS_KEY", &ceph.account.secret_access_key),
+        ] {
+            life.program.set(name, value);
+        }
+        life.fleet = Some(fleet);
+        life
+    }
+
+    /// What it shares with others.
+    pub(super) fn fleet(&self) -> &Fleet {
+        self.fleet.as_ref().expect("it is one of a fleet")
     }
 
     /// Starts a server that dies at this point.
@@ -52,12 +94,40 @@ impl Life {
         println!("to die at {point}");
     }
 
-    /// Starts the server anew.
-    pub(super) async fn again(&mut self) {
-        if self.is_running {
+    /// Kills the server, if one runs.
+    pub(super) fn kill(&mut self) {
+        if std::mem::take(&mut self.is_running) {
             self.program.kill();
         }
-        self.program.start().await;
+    }
+
+    /// Starts a server that dies at a point that it passes while it starts or a moment later, and then one that does not.
+    pub(super) async fn dies_at_start(&mut self, point: &str) {
+        self.kill();
+        println!("to die at {point}");
+        self.program.set("TEST_FAIL_POINT", point);
+        let log = OpenOptions::new().create(true).append(true).open(self.program.folder().join("log")).unwrap();
+        let mut serve = self.program.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut server = serve.stdout(std::process::Stdio::null()).stderr(log).spawn().unwrap();
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = server.try_wait().unwrap() {
+                break status;
+            }
+            if began.elapsed() > DIES_WITHIN {
+                server.kill().unwrap();
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(status.signal(), Some(ABORTED), "{point}: it did not die there: {status}");
+        self.program.unset("TEST_FAIL_POINT");
+        self.again(&[]).await;
+    }
+
+    /// Starts the server anew.
+    pub(super) async fn again(&mut self, more: &[&str]) {
+        self.kill();
+        self.program.start_with(0, more).await;
         self.is_running = true;
     }
 
@@ -68,8 +138,20 @@ impl Life {
         self.again().await;
     }
 
-    /// Waits until the server has died.
-    async fn has_died(&mut self) {
+    /// The same with more on the command line of the next.
+    pub(super) async fn dies_and_comes_back(&mut self, more: &[&str]) {
+        self.is_dead().await;
+        self.program.unset("TEST_FAIL_POINT");
+        self.again(more).await;
+    }
+
+    /// Waits until the server has died, and starts one that is to die at another point.
+    pub(super) async fn dies_and_then_at(&mut self, point: &str) {
+        self.is_dead().await;
+        self.doomed(point).await;
+    }
+
+    async fn is_dead(&mut self) {
         let status = self.program.exit(DIES_WITHIN).await;
         assert_eq!(status.signal(), Some(ABORTED), "it did not die at the point: {status}");
         self.is_running = false;
@@ -84,8 +166,20 @@ impl Life {
         let body: Value = serde_json::from_str(&self.body(tasks)).unwrap();
         let (status, mut answer) = self.program.call(Method::POST, "/v2/jobs", Some(&body)).await;
         assert_eq!(status, StatusCode::CREATED, "{answer}");
-        self.jobs.push(answer["data"].take());
-        self.jobs.last().unwrap().clone()
+        self.made(answer["data"].take())
+    }
+
+    fn made(&mut self, job: Value) -> Value {
+        for task in job["tasks"].as_array().unwrap() {
+            self.watch(task);
+        }
+        self.jobs.push(job.clone());
+        job
+    }
+
+    /// From now on files of this task may be kept.
+    pub(super) fn watch(&mut self, task: &Value) {
+        self.tasks.push(id(task).parse().unwrap());
     }
 
     /// Asks for a job, without an answer if need be; asks again with the same key after the death.
@@ -97,8 +191,7 @@ impl Life {
         let (status, answer) = self.post("/v2/jobs", &key, body.as_bytes()).await.expect("nobody dies any more");
         let mut answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(status, 201, "{answer}");
-        self.jobs.push(answer["data"].take());
-        self.jobs.last().unwrap().clone()
+        self.made(answer["data"].take())
     }
 
     /// Uploads a file to the job's task `in`, without an answer if need be; once more after the death if the task still waits
@@ -132,14 +225,31 @@ impl Life {
         consign::store::Store::close(&store).await;
     }
 
+    /// The store behind the server's back, as another process would open it.
+    pub(super) async fn store(&self) -> Arc<dyn Store> {
+        let Some(Fleet { database, .. }) = &self.fleet else { return Arc::new(self.program.store().await) };
+        let options = Options { connections_max: 2, listen: false };
+        Arc::new(PostgresStore::open(&Secret::new(database), options).await.unwrap())
+    }
+
     /// The ledger has no line any more.
     pub(super) async fn nothing_is_open(&self) {
-        let store = self.program.store().await;
+        let store = self.store().await;
         eventually("an empty ledger", async || {
-            let counts = consign::store::Store::counts(&store, consign::clock::Timestamp(0)).await.unwrap();
-            (counts.open_uploads == 0).then_some(())
+            (store.counts(Timestamp(0)).await.unwrap().open_uploads == 0).then_some(())
         })
         .await;
+        store.close().await;
+    }
+
+    /// The names of all files in the file store.
+    pub(super) async fn names(&self) -> BTreeSet<String> {
+        let Some(Fleet { ceph, bucket, .. }) = &self.fleet else {
+            return self.program.files().into_iter().map(|path| path.to_str().unwrap().to_owned()).collect();
+        };
+        let script =
+            format!("result = [it['Key'] for it in s3.list_objects_v2(Bucket={bucket:?}).get('Contents', [])]");
+        serde_json::from_value(ceph.s3api(&script).await.unwrap()).unwrap()
     }
 
     /// Asks for something and takes it that no answer comes.
@@ -147,12 +257,12 @@ impl Life {
         drop(self.send(method, path, "", b"").await);
     }
 
-    async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+    pub(super) async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
         self.send("POST", path, headers, body).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "loopback only, and no part of the program")]
-    async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+    pub(super) async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {}\r\n{headers}\
              Content-Length: {}\r\n\r\n",
@@ -177,11 +287,16 @@ impl Life {
         ended
     }
 
+    /// What the receiver heard of a job.
+    pub(super) fn heard(&self, job: &Value) -> Vec<Heard> {
+        self.receiver.heard("/ok").into_iter().filter(|heard| id(&heard.json()["job"]) == id(job)).collect()
+    }
+
     /// The receiver hears of the job's end: once, or again with the same id.
     pub(super) async fn is_told(&self, job: &Value, event: &str) {
         let ids = eventually(&format!("{event} of {}", id(job)), async || {
-            let heard = self.receiver.heard("/ok").into_iter().filter(|heard| id(&heard.json()["job"]) == id(job));
-            let heard: Vec<_> = heard.inspect(|heard| assert_eq!(heard.event(), event)).collect();
+            let heard = self.heard(job);
+            assert!(heard.iter().all(|heard| heard.event() == event), "something else than {event}");
             let ids: BTreeSet<String> = heard.iter().map(|heard| heard.header("webhook-id").to_owned()).collect();
             (!ids.is_empty()).then_some(ids)
         })
@@ -191,25 +306,23 @@ impl Life {
 
     /// The file store has the files that rows name, and nothing else.
     pub(super) async fn keeps_what_is_named(&self) {
-        let store = self.program.store().await;
-        let tasks = self.jobs.iter().flat_map(|job| job["tasks"].as_array().unwrap());
-        let tasks: Vec<_> = tasks.map(|task| id(task).parse().unwrap()).collect();
+        let store = self.store().await;
         let kept = eventually("a file store with nothing else", async || {
-            let rows = store.blobs(&tasks).await.unwrap();
-            let named: BTreeSet<PathBuf> =
-                rows.iter().flat_map(|(_, _, blobs)| blobs).map(|blob| PathBuf::from(blob.as_str())).collect();
-            (self.program.files() == named).then_some(())
+            let rows = store.blobs(&self.tasks).await.unwrap();
+            let named: BTreeSet<String> =
+                rows.iter().flat_map(|(_, _, blobs)| blobs).map(|blob| blob.as_str().to_owned()).collect();
+            (self.names().await == named).then_some(())
         });
         let kept = tokio::time::timeout(Duration::from_secs(20), kept).await;
-        assert!(kept.is_ok(), "files that nobody names: {:?}", self.program.files());
+        assert!(kept.is_ok(), "files that nobody names: {:?}", self.names().await);
         // What is still to be told would be told by the next server, which may be there to die at that.
         eventually("an end of all deliveries", async || {
-            let counts = consign::store::Store::counts(&store, consign::clock::Timestamp(0)).await.unwrap();
-            let lines = consign::store::Webhooks::outbox(&store, 1).await.unwrap();
+            let counts = store.counts(Timestamp(0)).await.unwrap();
+            let lines = store.outbox(1).await.unwrap();
             (counts.deliveries == 0 && lines.is_empty()).then_some(())
         })
         .await;
-        consign::store::Store::close(&store).await;
+        store.close().await;
     }
 
     /// What the link of an `export/url` task gives.
@@ -219,4 +332,9 @@ impl Life {
         assert_eq!(status, StatusCode::OK);
         bytes.to_vec()
     }
+}
+
+/// A link to the file of the task `in`.
+pub(super) fn link() -> Value {
+    json!({"operation": "export/url", "input": "in"})
 }

@@ -5,16 +5,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use consign::operations;
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::bytes;
 
-use self::life::{Life, SMALL};
+use self::life::{Life, SMALL, link};
 use super::harness::{Signal, eventually, id, task};
 use super::places::Source;
 use super::receiver::Receiver;
 
+mod fleet;
 mod life;
+mod requests;
+mod sessions;
 mod storages;
+mod transitions;
 
 /// Whether a file goes in one piece.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,23 +37,18 @@ struct Drive {
 const STORAGES: [Drive; 5] = [storages::S3, storages::AZURE, storages::GCS, storages::SWIFT, storages::SFTP];
 
 /// Points of an upload to the server and of what follows.
-const UPLOADS: [&str; 5] = ["upload.kept", "upload.finished", "files.written", "files.published", "runner.finished"];
+const UPLOADS: [&str; 6] =
+    ["upload.kept", "upload.finished", "files.written", "files.published", "files.linked", "runner.finished"];
 /// Points of a webhook.
-const WEBHOOKS: [&str; 3] = ["webhook.told", "webhook.sent", "webhook.recorded"];
+const WEBHOOKS: [&str; 4] = ["webhook.told", "webhook.claimed", "webhook.sent", "webhook.recorded"];
 /// Imports of bytes that stand in the task, or at a web server.
 const IMPORTS: [&str; 3] = ["import/raw", "import/base64", "import/url"];
+/// What clients take back.
+const TAKEN_BACK: [&str; 4] = ["job.deleted", "sweep.removed", "sweep.emptied", "task.cancelled"];
+/// Points of an end that is not good.
+const FAILED: [&str; 2] = ["runner.delayed", "runner.failed"];
 /// Points that tests name themselves.
-const NAMED: [&str; 9] = [
-    "abort.aborted",
-    "job.created",
-    "job.deleted",
-    "runner.delayed",
-    "runner.failed",
-    "runner.given_back",
-    "sweep.removed",
-    "task.cancelled",
-    "web.sent",
-];
+const NAMED: [&str; 3] = ["job.created", "runner.given_back", "web.sent"];
 
 fn name_of(point: &str) -> &str {
     point.split_once(':').map_or(point, |(name, _)| name)
@@ -58,8 +57,11 @@ fn name_of(point: &str) -> &str {
 #[test]
 fn every_point_is_driven() {
     let storages = STORAGES.iter().flat_map(|drive| drive.points).map(|(_, point)| *point);
-    let driven: BTreeSet<&str> =
-        storages.chain(storages::AHEAD).chain(UPLOADS).chain(WEBHOOKS).chain(NAMED).map(name_of).collect();
+    let storages = storages.chain(storages::AHEAD).chain(storages::NAMED).chain(storages::ABORTED);
+    let here = UPLOADS.into_iter().chain(WEBHOOKS).chain(TAKEN_BACK).chain(FAILED).chain(NAMED);
+    let others = sessions::AT_START.into_iter().chain(sessions::NAMED).chain(requests::NAMED);
+    let others = others.chain(fleet::FILES).chain(fleet::NAMED);
+    let driven: BTreeSet<&str> = storages.chain(here).chain(others).map(name_of).collect();
     let declared: BTreeSet<&str> = connectors::fail_point::ALL.iter().map(|(name, _)| *name).collect();
     assert_eq!(driven, declared);
 }
@@ -95,10 +97,6 @@ fn every_point_stands_in_the_code_once() {
     let mut declared: Vec<&str> = connectors::fail_point::ALL.iter().map(|(name, _)| *name).collect();
     declared.sort_unstable();
     assert_eq!(found, declared);
-}
-
-fn link() -> Value {
-    json!({"operation": "export/url", "input": "in"})
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +155,7 @@ async fn a_file_that_is_sent_to_a_web_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_is_not_good() {
     let mut life = Life::new(&[("TRANSFER__TRIES", "1"), ("LIMITS__ATTEMPTS_MAX", "2")]).await;
-    for point in ["runner.delayed", "runner.failed"] {
+    for point in FAILED {
         life.doomed(point).await;
         let export = json!({"operation": "export/upload", "input": "in", "url": "http://127.0.0.1:1/"});
         let job = life.job(&json!({"in": {"operation": "import/upload"}, "out": export})).await;
@@ -189,7 +187,7 @@ async fn a_lease_that_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_take_back() {
     let mut life = Life::new(&[]).await;
-    for point in ["job.deleted", "sweep.removed", "task.cancelled"] {
+    for point in TAKEN_BACK {
         life.doomed(point).await;
         let raw = json!({"operation": "import/raw", "file": "hello", "filename": "a.txt"});
         let job = life.job(&json!({"kept": raw, "in": {"operation": "import/upload"}})).await;

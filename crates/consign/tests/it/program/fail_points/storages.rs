@@ -1,6 +1,8 @@
 //! Deliveries: whatever was done at the storage before the death, it ends with these bytes and nothing else.
 
+use consign::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
+use testkit::http_faults::{Action, HttpFaults};
 use testkit::{Azurite, Gcs, OpenStack, User, bytes, or_skip};
 
 use super::super::harness::{MIB, eventually, task};
@@ -11,6 +13,8 @@ use super::{Drive, Size};
 /// What every storage is called here, and the name of the file there.
 const PLACE: &str = "fail-points";
 const NAME: &str = "out.bin";
+/// Tries to abort an upload, of which the last one is that.
+const ABORTS_MAX: u32 = 20;
 
 pub(super) const S3: Drive = Drive {
     exports: "export/s3",
@@ -77,6 +81,10 @@ pub(super) const AHEAD: [&str; 8] = [
     "s3.completed",
 ];
 const AHEAD_WHILE_HELD: &[&str] = AHEAD.split_at(4).0;
+/// Points of an abort that is done.
+pub(super) const ABORTED: [&str; 2] = ["abort.aborted", "abort.closed"];
+/// Points that tests name themselves.
+pub(super) const NAMED: [&str; 3] = ["abort.put_off", "abort.given_up", "ahead.cleared"];
 
 /// A storage that is empty.
 enum Place {
@@ -271,20 +279,84 @@ async fn ahead() {
     }
 }
 
-/// The abort itself: of an upload that a cancelled task left open.
+/// What an attempt of the import sent ahead that died is cleared away before the next one sends: another death there.
+#[tokio::test(flavor = "multi_thread")]
+async fn ahead_after_a_death() {
+    let Some(bucket) = Bucket::empty("fail-points-cleared").await else { return };
+    let place = Place::S3(bucket);
+    let mut life = Life::new(&[("TRANSFER__OVERLAP", "true")]).await;
+    let source = Held::start(13 * MIB, &[Answer { seed: 1, size: 16 * MIB, breaks_at: None }]).await;
+    life.doomed("ledger.part:2").await;
+    let job = life.job(&json!({"in": source.import(), "out": place.task("export/s3")})).await;
+    life.dies_and_then_at("ahead.cleared").await;
+    life.dies().await;
+    source.release();
+    life.ends_well(&job).await;
+    let digest = bytes::digest_pattern(1, 16 * MIB as u64).sha256;
+    assert_eq!(place.objects().await, json!({NAME: digest}), "these bytes and nothing else");
+    eventually("a tidy storage", async || (place.beside().await == 0).then_some(())).await;
+    life.nothing_is_open().await;
+}
+
+/// An upload that a cancelled task left open, and a server that does nothing about it yet.
+async fn left_open(life: &mut Life, export: Value, seed: u64) -> Value {
+    life.doomed("ledger.part").await;
+    let job = life.job(&json!({"in": {"operation": "import/upload"}, "out": export})).await;
+    life.upload_and_stay_api(&job, &bytes::pattern(seed, LARGE)).await;
+    life.cancel(&job, "out").await;
+    job
+}
+
+/// The abort itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort() {
     let Some(bucket) = Bucket::empty("fail-points-abort").await else { return };
     let place = Place::S3(bucket);
     let mut life = Life::new(&[]).await;
-    life.doomed("ledger.part").await;
-    let job = life.job(&json!({"in": {"operation": "import/upload"}, "out": place.task("export/s3")})).await;
-    life.upload_that_kills_and_cancel(&job, &bytes::pattern(1, LARGE), "out").await;
-    assert_eq!(place.beside().await, 1, "it is open");
-    life.doomed("abort.aborted").await;
-    life.dies().await;
-    eventually("an end of the upload", async || (place.beside().await == 0).then_some(())).await;
-    assert_eq!(place.objects().await, json!({}));
-    life.is_told(&job, "job.failed").await;
-    life.nothing_is_open().await;
+    for (seed, point) in (1..).zip(ABORTED) {
+        let job = left_open(&mut life, place.task("export/s3"), seed).await;
+        assert_eq!(place.beside().await, 1, "it is open");
+        life.doomed(point).await;
+        life.dies().await;
+        eventually("an end of the upload", async || (place.beside().await == 0).then_some(())).await;
+        assert_eq!(place.objects().await, json!({}), "{point}");
+        life.is_told(&job, "job.failed").await;
+        life.nothing_is_open().await;
+    }
+}
+
+/// An abort that the storage refuses: it is tried again, and in the end given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_that_fails() {
+    let Some(bucket) = Bucket::empty("fail-points-abort-fails").await else { return };
+    let faults = HttpFaults::start(bucket.ceph.addr()).await.unwrap();
+    let export = bucket.task(faults.addr(), NAME, "in");
+    let place = Place::S3(bucket);
+    let mut life = Life::new(&[("TRANSFER__TRIES", "1")]).await;
+    for (seed, point) in [(1, "abort.put_off"), (2, "abort.given_up")] {
+        faults.heal();
+        let job = left_open(&mut life, export.clone(), seed).await;
+        faults.rule(|request| match request.method.as_str() {
+            "DELETE" => Action::Answer { status: 503, retry_after_secs: None },
+            _ => Action::Pass,
+        });
+        if point == "abort.given_up" {
+            let store = life.store().await;
+            let orphans = store.ledger_orphans(Clock::system().now(), 9).await.unwrap();
+            assert_eq!(orphans.len(), 1);
+            for _ in 1..ABORTS_MAX {
+                store.ledger_abort_failed(orphans[0].task_id, &orphans[0].open.target, Timestamp(0)).await.unwrap();
+            }
+            store.close().await;
+        }
+        life.doomed(point).await;
+        life.dies().await;
+        if point == "abort.put_off" {
+            faults.heal();
+            eventually("an end of the upload", async || (place.beside().await == 0).then_some(())).await;
+        }
+        life.nothing_is_open().await;
+        life.is_told(&job, "job.failed").await;
+    }
+    assert_eq!(place.beside().await, 1, "the one that was given up is for the storage's own clean-up");
 }
