@@ -1,5 +1,5 @@
-//! `cargo xtask bench jobs --small` and `growth --small`: every section runs, what comes is checked, and it stands on its page. Nothing is
-//! timed.
+//! `cargo xtask bench jobs --small`, and `growth`, `memory` and `overlap` so: every section runs, what comes is checked, and it
+//! stands on its page. Nothing is timed.
 
 #![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
@@ -14,6 +14,7 @@ const JOBS: [&str; 6] = [
     "A ZIP archive of many files",
     "A thousand who wait",
 ];
+const MEMORY: [&str; 2] = ["One transfer, whatever its size", "A hundred transfers at once"];
 const GROWTH: [&str; 3] = ["Files in a task", "Tasks in a job", "Rows in the database"];
 
 #[expect(clippy::disallowed_methods, reason = "the test starts the chore as a program")]
@@ -61,6 +62,13 @@ fn growth_is_measured() {
         let text = std::fs::read_to_string(out.path().join(plot)).unwrap();
         assert!(text.contains("<polyline"), "{plot}: {text}");
     }
+}
+
+#[test]
+fn memory_is_measured() {
+    let out = tempfile::tempdir().unwrap();
+    let page = page(&["memory"], out.path(), "memory.md", &MEMORY);
+    assert!(page.contains("| 3 × `import/s3` |") && out.path().join("memory-one.svg").is_file(), "{page}");
 }
 
 #[test]

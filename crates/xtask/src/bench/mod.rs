@@ -42,6 +42,7 @@ Every round prints how it stands. The runs are kept beside the page (transfers.j
   cargo xtask bench transfers --mebibytes 256 --pairs 3             about a quarter of that
   cargo xtask bench jobs                                            whole jobs, on disk: about eight minutes
   cargo xtask bench growth                                          files, tasks and rows: about six
+  cargo xtask bench memory                                          transfers of up to 20 GiB, on disk: about ten
   cargo xtask bench transfers --only \"sftp upload\"                  one lane; the others stay as they were
   cargo xtask bench transfers --small                               a minute: does it still work?
   cargo xtask bench jobs --only Created                     one section of jobs.md; the others stay as they were
@@ -71,10 +72,12 @@ enum What {
     Jobs,
     /// Cost against number: files in a task, tasks in a job, rows in the database
     Growth,
+    /// Memory of transfers: one of up to 20 GiB, and a hundred at once
+    Memory,
 }
 
 impl What {
-    const ALL: [Self; 4] = [Self::Transfers, Self::Overlap, Self::Jobs, Self::Growth];
+    const ALL: [Self; 5] = [Self::Transfers, Self::Overlap, Self::Jobs, Self::Growth, Self::Memory];
 }
 
 /// What all benchmarks can be told.
@@ -231,6 +234,7 @@ async fn measure(what: Option<What>, bed: &Bed) -> Result<()> {
             What::Overlap => Box::pin(overlap::run(bed)).await?,
             What::Jobs => Box::pin(whole::jobs(bed)).await?,
             What::Growth => Box::pin(whole::growth(bed)).await?,
+            What::Memory => Box::pin(whole::memory(bed)).await?,
         }
     }
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! It takes what all sides send (objects in one piece and in parts, CRC32C or MD5), and answers the checksums that it
 //! is told without looking at the bytes; it checks no signature. The bytes stay in memory that is used again and again,
-//! so that they can be got back and compared: one copy is all that they cost.
+//! so that they can be got back and compared: one copy is all that they cost. One that [swallows](NullSink::swallowing)
+//! keeps their number only, for objects that no memory would hold.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -33,6 +34,8 @@ const PIECE_BYTES: usize = 64 * 1024;
 const FRAMING_BYTES: usize = 64 * 1024;
 /// Headers of a creation that come back with the object.
 const KEPT: &str = "x-amz-meta-";
+/// Largest body that is swallowed, and what comes back in its place.
+const SWALLOWED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The checksum that Consign sends.
 const CRC32C: &str = "x-amz-checksum-crc32c";
 
@@ -52,6 +55,8 @@ struct State {
     opened: u64,
     /// Memory of objects that were deleted: touching fresh memory would cost more than all the rest.
     spare: Vec<Vec<u8>>,
+    /// What stands for every body where none is kept.
+    stand_in: Option<Bytes>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,7 +88,11 @@ impl State {
     }
 
     fn forget(&mut self, path: &str) {
-        for piece in self.objects.remove(path).unwrap_or_default().pieces {
+        let forgotten = self.objects.remove(path).unwrap_or_default();
+        if self.stand_in.is_some() {
+            return;
+        }
+        for piece in forgotten.pieces {
             let mut memory = Vec::from(piece);
             memory.clear();
             self.spare.push(memory);
@@ -104,6 +113,19 @@ impl NullSink {
     /// # Errors
     /// When it cannot listen, or the certificate not be written.
     pub(in crate::bench) async fn start(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, State::default()).await
+    }
+
+    /// Starts a server that keeps how many bytes came, and gives back as many others. Parts are at most 32 MiB.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(in crate::bench) async fn swallowing(folder: &Path) -> Result<Self> {
+        let stand_in = Some(testkit::bytes::pattern(5, SWALLOWED_BYTES_MAX).into());
+        Self::start_with(folder, State { stand_in, ..State::default() }).await
+    }
+
+    async fn start_with(folder: &Path, state: State) -> Result<Self> {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
         let ca_file = folder.join("null-sink.pem");
         std::fs::write(&ca_file, made.cert.pem())?;
@@ -116,7 +138,7 @@ impl NullSink {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(state));
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
@@ -204,6 +226,15 @@ async fn received(state: &Mutex<State>, headers: &HeaderMap, mut body: Incoming)
     let size = length("content-length").or_else(|| length("x-amz-decoded-content-length")).unwrap_or_default();
     if size == 0 {
         return Ok(Bytes::new());
+    }
+    let stand_in = state.lock().unwrap_or_else(PoisonError::into_inner).stand_in.clone();
+    if let Some(stand_in) = stand_in {
+        let mut came = 0;
+        while let Some(frame) = body.frame().await {
+            came += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        anyhow::ensure!(came <= stand_in.len(), "a body of {came} bytes is too large to be swallowed");
+        return Ok(stand_in.slice(..came));
     }
     let mut memory = state.lock().unwrap_or_else(PoisonError::into_inner).memory(size + FRAMING_BYTES);
     while let Some(frame) = body.frame().await {

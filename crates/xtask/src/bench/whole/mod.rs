@@ -16,6 +16,7 @@ mod archive;
 mod downloads;
 mod files;
 mod latency;
+mod memory;
 mod origin;
 mod peer;
 mod pipeline;
@@ -45,6 +46,15 @@ const GROWTH: Page = Page {
             stays the same from the first row to the last is the aim; one that grows with the size means that the whole is \
             quadratic. Both axes of the plots count in powers of ten.",
     order: &[files::TITLE, tasks::TITLE, rows::TITLE],
+};
+
+const MEMORY: Page = Page {
+    file: "memory.md",
+    title: "Memory, measured",
+    intro: "<!-- Written by `cargo xtask bench memory`. -->\n\nWhat transfers hold in memory, seen from outside: the resident set of \
+            the whole server. What a thousand clients hold that only wait stands in [jobs.md](jobs.md); what limits what, in \
+            `docs/performance.md`.",
+    order: &[memory::ONE, memory::MANY],
 };
 
 /// Where a measurement is made.
@@ -121,6 +131,22 @@ pub(super) async fn growth(bed: &Bed) -> Result<()> {
             _ => rows::measure(&place).await,
         };
         publish(bed, &GROWTH, section.with_context(|| (*title).to_owned())?)?;
+    }
+    Ok(())
+}
+
+/// Measures memory.
+///
+/// # Errors
+/// When something does not run.
+pub(super) async fn memory(bed: &Bed) -> Result<()> {
+    for title in MEMORY.order {
+        let Some((place, _folder)) = place(bed, title)? else { continue };
+        let section = match *title {
+            memory::ONE => memory::one(&place).await,
+            _ => memory::many(&place).await,
+        };
+        publish(bed, &MEMORY, section.with_context(|| (*title).to_owned())?)?;
     }
     Ok(())
 }
