@@ -54,6 +54,12 @@ impl Scene {
         ensure!(files.clone().all(|moved| *moved == size), "not every file is whole: {:?}", files.collect::<Vec<_>>());
         Ok((job, held))
     }
+
+    /// SHA-256 of what a task holds, as its receipt in another task tells it: an import tells none.
+    async fn sha256(&self, task: &Value) -> Result<Value> {
+        let job = self.server.run(json!({ "out": { "operation": "export/url", "input": [task["id"]] } })).await?;
+        Ok(job["tasks"][0]["result"]["files"][0]["sha256"].clone())
+    }
 }
 
 /// What a transfer took.
@@ -80,9 +86,13 @@ pub(super) async fn one(place: &Place<'_>) -> Result<Section> {
         let (job, fetched) = scene.run(json!({ "in": { "operation": "import/url", "url": url } }), size).await?;
         let mut export = scene.bucket("export/s3", "one.bin");
         export["input"] = json!([job["tasks"][0]["id"]]);
-        let (_, sent) = scene.run(json!({ "out": export }), size).await?;
+        let (exported, sent) = scene.run(json!({ "out": export }), size).await?;
+        // Room for what comes back.
         scene.server.remove(&job).await?;
-        let (_, read) = scene.run(json!({ "in": scene.bucket("import/s3", "one.bin") }), size).await?;
+        let (back, read) = scene.run(json!({ "in": scene.bucket("import/s3", "one.bin") }), size).await?;
+        let (there, here) =
+            (&exported["tasks"][0]["result"]["files"][0]["sha256"], scene.sha256(&back["tasks"][0]).await?);
+        ensure!(there.is_string() && *there == here, "other bytes came back than were sent: {there}, {here}");
         scene.server.stop().await?;
         place.say(&format!(
             "{ONE}: {mebibytes} MiB: import/url {:.0} MiB, export/s3 {:.0} MiB, import/s3 {:.0} MiB",
@@ -106,7 +116,8 @@ fn gibibytes(mebibytes: u64) -> f64 {
 fn told_one(rows: &[(u64, [Held; 3])]) -> String {
     let mut text = format!(
         "One file from a web server inside the benchmark, then to an S3 server over TLS that swallows it, then back from there in \
-         ranges; a server of ours for each size, files on disk, settings as shipped. The figure is the largest resident set of the \
+         ranges; a server of ours for each size, files on disk, settings as shipped. The S3 server compares every byte with what the \
+         web server gave, and the SHA-256 of what comes back is compared with that of what was sent. The figure is the largest resident set of the \
          whole process meanwhile. **Goal: {ONE_BUDGET_MIB:.0} MiB, the same at every size.**\n\n\
          | GiB | import/url: peak MiB | MiB/s | export/s3: peak MiB | MiB/s | import/s3: peak MiB | MiB/s |\n\
          |---|---|---|---|---|---|---|\n"
@@ -141,7 +152,7 @@ pub(super) async fn many(place: &Place<'_>) -> Result<Section> {
     let (seed, _) = scene.run(json!({ "in": { "operation": "import/url", "url": url } }), size).await?;
     let mut export = scene.bucket("export/s3", "many.bin");
     export["input"] = json!([seed["tasks"][0]["id"]]);
-    scene.run(json!({ "out": export }), size).await?;
+    let (sown, _) = scene.run(json!({ "out": export }), size).await?;
     let idle_mib = scene.server.resident_bytes()? / MIB;
     let (imported, read) = scene.run(side_by_side(count, |_| scene.bucket("import/s3", "many.bin")), size).await?;
     let ids: Vec<&Value> = imported["tasks"].as_array().context("tasks")?.iter().map(|task| &task["id"]).collect();
@@ -151,6 +162,9 @@ pub(super) async fn many(place: &Place<'_>) -> Result<Section> {
         export
     });
     let (exported, sent) = scene.run(exports, size).await?;
+    let all = || exported["tasks"].as_array().into_iter().flatten().map(|task| &task["result"]["files"][0]["sha256"]);
+    let sha256 = &sown["tasks"][0]["result"]["files"][0]["sha256"];
+    ensure!(sha256.is_string() && all().all(|sent| sent == sha256), "other bytes came than were sent");
     scene.server.stop().await?;
     place.say(&format!("{MANY}: imports {:.0} MiB, exports {:.0} MiB", read.peak_mib, sent.peak_mib));
     let rows = [("import/s3", read, spread(&imported)?), ("export/s3", sent, spread(&exported)?)];
@@ -183,7 +197,7 @@ fn told_many(count: usize, mebibytes: u64, idle_mib: f64, rows: &[(&str, Held, [
     let budget = idle_mib + PARTS_MIB + EACH_BUDGET_MIB * transfers;
     let mut text = format!(
         "{count} tasks of one job, of {mebibytes} MiB each, all running at once (`limits.tasks_running_max` and its like are raised \
-         to {at_once}), against an S3 server over TLS inside the benchmark; files on disk. Without a common budget the parts alone \
+         to {at_once}), against an S3 server over TLS inside the benchmark, which compares every byte; files on disk. Without a common budget the parts alone \
          could take {count} × 32 MiB. **Budget: what the process holds idle ({idle_mib:.0} MiB), `transfer.memory_bytes` as shipped \
          ({PARTS_MIB:.0} MiB), and {EACH_BUDGET_MIB:.0} MiB for each transfer: {budget:.0} MiB.** Fair means that nobody waits \
          while others go on: all begin together, so that the quickest should take about as long as the slowest.\n\n\
