@@ -167,7 +167,7 @@ impl Record {
 
     fn checks(&self, text: &mut String) {
         text.push_str(
-            "\n## Who checks what\n\n`aws s3 cp` has a CRC of every part checked, and `sftp` nothing but what SSH does on the way. After an upload `sftp -f` has the server flush the file, \
+            "\n## Who checks what\n\n`aws s3 cp` has a CRC of every part checked, and `sftp` nothing but what SSH does on the way. OpenSSH's `put -f` has the server flush the file, \
              rclone renames it, Consign has it flushed and renames it.\n\n\
              | lane | server | Consign | rclone as shipped | rclone tuned | tuned by |\n|---|---|---|---|---|---|\n",
         );
