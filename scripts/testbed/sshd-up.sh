@@ -6,6 +6,8 @@
 #   SSHD_PORT_NO_POSIX_RENAME  password and keys; the server refuses posix-rename@openssh.com
 #   SSHD_PORT_READ_ONLY        password and keys; the server refuses every change
 #
+#   SSHD_FILES                 folder below which the served files lie, as root (default /tmp); every user must be able to enter it
+#
 # As root it makes a system user with a random password for this run. As anybody else it serves the user
 # that runs it, with keys only: passwords cannot be checked without root.
 . "$(dirname "$0")/lib.sh"
@@ -55,7 +57,7 @@ if [ "$(id -u)" = 0 ]; then
     mkdir -p /run/sshd # sshd insists on this folder and on the user `sshd`
     getent passwd sshd >/dev/null || useradd --system --no-create-home --home-dir /run/sshd --shell /usr/sbin/nologin sshd
     # Not below the cache: that may be in a home folder which the user of the test cannot enter.
-    files=$(mktemp -d /tmp/consign-sshd.XXXXXX)
+    files=$(mktemp -d "${SSHD_FILES:-/tmp}/consign-sshd.XXXXXX")
     user=consign-test-$(head -c 4 /dev/urandom | od -An -tx1 | tr -d ' \n')
     password=$(head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n')
     echo "$files" >"$dir/files"

@@ -1,5 +1,5 @@
-//! `cargo xtask bench jobs --small` and `growth --small`: every section runs, what comes is checked, and it stands on its page. Nothing is
-//! timed.
+//! `cargo xtask bench jobs --small`, and `growth`, `memory` and `overlap` so: every section runs, what comes is checked, and it
+//! stands on its page. Nothing is timed.
 
 #![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
@@ -14,6 +14,7 @@ const JOBS: [&str; 6] = [
     "A ZIP archive of many files",
     "A thousand who wait",
 ];
+const MEMORY: [&str; 2] = ["One transfer, whatever its size", "A hundred transfers at once"];
 const GROWTH: [&str; 3] = ["Files in a task", "Tasks in a job", "Rows in the database"];
 
 #[expect(clippy::disallowed_methods, reason = "the test starts the chore as a program")]
@@ -34,8 +35,19 @@ fn page(arguments: &[&str], out: &Path, name: &str, sections: &[&str]) -> String
     let page = std::fs::read_to_string(out.join(name)).unwrap();
     let found: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert_eq!(found, sections, "{page}");
-    assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+    has_its_plots(&page, out);
     page
+}
+
+/// Every figure is a number, and every plot that the page shows is beside it.
+fn has_its_plots(page: &str, out: &Path) {
+    assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+    let shown = page.lines().filter_map(|line| line.strip_prefix("![")?.split_once("](")?.1.strip_suffix(')'));
+    for plot in shown {
+        let text = std::fs::read_to_string(out.join(plot)).unwrap();
+        assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"), "{plot}: {text}");
+        assert!(text.contains("<polyline") || text.matches("<rect").count() > 2, "{plot}: {text}");
+    }
 }
 
 #[test]
@@ -44,11 +56,29 @@ fn whole_jobs_are_measured() {
     let page = page(&["jobs"], out.path(), "jobs.md", &JOBS);
     for row in [
         "| Consign, files on disk |",
+        "| Consign, files in memory, overlap |",
         "| behind a backlog that is worked on |",
         "| TLS, 4 at once |",
         "| slow downloads |",
     ] {
         assert!(page.contains(row), "{row} is missing: {page}");
+    }
+    assert_eq!(
+        (page.matches("\n![").count(), page.matches("\nconsign 0.").count()),
+        (JOBS.len(), JOBS.len()),
+        "{page}"
+    );
+}
+
+#[test]
+fn overlap_is_measured() {
+    let out = tempfile::tempdir().unwrap();
+    let output = bench(&["overlap"], out.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = std::fs::read_to_string(out.path().join("overlap.md")).unwrap();
+    has_its_plots(&page, out.path());
+    for part in ["| `false` |", "| `true` |", "](overlap.svg)", "Without / with"] {
+        assert!(page.contains(part), "{part} is missing: {page}");
     }
 }
 
@@ -56,11 +86,15 @@ fn whole_jobs_are_measured() {
 fn growth_is_measured() {
     let out = tempfile::tempdir().unwrap();
     let page = page(&["growth"], out.path(), "growth.md", &GROWTH);
-    let plots = page.lines().filter_map(|line| line.strip_prefix("![")?.split_once("](")?.1.strip_suffix(')'));
-    for plot in plots {
-        let text = std::fs::read_to_string(out.path().join(plot)).unwrap();
-        assert!(text.contains("<polyline"), "{plot}: {text}");
-    }
+    // So little is measured here that no CPU time says anything.
+    assert!(page.contains("| – |") && page.matches("\n![").count() == 6, "{page}");
+}
+
+#[test]
+fn memory_is_measured() {
+    let out = tempfile::tempdir().unwrap();
+    let page = page(&["memory"], out.path(), "memory.md", &MEMORY);
+    assert!(page.contains("| 3 × `import/s3` |") && out.path().join("memory-one.svg").is_file(), "{page}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use connectors::Limits;
 use connectors::egress::Guard;
 use connectors::http::{Body, Client, tls_config};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::cost::{Cost, cpu_secs, peak_bytes, reset_peak};
@@ -23,7 +23,6 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
-    program: PathBuf,
     process: Child,
     /// The server's data directory.
     data: PathBuf,
@@ -66,7 +65,7 @@ impl Server {
         let guard = Guard::new(["127.0.0.0/8".parse().context("a network")?]);
         let limits = Limits { idle_timeout: TASK_TIMEOUT, ..Limits::default() };
         let client = Client::new(guard, tls_config(&[])?, &limits);
-        let mut server = Self { program: program.to_owned(), process, data, url, key: String::new(), client };
+        let mut server = Self { process, data, url, key: String::new(), client };
         server.ready().await?;
         let key = command(program).args(["key", "create", "bench"]).envs(settings).output().await?;
         ensure!(key.status.success(), "key create: {}", String::from_utf8_lossy(&key.stderr));
@@ -100,28 +99,6 @@ impl Server {
         let answer = answer.into_body().bytes(ANSWER_BYTES_MAX).await?;
         ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&answer));
         Ok(serde_json::from_slice(&answer).unwrap_or_default())
-    }
-
-    /// Uploads a file, and gives the id of the task that holds it.
-    ///
-    /// # Errors
-    /// When the upload fails.
-    pub(super) async fn upload(&self, file: &Path) -> Result<String> {
-        let job = file.with_extension("json");
-        std::fs::write(&job, json!({ "tasks": { "file": { "operation": "import/upload" } } }).to_string())?;
-        let mut upload = std::ffi::OsString::from("file=");
-        upload.push(file);
-        let output = command(&self.program)
-            .arg("run")
-            .arg(&job)
-            .args(["--json", "--server", &self.url, "--key", &self.key, "--upload"])
-            .arg(upload)
-            .output()
-            .await?;
-        ensure!(output.status.success(), "upload: {}", String::from_utf8_lossy(&output.stderr));
-        let job: Value = serde_json::from_slice(&output.stdout)?;
-        let id = job["tasks"][0]["id"].as_str().or(job["data"]["tasks"][0]["id"].as_str());
-        Ok(id.context("the job names no task")?.to_owned())
     }
 
     /// Runs a task to its end, and tells what it cost. The task stays, for a look at its files, until it is [deleted](Self::delete).

@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: Consign measured beside other programs, in one run on one machine.
 //!
 //! One module a benchmark (`transfers` …); what they share is here: options, the release build and the servers that are
-//! made ready before anything is measured, the server of ours (`consign`), what a run cost (`cost`), medians and the
-//! machine (`figures`), plots (`plot`). A new benchmark is a variant of [`What`] and a function that takes a [`Bed`].
+//! made ready before anything is measured, the server of ours (`consign`), what a run cost (`cost`), what is sent and how
+//! it is known again (`content`), the build and the file systems (`ground`), medians and the machine (`figures`), plots (`plot`). A new benchmark is a variant of [`What`] and a function that takes a [`Bed`].
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
@@ -13,8 +14,10 @@ use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 mod consign;
+mod content;
 mod cost;
 mod figures;
+mod ground;
 mod overlap;
 #[cfg_attr(not(test), expect(dead_code, reason = "linear axes are for benches/store"))]
 mod plot;
@@ -38,15 +41,16 @@ all sides share it, and although ratios are made inside a round, a build beside 
 
 Every round prints how it stands. The runs are kept beside the page (transfers.json), so that one lane can be measured again:
 
-  cargo xtask bench transfers                                       everything, 1 GiB, 5 rounds: about an hour
-  cargo xtask bench transfers --mebibytes 256 --pairs 3             about a quarter of that
-  cargo xtask bench jobs                                            whole jobs, on disk: about eight minutes
-  cargo xtask bench growth                                          files, tasks and rows: about six
+  cargo xtask bench --mebibytes 512 --pairs 5                       everything: about thirty-five minutes
+  cargo xtask bench transfers --mebibytes 512 --pairs 5             exports and imports: about fifteen of them
+  cargo xtask bench jobs --mebibytes 512                            whole jobs, on disk: about five
+  cargo xtask bench growth                                          files, tasks and rows: about seven
+  cargo xtask bench memory                                          transfers of up to 20 GiB, on disk: about six
   cargo xtask bench transfers --only \"sftp upload\"                  one lane; the others stay as they were
   cargo xtask bench transfers --small                               a minute: does it still work?
   cargo xtask bench jobs --only Created                     one section of jobs.md; the others stay as they were
   cargo xtask bench growth --only Rows                              the same of growth.md
-  cargo xtask bench transfers --program ./consign --out /tmp/x      another build of the server, into another folder
+  cargo xtask bench transfers --program ./consign --out /tmp/x      another build of the server, into another folder (--commit says which)
 
 To see where the time goes, give --program and let `perf record -g -p PID` look at the server while a lane runs.";
 
@@ -71,10 +75,12 @@ enum What {
     Jobs,
     /// Cost against number: files in a task, tasks in a job, rows in the database
     Growth,
+    /// Memory of transfers: one of up to 20 GiB, and a hundred at once
+    Memory,
 }
 
 impl What {
-    const ALL: [Self; 4] = [Self::Transfers, Self::Overlap, Self::Jobs, Self::Growth];
+    const ALL: [Self; 5] = [Self::Transfers, Self::Overlap, Self::Jobs, Self::Growth, Self::Memory];
 }
 
 /// What all benchmarks can be told.
@@ -101,6 +107,9 @@ struct Options {
     /// Measure this program as it is. Nothing is installed or built, and the practice servers are those of `CONSIGN_TEST_RUN`
     #[arg(long, global = true, overrides_with = "program")]
     program: Option<PathBuf>,
+    /// What the given program was built from, for the page [default: not told; of a program that is built here, the commit]
+    #[arg(long, global = true, overrides_with = "commit")]
+    commit: Option<String>,
 }
 
 /// What is ready when a benchmark begins.
@@ -111,6 +120,8 @@ struct Bed {
     options: Options,
     /// The program `consign`.
     program: PathBuf,
+    /// Its version, and what it was built from.
+    build: String,
     /// An empty folder; it is removed afterwards.
     folder: PathBuf,
 }
@@ -142,13 +153,19 @@ impl Bed {
 
     /// The command that does this again.
     fn command(&self, what: &str) -> String {
-        let Options { small, mebibytes, pairs, only, .. } = &self.options;
+        let Options { small, mebibytes, pairs, only, folder, .. } = &self.options;
         let mut words = vec![format!("cargo xtask bench {what}")];
         words.extend(small.then(|| "--small".to_owned()));
         words.extend(mebibytes.map(|mebibytes| format!("--mebibytes {mebibytes}")));
         words.extend(pairs.map(|pairs| format!("--pairs {pairs}")));
         words.extend(only.iter().map(|part| format!("--only \"{part}\"")));
+        words.extend(folder.iter().map(|folder| format!("--folder {}", folder.display())));
         words.join(" ")
+    }
+
+    /// Where files are, with the file system.
+    fn files_on(&self) -> String {
+        ground::folder(self.folder.parent().unwrap_or(&self.folder))
     }
 
     /// A line for whoever watches.
@@ -188,11 +205,14 @@ impl Bed {
 pub(crate) fn run(root: &Path, bench: &Bench) -> Result<ExitCode> {
     let options = &bench.options;
     if let Some(program) = &options.program {
+        let commit = options.commit.as_deref().unwrap_or("a commit that was not told");
+        let build = ground::build(program, commit)?;
         let work = tempfile::Builder::new().prefix("consign-bench-").tempdir_in(folder(options))?;
         let bed = Bed {
             root: root.to_owned(),
             options: options.clone(),
             program: program.clone(),
+            build,
             folder: work.path().to_owned(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -205,6 +225,7 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<ExitCode> {
     }
     let profile: &[&str] = if options.small { &[] } else { &["--release"] };
     command(root, "cargo", &[&["build", "--locked", "-p", "consign", "-p", "xtask"], profile].concat())?;
+    let commit = ground::commit(root);
     let built = built(root, options.small);
     // In memory, too: the servers of other hands write what they are sent.
     let servers = tempfile::Builder::new().prefix("consign-bench-").tempdir_in(folder(options))?;
@@ -212,9 +233,13 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<ExitCode> {
     measuring
         .args(std::env::args_os().skip(1))
         .args([OsString::from("--program"), built.join("consign").into()])
+        .args(["--commit", &commit])
         .env("CONSIGN_TEST_RUN", servers.path())
         // Should this process be killed, the servers end by themselves.
         .env("CONSIGN_TEST_IDLE_SECS", IDLE_SECS);
+    if is_for_all(&folder(options)) {
+        measuring.env("SSHD_FILES", folder(options));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(ended(measuring)).with_context(|| built.display().to_string());
     let stopped = process(&root.join("scripts/testbed/all-down.sh")).env("CONSIGN_TEST_RUN", servers.path()).status();
@@ -231,6 +256,7 @@ async fn measure(what: Option<What>, bed: &Bed) -> Result<()> {
             What::Overlap => Box::pin(overlap::run(bed)).await?,
             What::Jobs => Box::pin(whole::jobs(bed)).await?,
             What::Growth => Box::pin(whole::growth(bed)).await?,
+            What::Memory => Box::pin(whole::memory(bed)).await?,
         }
     }
     Ok(())
@@ -263,6 +289,12 @@ fn folder(options: &Options) -> PathBuf {
     let needed = options.mebibytes.unwrap_or(1024) * 1024 * 1024 * SIZES_NEEDED;
     let free = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
     if free >= needed { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+/// Whether every user may enter a folder, such as the one that the SSH server serves.
+fn is_for_all(folder: &Path) -> bool {
+    let may_enter = |folder: &Path| std::fs::metadata(folder).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);
+    folder.canonicalize().is_ok_and(|folder| folder.ancestors().all(may_enter))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a chore runs programs")]

@@ -2,16 +2,18 @@
 //!
 //! It takes what all sides send (objects in one piece and in parts, CRC32C or MD5), and answers the checksums that it
 //! is told without looking at the bytes; it checks no signature. The bytes stay in memory that is used again and again,
-//! so that they can be got back and compared: one copy is all that they cost.
+//! so that they can be got back and compared: one copy is all that they cost. One that [swallows](NullSink::swallowing)
+//! keeps their number only, for objects that no memory would hold: what comes must be the block of [`content`] again and
+//! again, and is compared with it; the same comes back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -27,12 +29,17 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// Size of a piece of an answer.
-const PIECE_BYTES: usize = 64 * 1024;
+use self::pieces::{between, unchunk};
+use crate::bench::content;
+
+mod pieces;
+
 /// Room for what `aws-chunked` puts between the bytes, of which there is a little for each MiB.
 const FRAMING_BYTES: usize = 64 * 1024;
 /// Headers of a creation that come back with the object.
 const KEPT: &str = "x-amz-meta-";
+/// Largest body that is swallowed.
+const SWALLOWED_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// The checksum that Consign sends.
 const CRC32C: &str = "x-amz-checksum-crc32c";
 
@@ -41,6 +48,7 @@ const CRC32C: &str = "x-amz-checksum-crc32c";
 pub(in crate::bench) struct NullSink {
     addr: SocketAddr,
     ca_file: PathBuf,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +60,8 @@ struct State {
     opened: u64,
     /// Memory of objects that were deleted: touching fresh memory would cost more than all the rest.
     spare: Vec<Vec<u8>>,
+    /// What stands for every body where none is kept.
+    stand_in: Option<Bytes>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,7 +93,11 @@ impl State {
     }
 
     fn forget(&mut self, path: &str) {
-        for piece in self.objects.remove(path).unwrap_or_default().pieces {
+        let forgotten = self.objects.remove(path).unwrap_or_default();
+        if self.stand_in.is_some() {
+            return;
+        }
+        for piece in forgotten.pieces {
             let mut memory = Vec::from(piece);
             memory.clear();
             self.spare.push(memory);
@@ -104,6 +118,21 @@ impl NullSink {
     /// # Errors
     /// When it cannot listen, or the certificate not be written.
     pub(in crate::bench) async fn start(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, State::default()).await
+    }
+
+    /// Starts a server that takes only what repeats the block of [`content`], in parts of whole mebibytes (32 at most), and
+    /// keeps how much came.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(in crate::bench) async fn swallowing(folder: &Path) -> Result<Self> {
+        let stand_in: Vec<u8> = content::repeated(0, SWALLOWED_BYTES_MAX).flatten().collect();
+        let stand_in = Some(stand_in.into());
+        Self::start_with(folder, State { stand_in, ..State::default() }).await
+    }
+
+    async fn start_with(folder: &Path, state: State) -> Result<Self> {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
         let ca_file = folder.join("null-sink.pem");
         std::fs::write(&ca_file, made.cert.pem())?;
@@ -116,10 +145,11 @@ impl NullSink {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(state));
+        let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
+                let (acceptor, state) = (acceptor.clone(), Arc::clone(&shared));
                 tokio::spawn(async move {
                     let _ = socket.set_nodelay(true);
                     let Ok(stream) = acceptor.accept(socket).await else { return };
@@ -131,7 +161,7 @@ impl NullSink {
                 });
             }
         });
-        Ok(Self { addr, ca_file })
+        Ok(Self { addr, ca_file, state })
     }
 
     pub(in crate::bench) fn endpoint(&self) -> String {
@@ -141,6 +171,38 @@ impl NullSink {
     pub(in crate::bench) fn ca_file(&self) -> &Path {
         &self.ca_file
     }
+
+    /// Shows bytes at an address until they are [withdrawn](Self::withdraw).
+    pub(in crate::bench) fn lend(&self, path: &str, bytes: Bytes) -> String {
+        let object =
+            Object { size: bytes.len() as u64, etag: "lent".to_owned(), pieces: vec![bytes], ..Object::default() };
+        locked(&self.state).objects.insert(path.to_owned(), object);
+        format!("{}{path}", self.endpoint())
+    }
+
+    /// Shows them no longer, and gives their memory back to the machine.
+    pub(in crate::bench) fn withdraw(&self, path: &str) {
+        locked(&self.state).objects.remove(path);
+    }
+
+    /// Takes away what was stored under paths that begin so: SHA-256 by the rest of the path.
+    pub(in crate::bench) fn take(&self, begins: &str) -> BTreeMap<String, String> {
+        let found: Vec<(String, Vec<Bytes>)> = (locked(&self.state).objects.range(begins.to_owned()..))
+            .take_while(|(path, _)| path.starts_with(begins))
+            .map(|(path, object)| (path.clone(), object.pieces.clone()))
+            .collect();
+        // Memory is used again only when nobody else looks at it: the pieces go before the objects.
+        let digests: Vec<_> = found.into_iter().map(|(path, pieces)| (path, content::sha256(pieces))).collect();
+        let mut state = locked(&self.state);
+        for (path, _) in &digests {
+            state.forget(path);
+        }
+        digests.into_iter().map(|(path, sha256)| (path[begins.len()..].to_owned(), sha256)).collect()
+    }
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Answer> {
@@ -150,8 +212,10 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
     };
     let (parts, body) = request.into_parts();
-    let received = received(&state, &parts.headers, body).await?;
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    // What completes an upload is a list, not the bytes of an object.
+    let swallows = parts.method == Method::PUT;
+    let received = received(&state, &parts.headers, swallows, body).await?;
+    let mut state = locked(&state);
     let upload = asked("uploadId").map(|id| id.replace("%2F", "/"));
     match (parts.method, upload) {
         (Method::PUT, Some(id)) => {
@@ -198,14 +262,18 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
 }
 
 /// The body of a request, in memory that was used before if there is some.
-async fn received(state: &Mutex<State>, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes> {
+async fn received(state: &Mutex<State>, headers: &HeaderMap, swallows: bool, mut body: Incoming) -> Result<Bytes> {
     let length = |name: &str| headers.get(name).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     // `aws` sends bodies without a length, and says how long they are inside.
     let size = length("content-length").or_else(|| length("x-amz-decoded-content-length")).unwrap_or_default();
     if size == 0 {
         return Ok(Bytes::new());
     }
-    let mut memory = state.lock().unwrap_or_else(PoisonError::into_inner).memory(size + FRAMING_BYTES);
+    let stand_in = locked(state).stand_in.clone().filter(|_| swallows);
+    if let Some(stand_in) = stand_in {
+        return swallowed(&stand_in, body).await;
+    }
+    let mut memory = locked(state).memory(size + FRAMING_BYTES);
     while let Some(frame) = body.frame().await {
         if let Some(data) = frame?.data_ref() {
             memory.extend_from_slice(data);
@@ -217,22 +285,16 @@ async fn received(state: &Mutex<State>, headers: &HeaderMap, mut body: Incoming)
     Ok(Bytes::from(memory))
 }
 
-/// Takes out what `aws-chunked` puts between the bytes: a line with a length in front of each chunk, and a trailer.
-fn unchunk(memory: &mut Vec<u8>) -> Result<()> {
-    let (mut from, mut to) = (0, 0);
-    loop {
-        let line = memory[from..].iter().position(|byte| *byte == b'\n').context("a chunk without a length")?;
-        let length = std::str::from_utf8(&memory[from..from + line])?.trim();
-        let length = usize::from_str_radix(length.split(';').next().unwrap_or_default(), 16)?;
-        from += line + 1;
-        if length == 0 {
-            memory.truncate(to);
-            return Ok(());
-        }
-        anyhow::ensure!(from + length <= memory.len(), "a chunk is longer than the body");
-        memory.copy_within(from..from + length, to);
-        (from, to) = (from + length + 2, to + length);
+/// What stands for a body that is compared and not kept.
+async fn swallowed(stand_in: &Bytes, mut body: Incoming) -> Result<Bytes> {
+    let mut came = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame?;
+        let data = frame.data_ref().map_or(&[][..], Bytes::as_ref);
+        ensure!(stand_in.get(came..came + data.len()) == Some(data), "other bytes came, or too many, at {came}");
+        came += data.len();
     }
+    Ok(stand_in.slice(..came))
 }
 
 /// All names that begin so, in one page.
@@ -312,24 +374,6 @@ fn shown(object: &Object, headers: &HeaderMap) -> Result<Answer> {
     Ok(answer)
 }
 
-/// The bytes from `start` to `end`, in pieces of the size that is written at once. Nothing is copied.
-fn between(pieces: &[Bytes], start: u64, end: u64) -> Vec<Bytes> {
-    let (mut found, mut begins) = (Vec::new(), 0);
-    for piece in pieces {
-        let ends = begins + piece.len() as u64;
-        // Never more than the length of a piece, which is in memory.
-        let within = |at: u64| usize::try_from(at.clamp(begins, ends) - begins).unwrap_or(piece.len());
-        let (mut from, to) = (within(start), within(end));
-        while from < to {
-            let next = (from + PIECE_BYTES).min(to);
-            found.push(piece.slice(from..next));
-            from = next;
-        }
-        begins = ends;
-    }
-    found
-}
-
 fn text(status: StatusCode, text: String) -> Result<Answer> {
     Ok(Response::builder().status(status).body(Full::new(Bytes::from(text)).boxed())?)
 }
@@ -337,20 +381,45 @@ fn text(status: StatusCode, text: String) -> Result<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use connectors::Limits;
+    use connectors::egress::Guard;
+    use connectors::http::{Body, Client, tls_config};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
 
-    #[test]
-    fn chunks_are_put_together() {
-        let mut memory = b"5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n".to_vec();
-        unchunk(&mut memory).unwrap();
-        assert_eq!(memory, b"hello!");
-        assert!(unchunk(&mut b"ff\r\nshort".to_vec()).is_err());
+    fn client(sink: &NullSink) -> Client {
+        let guard = Guard::new(["127.0.0.0/8".parse().unwrap()]);
+        let trusted = CertificateDer::from_pem_file(sink.ca_file()).unwrap();
+        Client::new(guard, tls_config(&[trusted]).unwrap(), &Limits::default())
     }
 
-    #[test]
-    fn a_range_may_lie_across_parts() {
-        let pieces = [Bytes::from_static(b"abc"), Bytes::from_static(b"defg")];
-        assert_eq!(between(&pieces, 1, 5).concat(), b"bcde");
-        assert_eq!(between(&pieces, 3, 7).concat(), b"defg");
-        assert_eq!(between(&pieces, 0, 99).concat(), b"abcdefg");
+    async fn put(client: &Client, url: String, bytes: Vec<u8>) -> bool {
+        let request = Request::put(url).body(Body::from(Bytes::from(bytes))).unwrap();
+        client.send(request, "storing").await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    #[tokio::test]
+    async fn what_came_is_known_by_its_digest_and_then_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = NullSink::start(folder.path()).await.unwrap();
+        let client = client(&sink);
+        assert!(put(&client, format!("{}/b/x/1", sink.endpoint()), b"hello".to_vec()).await);
+        sink.lend("/b/y", Bytes::from_static(b"other"));
+        let expected = BTreeMap::from([("1".to_owned(), content::sha256(["hello"]))]);
+        assert_eq!((sink.take("/b/x/"), sink.take("/b/x/")), (expected, BTreeMap::new()));
+        sink.withdraw("/b/y");
+        assert!(sink.take("/b/").is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_the_block_again_and_again_is_swallowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = NullSink::swallowing(folder.path()).await.unwrap();
+        let client = client(&sink);
+        let mut bytes: Vec<u8> = content::repeated(0, content::BLOCK_BYTES as u64 + 9).flatten().collect();
+        assert!(put(&client, format!("{}/b/x", sink.endpoint()), bytes.clone()).await);
+        bytes[content::BLOCK_BYTES + 5] ^= 1;
+        assert!(!put(&client, format!("{}/b/y", sink.endpoint()), bytes).await);
+        assert_eq!(sink.take("/b/").into_keys().collect::<Vec<_>>(), ["x"]);
     }
 }

@@ -3,117 +3,24 @@
 //! The runs themselves are kept beside the page, so that a lane can be measured again alone: `--only` replaces its runs
 //! and leaves those of the others.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::lanes::{self, Goal, Lane, Side, Way};
-use super::place::{self, Place};
-use super::{FILE_BYTES, peers};
-use crate::bench::cost::Cost;
-use crate::bench::figures::{load, machine, median, range, thousands};
+use super::lanes::{self, Lane, Side};
+use super::row::{MIB, Row, wall};
+use super::{goals, place};
+use crate::bench::figures::{machine, median, range, thousands};
 use crate::bench::{Bed, plot};
 
 /// The runs behind the page.
 const RUNS: &str = "transfers.json";
-const MIB: f64 = 1024.0 * 1024.0;
-const GIB: f64 = 1024.0 * MIB;
-
-/// One run that counts.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Run {
-    pub(super) side: Side,
-    pub(super) round: usize,
-    pub(super) wall_secs: f64,
-    pub(super) cpu_secs: f64,
-    pub(super) peak_bytes: u64,
-}
-
-impl Run {
-    pub(super) fn of(side: Side, round: usize, cost: &Cost) -> Self {
-        let Cost { wall_secs, cpu_secs, peak_bytes } = *cost;
-        Self { side, round, wall_secs, cpu_secs, peak_bytes }
-    }
-}
-
-/// All runs of a lane.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Row {
-    lane: String,
-    server: String,
-    command: String,
-    size_bytes: u64,
-    files: usize,
-    /// Load of the machine when the lane had ended: how much of it the lane itself was, nobody knows.
-    load: f64,
-    runs: Vec<Run>,
-}
-
-impl Row {
-    pub(super) fn of(bed: &Bed, lane: &Lane, place: &Place, size_bytes: u64, runs: Vec<Run>) -> Self {
-        let files = if lane.way == Way::Many { usize::try_from(size_bytes).unwrap_or(0) / FILE_BYTES } else { 1 };
-        Self {
-            lane: lane.name.to_owned(),
-            server: place.version.clone(),
-            command: bed.command("transfers"),
-            size_bytes,
-            files,
-            load: load(),
-            runs,
-        }
-    }
-
-    fn of_side(&self, side: Side, figure: fn(&Run) -> f64) -> Vec<f64> {
-        self.runs.iter().filter(|run| run.side == side).map(figure).collect()
-    }
-
-    /// The median over the rounds, if the side ran.
-    fn median(&self, side: Side, figure: fn(&Run) -> f64) -> Option<f64> {
-        let values = self.of_side(side, figure);
-        (!values.is_empty()).then(|| median(values))
-    }
-
-    /// What a side's figure is, over ours, round by round.
-    fn ratios(&self, side: Side, figure: fn(&Run) -> f64) -> Vec<f64> {
-        let ours = self.of_side(Side::Ours, figure);
-        self.of_side(side, figure).iter().zip(ours).map(|(theirs, ours)| theirs / ours).collect()
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
-    fn size(&self) -> f64 {
-        self.size_bytes as f64
-    }
-
-    fn cpu_per_gib(&self, side: Side) -> Option<f64> {
-        Some(self.median(side, cpu)? / (self.size() / GIB))
-    }
-
-    fn peak_mib(&self, side: Side) -> Option<f64> {
-        Some(self.median(side, peak)? / MIB)
-    }
-}
-
-fn wall(run: &Run) -> f64 {
-    run.wall_secs
-}
-
-fn cpu(run: &Run) -> f64 {
-    run.cpu_secs
-}
-
-#[expect(clippy::cast_precision_loss, reason = "memory far below 2^52 bytes")]
-fn peak(run: &Run) -> f64 {
-    run.peak_bytes as f64
-}
 
 /// Everything that the page says.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Record {
     machine: String,
-    /// By program.
-    versions: BTreeMap<String, String>,
     rows: Vec<Row>,
 }
 
@@ -122,7 +29,7 @@ impl Record {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) async fn begin(bed: &Bed, peers: &BTreeMap<&'static str, String>) -> Result<Self> {
+    pub(super) fn begin(bed: &Bed) -> Result<Self> {
         let file = bed.out().map(|out| out.join(RUNS)).filter(|file| file.exists());
         let kept: Option<Self> = match &file {
             Some(file) => Some(serde_json::from_slice(&std::fs::read(file)?).with_context(|| RUNS.to_owned())?),
@@ -131,10 +38,7 @@ impl Record {
         let machine = machine();
         let mut rows = kept.filter(|kept| kept.machine == machine).map(|kept| kept.rows).unwrap_or_default();
         rows.retain(|row| !bed.wants(&row.lane) && lanes::ALL.iter().any(|lane| lane.name == row.lane));
-        let mut versions: BTreeMap<String, String> =
-            peers.iter().map(|(tag, version)| ((*tag).to_owned(), version.clone())).collect();
-        versions.insert("ours".to_owned(), peers::first_line(&bed.program, "--version").await?);
-        Ok(Self { machine, versions, rows })
+        Ok(Self { machine, rows })
     }
 
     /// Adds a lane, in the order of the page.
@@ -185,36 +89,25 @@ impl Record {
              <!-- Written by `cargo xtask bench transfers`. The runs behind it are in transfers.json. -->\n\n\
              A server of Consign's, fresh for each lane and with its default settings, runs one task on files that it already has (or imports one file); each peer is one process. \
              Ours is measured from the request that makes the task to the answer that it has ended, over HTTP; theirs from the start of the process to its end. \
-             All sides take turns on the same server and the same random bytes, which lie in memory; a first round is not counted, and the order changes from round to round. \
+             All sides take turns on the same server and the same random bytes; a first round is not counted, and the order changes from round to round. \
+             What an upload sends was imported from an address before, so that Consign knows its SHA-256 and CRC-32C, and not its MD5. \
+             Where the files of the clients and those of the server lie is said below, lane by lane. \
              Ratios are made inside a round, and their median is shown with the range. CPU time is that of the client alone, user and system. \
-             After every run, of each side, what arrived was fetched by rclone (for downloads: read from the disk) and its SHA-256 compared; then it was deleted.\n\n",
+             After every run, of each side, the SHA-256 of what arrived was compared (it was read where the client or the server keeps it, or fetched by rclone from a server that does not \
+             keep it in plain files); then it was deleted.\n\n",
         );
         let _ = writeln!(text, "- machine: {}; clients and servers share it", self.machine);
-        for side in Side::ALL.iter().filter(|side| **side != Side::Tuned) {
-            let version = self.versions.get(side.tag()).map_or("not installed, not measured", String::as_str);
-            let _ = writeln!(text, "- {side}: {version}");
-        }
         let _ = writeln!(
             text,
             "- settings: Consign's parts are 8 MiB, 4 at once, 4 files at once; `sftp` uses `{}`, as Consign does; rclone is tuned as shown below; everything else is as shipped",
             place::CIPHER
         );
-        self.goals(&mut text);
+        goals::write(&self.rows, &mut text);
         self.speed(&mut text);
         self.effort(&mut text);
         self.checks(&mut text);
+        self.runs(&mut text);
         text
-    }
-
-    fn goals(&self, text: &mut String) {
-        text.push_str("\n## Goals\n\n| lane | goal | measured | |\n|---|---|---|---|\n");
-        for row in &self.rows {
-            for goal in lane(row).map_or(&[][..], |lane| lane.goals) {
-                let (wanted, found, is_met) = judge(row, *goal);
-                let verdict = if is_met { "met" } else { "**missed**" };
-                let _ = writeln!(text, "| {} | {wanted} | {found} | {verdict} |", row.lane);
-            }
-        }
     }
 
     fn speed(&self, text: &mut String) {
@@ -274,7 +167,8 @@ impl Record {
 
     fn checks(&self, text: &mut String) {
         text.push_str(
-            "\n## Who checks what\n\n`aws s3 cp` has a CRC of every part checked, and `sftp` nothing but what SSH does on the way. It neither flushes the file at the server nor renames it; Consign does both.\n\n\
+            "\n## Who checks what\n\n`aws s3 cp` has a CRC of every part checked, and `sftp` nothing but what SSH does on the way. OpenSSH's `put -f` has the server flush the file, \
+             rclone renames it, Consign has it flushed and renames it.\n\n\
              | lane | server | Consign | rclone as shipped | rclone tuned | tuned by |\n|---|---|---|---|---|---|\n",
         );
         for row in &self.rows {
@@ -287,9 +181,29 @@ impl Record {
             };
             let _ = writeln!(text, "| {} | {} | {ours} | {shipped} | {tuned} | {options} |", row.lane, row.server);
         }
-        text.push_str("\n## Runs\n\n| lane | command | load of the machine at its end |\n|---|---|---|\n");
+    }
+
+    fn runs(&self, text: &mut String) {
+        text.push_str(
+            "\n## Runs\n\n| lane | command | Consign | peers | files of the clients | files of the server | load of the machine at its end |\n\
+             |---|---|---|---|---|---|---|\n",
+        );
         for row in &self.rows {
-            let _ = writeln!(text, "| {} | `{}` | {:.1} |", row.lane, row.command, row.load);
+            let peers = Side::PEERS.iter().filter(|side| **side != Side::Tuned);
+            let peers =
+                peers.filter_map(|side| row.peers.get(side.tag())).map(String::as_str).collect::<Vec<_>>().join("; ");
+            let told = |text: &str| if text.is_empty() { "not told".to_owned() } else { text.to_owned() };
+            let _ = writeln!(
+                text,
+                "| {} | `{}` | {} | {} | {} | {} | {:.1} |",
+                row.lane,
+                row.command,
+                told(&row.build),
+                told(&peers),
+                told(&row.files_on),
+                told(&row.server_files_on),
+                row.load
+            );
         }
     }
 }
@@ -310,54 +224,17 @@ fn size(row: &Row) -> String {
     }
 }
 
-/// What is wanted, what was found, and whether that is enough.
-fn judge(row: &Row, goal: Goal) -> (String, String, bool) {
-    let (side, wanted) = match goal {
-        Goal::Time(side, bar) => (side, format!("≥ {bar:.1}× {side}")),
-        Goal::Cpu(side, bar) => (side, format!("CPU ≤ {bar:.1}× {side}")),
-    };
-    if row.of_side(side, wall).is_empty() {
-        return (wanted, "not measured".to_owned(), false);
-    }
-    let (found, is_met) = match goal {
-        Goal::Time(side, bar) => {
-            let ratio = median(row.ratios(side, wall));
-            (ratio, ratio >= bar)
-        }
-        Goal::Cpu(side, bar) => {
-            let ratio = median(row.ratios(side, cpu).into_iter().map(f64::recip).collect());
-            (ratio, ratio <= bar)
-        }
-    };
-    (wanted, format!("{found:.2}"), is_met)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::row::samples::row;
     use super::*;
-
-    fn row(lane: &str, walls: &[(Side, [f64; 3])]) -> Row {
-        let runs = |(side, walls): &(Side, [f64; 3])| {
-            let side = *side;
-            walls.map(|wall_secs| Run { side, round: 1, wall_secs, cpu_secs: wall_secs / 2.0, peak_bytes: 1 << 20 })
-        };
-        Row {
-            lane: lane.to_owned(),
-            server: "s".to_owned(),
-            command: "c".to_owned(),
-            size_bytes: 1 << 30,
-            files: 1,
-            load: 0.0,
-            runs: walls.iter().flat_map(runs).collect(),
-        }
-    }
 
     #[test]
     fn ratios_are_made_inside_a_round_and_goals_judged_by_their_median() {
         let name = "s3 upload, null sink, TLS";
         let ours = (Side::Ours, [1.0, 10.0, 2.0]);
         let row = row(name, &[ours, (Side::Shipped, [2.0, 5.0, 6.0]), (Side::Tuned, [1.0, 10.0, 2.0])]);
-        let record = Record { machine: "m".to_owned(), versions: BTreeMap::new(), rows: vec![row] };
+        let record = Record { machine: "m".to_owned(), rows: vec![row] };
         let page = record.page();
         let speed = format!("| {name} | 1024 | 3 | 512 | **2.00** (0.50–3.00) | **1.00** (1.00–1.00) | – | – |");
         assert!(page.contains(&speed), "{page}");
@@ -365,12 +242,7 @@ mod tests {
         assert!(page.contains(&format!("| {name} | ≥ 1.3× rclone tuned | 1.00 | **missed** |")), "{page}");
         assert!(page.contains(&format!("| {name} | CPU ≤ 0.4× rclone as shipped | 0.50 | **missed** |")), "{page}");
         assert!(page.contains(&format!("| {name} | 1.00 / 1 | 2.50 / 1 | 1.00 / 1 | – | – |")), "{page}");
-    }
-
-    #[test]
-    fn a_goal_against_who_did_not_run_is_missed() {
-        let row = row("x", &[(Side::Ours, [1.0; 3])]);
-        let (_, found, is_met) = judge(&row, Goal::Time(Side::OpenSsh, 0.9));
-        assert_eq!((found.as_str(), is_met), ("not measured", false));
+        let ground = format!("| {name} | `c` | consign 1.2.3, abc | rclone v1 | /m (tmpfs) | /d (ext4) | 0.0 |");
+        assert!(page.contains(&ground), "{page}");
     }
 }

@@ -1,12 +1,13 @@
 //! The servers that both sides speak to, and how each side is told about them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use testkit::{Key, User};
 
 use super::null_sink::NullSink;
+use crate::bench::ground;
 
 /// The bucket or container of all lanes.
 const BUCKET: &str = "bench";
@@ -14,11 +15,25 @@ const BUCKET: &str = "bench";
 /// Variables for a program.
 pub(super) type Environment = Vec<(&'static str, String)>;
 
+/// Where what was sent is looked at.
+#[derive(Clone, Debug)]
+pub(super) enum Kept {
+    /// In the sink of this process.
+    Sink,
+    /// In a folder of this machine.
+    Folder(PathBuf),
+    /// At the server: it has to be fetched.
+    Remote,
+}
+
 /// A server.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     /// Name and version.
     pub(super) version: String,
+    pub(super) kept: Kept,
+    /// The folder that the server keeps objects in, and its file system.
+    pub(super) files_on: String,
     /// What follows `export/` and `import/`.
     pub(super) operation: &'static str,
     /// Arguments of ours that reach it.
@@ -35,6 +50,13 @@ pub(super) struct Place {
     pub(super) openssh: Option<Vec<String>>,
     /// Options and environment of `aws`, if it speaks S3.
     pub(super) aws: Option<(Vec<String>, Environment)>,
+}
+
+/// Where the servers of other hands keep their files, unless it is said otherwise.
+fn run_folder() -> String {
+    let folder = std::env::var_os("CONSIGN_TEST_RUN").map(PathBuf::from);
+    let parent = folder.as_deref().and_then(Path::parent);
+    parent.map_or_else(|| "the cache of the test bed".to_owned(), ground::folder)
 }
 
 fn s3(version: String, endpoint: &str, id: &str, secret: &str, ca: Option<&Path>) -> Place {
@@ -61,6 +83,8 @@ fn s3(version: String, endpoint: &str, id: &str, secret: &str, ca: Option<&Path>
     ];
     Place {
         version,
+        kept: Kept::Remote,
+        files_on: run_folder(),
         operation: "s3",
         account: json!({ "bucket": BUCKET, "region": "default", "endpoint": endpoint, "access_key_id": id,
             "secret_access_key": secret }),
@@ -76,7 +100,8 @@ fn s3(version: String, endpoint: &str, id: &str, secret: &str, ca: Option<&Path>
 /// The sink of this process.
 pub(super) fn null_sink(sink: &NullSink) -> Place {
     let version = "a sink in the benchmark's own process, TLS 1.3".to_owned();
-    s3(version, &sink.endpoint(), "null", "null", Some(sink.ca_file()))
+    let place = s3(version, &sink.endpoint(), "null", "null", Some(sink.ca_file()));
+    Place { kept: Kept::Sink, files_on: "the memory of the benchmark".to_owned(), ..place }
 }
 
 /// The Ceph gateway, with an empty bucket.
@@ -92,7 +117,10 @@ pub(super) async fn ceph() -> Result<Place> {
 pub(super) async fn sshd() -> Result<Place> {
     let sshd = testkit::sshd().await?;
     let (addr, user, key) = (sshd.addr(), sshd.user(), sshd.key_file(Key::Ed25519).display().to_string());
-    let home = format!("{}/", sshd.folder(BUCKET)?.display());
+    let folder = sshd.folder(BUCKET)?;
+    let home = format!("{}/", folder.display());
+    // The folder that the server's own, whose name changes from run to run, was made in.
+    let files_on = sshd.home().ancestors().nth(2).map_or_else(String::new, ground::folder);
     let mut openssh: Vec<String> = ["-q", "-F", "/dev/null", "-P"].map(str::to_owned).to_vec();
     openssh.extend([addr.port().to_string(), "-i".to_owned(), key.clone()]);
     for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes"] {
@@ -101,6 +129,8 @@ pub(super) async fn sshd() -> Result<Place> {
     openssh.extend(["-o".to_owned(), format!("Ciphers={CIPHER}"), format!("{user}@{}", addr.ip())]);
     Ok(Place {
         version: format!("OpenSSH {}", sshd.version()),
+        kept: Kept::Folder(folder),
+        files_on,
         operation: "sftp",
         account: json!({ "host": addr.ip().to_string(), "port": addr.port(), "username": user,
             "private_key": sshd.key(Key::Ed25519)? }),
@@ -128,6 +158,8 @@ pub(super) async fn azurite() -> Result<Place> {
     azurite.empty_container(BUCKET).await?;
     Ok(Place {
         version: format!("Azurite {}, http", azurite.version),
+        kept: Kept::Remote,
+        files_on: run_folder(),
         operation: "azure/blob",
         account: json!({ "storage_account": azurite.account, "storage_access_key": azurite.key, "container": BUCKET,
             "endpoint": azurite.endpoint }),
@@ -153,6 +185,8 @@ pub(super) async fn swift() -> Result<Place> {
     let password = openstack.password(user).to_owned();
     Ok(Place {
         version: format!("{}, http", openstack.version()),
+        kept: Kept::Remote,
+        files_on: run_folder(),
         operation: "openstack",
         account: json!({ "auth_url": auth_url, "username": user.name(), "password": password, "region": "RegionOne",
             "container": BUCKET }),
@@ -181,6 +215,8 @@ pub(super) async fn gcs() -> Result<Place> {
     gcs.create_bucket(BUCKET).await?;
     Ok(Place {
         version: format!("gcp-storage-emulator {} behind our gate, http", gcs.version),
+        kept: Kept::Remote,
+        files_on: "the memory of the emulator".to_owned(),
         operation: "google-cloud-storage",
         account: json!({ "project_id": "test-project", "bucket": BUCKET, "client_email": gcs.client_email,
             "private_key": gcs.private_key, "endpoint": gcs.endpoint, "token_uri": gcs.token_uri }),

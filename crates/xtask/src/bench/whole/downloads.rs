@@ -15,14 +15,21 @@ use tokio::process::Child;
 use tokio::task::JoinSet;
 
 use super::origin::Origin;
-use super::report::{Section, median, ratio};
+use super::report::{Bars, Section, median, ratio};
 use super::served::{Served, Setup, command};
 use super::{Place, peer};
+use crate::bench::content;
 use crate::bench::cost::cpu_secs;
 
 pub(super) const TITLE: &str = "Downloads of export/url";
 /// Who fetches: as many at once, each its share of the file.
 const STREAMS: [u64; 2] = [1, 4];
+const BARS: Bars<'static> = Bars {
+    file: "jobs-downloads.svg",
+    title: "MiB a second of downloads",
+    label: "more is better",
+    series: &["Consign", "nginx"],
+};
 /// What stands below the table.
 const WHY_NO_SENDFILE: &str = "\nWhy no `sendfile`: it spares a plain connection one copy through the memory of the process. The \
     bytes of a TLS connection pass through it anyway, to be sealed; files may lie in an object store instead of on a disk; and the HTTP \
@@ -73,14 +80,22 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     };
     let guard = Guard::new(["127.0.0.0/8".parse().context("a network")?]);
     let client = Client::new(guard, tls_config(&[CertificateDer::from_pem_file(&cert)?])?, &Limits::default());
-    let mut lanes = Vec::new();
+    let mut lanes: Vec<(String, Pairs)> = Vec::new();
     for (at, name) in ["plain", "TLS"].into_iter().enumerate() {
         for streams in STREAMS {
             let mut pairs = Vec::new();
             for number in 0..=rounds {
                 let (us, them) = sides(at);
-                let us = fetch(&client, &us, streams, size).await?;
-                let them = if let Some(them) = them { Some(fetch(&client, &them, streams, size).await?) } else { None };
+                let fetch = |side| fetch(&client, side, streams, size);
+                // Who comes first changes from round to round.
+                let (us, them) = match &them {
+                    None => (fetch(&us).await?, None),
+                    Some(them) if number % 2 == 0 => (fetch(&us).await?, Some(fetch(them).await?)),
+                    Some(them) => {
+                        let them = fetch(them).await?;
+                        (fetch(&us).await?, Some(them))
+                    }
+                };
                 place.say(&format!(
                     "{TITLE}: {name}, {streams} at once, round {number} of {rounds}: {:.2} s",
                     us.wall_secs
@@ -93,7 +108,7 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
         }
     }
     let text = format!("{}\n{}.\n", told(mebibytes, &lanes), peer::version("nginx", "-v").await);
-    Ok(Section { title: TITLE, text, plots: Vec::new() })
+    Ok(Section { title: TITLE, text, plots: vec![BARS.plot(&groups(mebibytes, &lanes))] })
 }
 
 /// A certificate of our own for loopback, and its key.
@@ -117,7 +132,8 @@ pub(super) async fn offered(server: &Served, url: &str) -> Result<String> {
     Ok(link.to_owned())
 }
 
-/// Fetches the file over as many connections at once, each its share.
+/// Fetches the file over as many connections at once, each its share, and compares what comes: by CRC-32C, which is so cheap
+/// that it does not slow the client.
 async fn fetch(client: &Client, side: &Side<'_>, streams: u64, size: u64) -> Result<Took> {
     let (cpu, began) = ((side.cpu)()?, Instant::now());
     let share = size / streams;
@@ -129,18 +145,25 @@ async fn fetch(client: &Client, side: &Side<'_>, streams: u64, size: u64) -> Res
         fetched.spawn(async move {
             let answer = client.send(request, "fetching a file").await?;
             ensure!(answer.status() == http::StatusCode::PARTIAL_CONTENT, "{}", answer.status());
-            let (mut body, mut got) = (answer.into_body(), 0);
+            let (mut body, mut got, mut crc) = (answer.into_body(), 0, content::crc32c());
             while let Some(chunk) = body.chunk().await? {
                 got += chunk.len() as u64;
+                crc.update(&chunk);
             }
-            Ok(got)
+            Ok((number, got, crc.finalize()))
         });
     }
+    let mut came = Vec::new();
     while let Some(ended) = fetched.join_next().await {
-        let got = ended??;
-        ensure!(got == share, "{got} of {share} bytes came");
+        came.push(ended??);
     }
-    Ok(Took { wall_secs: began.elapsed().as_secs_f64(), cpu_secs: (side.cpu)()? - cpu })
+    let took = Took { wall_secs: began.elapsed().as_secs_f64(), cpu_secs: (side.cpu)()? - cpu };
+    for (number, got, crc) in came {
+        ensure!(got == share, "{got} of {share} bytes came");
+        let sent = content::crc32c_of_repeated(number * share, (number + 1) * share);
+        ensure!(crc == sent, "other bytes came of {} than it has", side.url);
+    }
+    Ok(took)
 }
 
 /// nginx with two addresses for one file.
@@ -156,7 +179,7 @@ impl Nginx {
         let Ok(program) = testkit::tool::find("nginx") else { return Ok(None) };
         let root = folder.join("nginx");
         std::fs::create_dir(&root)?;
-        testkit::bytes::write_file(&root.join("file.bin"), 7, size)?;
+        content::write_repeated(&root.join("file.bin"), size)?;
         let port = || Ok::<_, anyhow::Error>(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
         let (plain, secure) = (port()?, port()?);
         let at = root.display();
@@ -210,11 +233,22 @@ impl Drop for Nginx {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
+fn groups(mebibytes: u64, lanes: &[(String, Pairs)]) -> Vec<(String, Vec<Option<f64>>)> {
+    let speed = |secs: Vec<f64>| (!secs.is_empty()).then(|| mebibytes as f64 / median(&secs));
+    let group = |(name, pairs): &(String, Pairs)| {
+        let us = pairs.iter().map(|(us, _)| us.wall_secs).collect();
+        let them = pairs.iter().filter_map(|(_, them)| Some((*them)?.wall_secs)).collect();
+        (name.clone(), vec![speed(us), speed(them)])
+    };
+    lanes.iter().map(group).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
 fn told(mebibytes: u64, lanes: &[(String, Pairs)]) -> String {
     let size = mebibytes as f64;
     let mut text = format!(
         "One file of {mebibytes} MiB, in the page cache of the system, fetched by one client (several connections at once: each its share, by \
-         `Range`), {} pairs in turns. CPU is that of the server. nginx has `sendfile on` and `tcp_nopush on`, TLS 1.3 on both \
+         `Range`), {} pairs, whose order changes from pair to pair; every run is compared by CRC-32C. CPU is that of the server. nginx has `sendfile on` and `tcp_nopush on`, TLS 1.3 on both \
          sides. The clients share the machine.\n\n\
          | | Consign MiB/s | CPU-s/GiB | nginx MiB/s | CPU-s/GiB | nginx's time / ours |\n|---|---|---|---|---|---|\n",
         lanes.first().map_or(0, |(_, pairs)| pairs.len()),
@@ -242,6 +276,7 @@ fn told(mebibytes: u64, lanes: &[(String, Pairs)]) -> String {
             ratio(&ratios)
         );
     }
+    text.push_str(&BARS.line());
     text.push_str(WHY_NO_SENDFILE);
     text
 }

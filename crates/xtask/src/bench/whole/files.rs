@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Place;
 use super::origin::Origin;
-use super::report::{Growing, Section};
+use super::report::{Growing, Section, told_cpu};
 use super::served::{Served, Setup};
 
 pub(super) const TITLE: &str = "Files in a task";
@@ -44,12 +44,12 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     let server = Served::start(&Setup { more: &more, ..Setup::new(&place.program, &place.folder) }).await?;
     // Opens connections and fills caches.
     sample(&server, &origin, 1).await?;
-    let mut all = Vec::new();
+    let (mut all, mut left_out) = (Vec::new(), Vec::new());
     let began = Instant::now();
     for &files in steps {
         if place.is_late(began) {
-            place.say(&format!("{TITLE}: no time left for {files} files"));
-            break;
+            left_out.push(crate::bench::figures::thousands(files.into()));
+            continue;
         }
         let sample = sample(&server, &origin, files).await?;
         place.say(&format!(
@@ -59,7 +59,7 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
         all.push(sample);
     }
     server.stop().await?;
-    Ok(Section { title: TITLE, text: told(&all), plots: plots(&all) })
+    Ok(Section { title: TITLE, text: told(&all, &left_out), plots: plots(&all) })
 }
 
 async fn sample(server: &Served, origin: &Origin, files: u32) -> Result<Sample> {
@@ -109,7 +109,7 @@ fn each(sample: &Sample, step: usize) -> f64 {
     sample.secs[step] * 1e3 / f64::from(sample.files)
 }
 
-fn told(all: &[Sample]) -> String {
+fn told(all: &[Sample], left_out: &[String]) -> String {
     let mut text = format!(
         "Files of {FILE_BYTES} bytes, imported from an S3 server inside the benchmark, then exported to it, then offered at \
          links; milliseconds a file, and the server's CPU. The default allows 10,000 files in a task \
@@ -121,8 +121,8 @@ fn told(all: &[Sample]) -> String {
     for sample in all {
         let _ = write!(text, "| {} |", crate::bench::figures::thousands(sample.files.into()));
         for step in 0..3 {
-            let cpu = sample.cpu_secs[step] * 1e3 / f64::from(sample.files);
-            let _ = write!(text, " **{:.3}** | {cpu:.3} |", each(sample, step));
+            let cpu = told_cpu(sample.cpu_secs[step], |secs| format!("{:.3}", secs * 1e3 / f64::from(sample.files)));
+            let _ = write!(text, " **{:.3}** | {cpu} |", each(sample, step));
         }
         let _ = writeln!(
             text,
@@ -132,6 +132,9 @@ fn told(all: &[Sample]) -> String {
             sample.link_secs * 1e3,
             sample.delete_secs * 1e3
         );
+    }
+    if !left_out.is_empty() {
+        let _ = writeln!(text, "\nNot measured, as it would take too long: {} files.", left_out.join(", "));
     }
     text.push_str("\n![milliseconds a file](growth-files.svg)\n\n![memory](growth-files-memory.svg)\n");
     text

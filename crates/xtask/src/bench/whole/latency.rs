@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use super::Place;
 use super::origin::Origin;
-use super::report::{Section, median, quantile};
+use super::report::{Bars, Section, median, quantile};
 use super::served::{Served, Setup};
 
 pub(super) const TITLE: &str = "From created to started";
@@ -20,6 +20,13 @@ const TASKS_PER_JOB: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Until what just happened has come to rest.
 const REST: Duration = Duration::from_secs(1);
+
+const BARS: Bars<'static> = Bars {
+    file: "jobs-latency.svg",
+    title: "Milliseconds from created to started",
+    label: "less is better",
+    series: &["median", "p99"],
+};
 
 /// What was seen of some jobs, in milliseconds.
 struct Seen {
@@ -59,7 +66,9 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     all.push(sample(place, &server, &store, &origin, "behind a backlog that is worked on", jobs).await?);
     store.close().await;
     server.stop().await?;
-    Ok(Section { title: TITLE, text: told(jobs, backlog, built_secs, &all), plots: Vec::new() })
+    let figures = |seen: &Seen| vec![Some(median(&seen.started)), Some(quantile(&seen.started, 0.99))];
+    let groups: Vec<_> = all.iter().map(|seen| (seen.name.to_owned(), figures(seen))).collect();
+    Ok(Section { title: TITLE, text: told(jobs, backlog, built_secs, &all), plots: vec![BARS.plot(&groups)] })
 }
 
 /// Fills the queue of a user through the API, with tasks that import from `url`.
@@ -134,5 +143,6 @@ fn told(jobs: u32, backlog: u32, built_secs: f64, all: &[Seen]) -> String {
             seen.queued_after,
         );
     }
+    text.push_str(&BARS.line());
     text
 }

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::{Bed, PAGES, figures};
+use super::{Bed, PAGES, figures, ground};
 use report::{Page, Section};
 
 mod archive;
 mod downloads;
 mod files;
 mod latency;
+mod memory;
 mod origin;
 mod peer;
 mod pipeline;
@@ -27,14 +28,14 @@ mod tasks;
 mod waiters;
 
 /// Time after which a measurement that grows does not begin with a larger size.
-const LATE: Duration = Duration::from_mins(1);
+const LATE: Duration = Duration::from_mins(3);
 
 const JOBS: Page = Page {
     file: "jobs.md",
     title: "Whole jobs, measured",
     intro: "<!-- Written by `cargo xtask bench jobs`. -->\n\nA server of ours, as shipped, with its database and its files, from \
-            outside. Each section says how it was measured; the machine did other work at times, so look at ratios, and at the \
-            load that each section names.",
+            outside. Each section says how it was measured, by what it was checked, and which build it was; ratios are made inside a \
+            round, and the load is that of the benchmark and of whatever else the machine did.",
     order: &[pipeline::TITLE, latency::TITLE, rate::TITLE, downloads::TITLE, archive::TITLE, waiters::TITLE],
 };
 
@@ -43,8 +44,18 @@ const GROWTH: Page = Page {
     title: "Growth, measured",
     intro: "<!-- Written by `cargo xtask bench growth`. -->\n\nWhat one more costs when there are many already. A figure that \
             stays the same from the first row to the last is the aim; one that grows with the size means that the whole is \
-            quadratic. Both axes of the plots count in powers of ten.",
+            quadratic. Both axes of the plots count in powers of ten. CPU time is counted in hundredths of a second: where less than ten \
+            of them were used, there is a dash.",
     order: &[files::TITLE, tasks::TITLE, rows::TITLE],
+};
+
+const MEMORY: Page = Page {
+    file: "memory.md",
+    title: "Memory, measured",
+    intro: "<!-- Written by `cargo xtask bench memory`. -->\n\nWhat transfers hold in memory, seen from outside: the resident set of \
+            the whole server. What a thousand clients hold that only wait stands in [jobs.md](jobs.md); what limits what, in \
+            `docs/performance.md`.",
+    order: &[memory::ONE, memory::MANY],
 };
 
 /// Where a measurement is made.
@@ -55,6 +66,7 @@ struct Place<'a> {
     /// An empty folder on disk.
     folder: PathBuf,
     small: bool,
+    began: Instant,
 }
 
 impl Place<'_> {
@@ -103,7 +115,7 @@ pub(super) async fn jobs(bed: &Bed) -> Result<()> {
             archive::TITLE => archive::measure(&place).await,
             _ => waiters::measure(&place).await,
         };
-        publish(bed, &JOBS, section.with_context(|| (*title).to_owned())?)?;
+        publish(&place, &JOBS, section.with_context(|| (*title).to_owned())?)?;
     }
     Ok(())
 }
@@ -120,7 +132,23 @@ pub(super) async fn growth(bed: &Bed) -> Result<()> {
             tasks::TITLE => tasks::measure(&place).await,
             _ => rows::measure(&place).await,
         };
-        publish(bed, &GROWTH, section.with_context(|| (*title).to_owned())?)?;
+        publish(&place, &GROWTH, section.with_context(|| (*title).to_owned())?)?;
+    }
+    Ok(())
+}
+
+/// Measures memory.
+///
+/// # Errors
+/// When something does not run.
+pub(super) async fn memory(bed: &Bed) -> Result<()> {
+    for title in MEMORY.order {
+        let Some((place, _folder)) = place(bed, title)? else { continue };
+        let section = match *title {
+            memory::ONE => memory::one(&place).await,
+            _ => memory::many(&place).await,
+        };
+        publish(&place, &MEMORY, section.with_context(|| (*title).to_owned())?)?;
     }
     Ok(())
 }
@@ -130,18 +158,24 @@ fn place<'a>(bed: &'a Bed, title: &str) -> Result<Option<(Place<'a>, TempDir)>> 
     if !bed.wants(title) {
         return Ok(None);
     }
-    let parent = bed.options.folder.clone().unwrap_or_else(std::env::temp_dir);
-    let folder = tempfile::Builder::new().prefix("consign-bench-").tempdir_in(parent)?;
-    let place = Place { bed, program: bed.program.clone(), folder: folder.path().to_owned(), small: bed.is_small() };
+    let folder = tempfile::Builder::new().prefix("consign-bench-").tempdir_in(parent(bed))?;
+    let (program, small) = (bed.program.clone(), bed.is_small());
+    let place = Place { bed, program, folder: folder.path().to_owned(), small, began: Instant::now() };
     Ok(Some((place, folder)))
 }
 
+/// Where the files and databases of whole jobs are: on disk, unless it is said otherwise.
+fn parent(bed: &Bed) -> PathBuf {
+    bed.options.folder.clone().unwrap_or_else(std::env::temp_dir)
+}
+
 /// Puts the section into its page, with what it was measured on.
-fn publish(bed: &Bed, page: &Page, mut section: Section) -> Result<()> {
-    let folder = bed.options.folder.as_ref().filter(|_| !bed.is_small());
-    let folder = folder.map_or_else(String::new, |folder| format!("; files and database in {}", folder.display()));
-    let (version, machine, load) = (env!("CARGO_PKG_VERSION"), figures::machine(), figures::load());
-    let now = format!("\n\nConsign {version}; {machine}; load {load:.1} at the end{folder}.");
+fn publish(place: &Place<'_>, page: &Page, mut section: Section) -> Result<()> {
+    let bed = place.bed;
+    place.say(&format!("{}: {:.0} s in all", section.title, place.began.elapsed().as_secs_f64()));
+    let (build, machine, load) = (&bed.build, figures::machine(), figures::load());
+    let folder = ground::folder(&parent(bed));
+    let now = format!("\n\n{build}; {machine}; load {load:.1} at the end; files and database in {folder}.");
     section.text = format!("{}{now}", section.text.trim_end());
     let default = (!bed.is_small()).then(|| bed.root.join(PAGES));
     let out = bed.options.out.clone().or(default);

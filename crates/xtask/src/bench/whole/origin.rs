@@ -1,6 +1,6 @@
 //! Where jobs get their files from: a small HTTP server inside the benchmark that makes up what it is asked for.
 //!
-//! - `/bytes/N`: N bytes that do not compress
+//! - `/bytes/N`: N bytes that do not compress: the block of [`content`] again and again
 //! - `/seen/NAME`: one byte; when it was asked for is remembered
 //! - `/hold`: never ends
 //! - `/bucket`: as much of S3 as an import or export of many small objects needs; `/bucket/COUNT/SIZE/…` holds COUNT objects
@@ -24,8 +24,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// Size of the block that files repeat.
-const BLOCK_BYTES: usize = 1024 * 1024;
+use crate::bench::content::{self, BLOCK_BYTES};
+
 /// Size of a piece of an answer.
 const PIECE_BYTES: usize = 256 * 1024;
 /// Pause between two bytes of an answer that never ends.
@@ -58,8 +58,7 @@ impl Origin {
     pub(super) async fn start(address: &str) -> Result<Self> {
         let listener = TcpListener::bind((address, 0)).await?;
         let addr = listener.local_addr()?;
-        let block = Bytes::from(testkit::bytes::pattern(5, BLOCK_BYTES));
-        let state = Arc::new(State { block, ..State::default() });
+        let state = Arc::new(State { block: content::block(), ..State::default() });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {

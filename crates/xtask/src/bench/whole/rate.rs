@@ -12,12 +12,15 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::Place;
-use super::report::{Section, median};
+use super::report::{Bars, Section, median};
 use super::served::{Served, Setup};
 
 pub(super) const TITLE: &str = "Jobs per second";
 /// How often to look whether all jobs have ended.
 const LOOK: Duration = Duration::from_millis(10);
+
+const BARS: Bars<'static> =
+    Bars { file: "jobs-rate.svg", title: "Jobs a second", label: "more is better", series: &["made", "ended"] };
 
 /// One kind of job made by so many clients at once.
 struct Lane {
@@ -86,7 +89,7 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
         }
     }
     store.close().await;
-    Ok(Section { title: TITLE, text: told(jobs, rounds, &all), plots: Vec::new() })
+    Ok(Section { title: TITLE, text: told(jobs, rounds, &all), plots: vec![BARS.plot(&groups(&all))] })
 }
 
 async fn run(server: &Arc<Served>, store: &SqliteStore, lane: &Lane, jobs: u32) -> Result<Round> {
@@ -109,14 +112,28 @@ async fn run(server: &Arc<Served>, store: &SqliteStore, lane: &Lane, jobs: u32) 
     let made_secs = began.elapsed().as_secs_f64();
     loop {
         let counts = store.counts(Clock::system().now()).await?;
-        // Uploads wait for a file that nobody sends.
-        let waiting = if lane.name.contains("upload") { 0 } else { counts.delayed };
+        let waiting = if ends(lane) { counts.delayed } else { 0 };
         if counts.queued + counts.running + waiting == 0 {
             break;
         }
         tokio::time::sleep(LOOK).await;
     }
     Ok(Round { made_secs, ended_secs: began.elapsed().as_secs_f64(), cpu: server.cpu_secs()? - cpu })
+}
+
+/// Whether its jobs end: uploads wait for a file that nobody sends.
+fn ends(lane: &Lane) -> bool {
+    !lane.name.contains("upload")
+}
+
+fn groups(all: &[Vec<Round>]) -> Vec<(String, Vec<Option<f64>>)> {
+    let group = |(lane, rounds): (&Lane, &Vec<Round>)| {
+        let speed = |figure: fn(&Round) -> f64| 1.0 / median(&rounds.iter().map(figure).collect::<Vec<_>>());
+        let ended = ends(lane).then(|| speed(|round| round.ended_secs));
+        let who = if lane.clients == 1 { "1 client" } else { "32 clients" };
+        (format!("{}, {who}", lane.name.replace('`', "")), vec![Some(speed(|round| round.made_secs)), ended])
+    };
+    LANES.iter().zip(all).map(group).collect()
 }
 
 fn told(jobs: u32, rounds: u32, all: &[Vec<Round>]) -> String {
@@ -129,11 +146,8 @@ fn told(jobs: u32, rounds: u32, all: &[Vec<Round>]) -> String {
     );
     for (lane, rounds) in LANES.iter().zip(all) {
         let of = |figure: fn(&Round) -> f64| median(&rounds.iter().map(figure).collect::<Vec<_>>());
-        let ended = if lane.name.contains("upload") {
-            "–".to_owned()
-        } else {
-            format!("**{:.0}**", 1.0 / of(|round| round.ended_secs))
-        };
+        let ended =
+            if ends(lane) { format!("**{:.0}**", 1.0 / of(|round| round.ended_secs)) } else { "–".to_owned() };
         let _ = writeln!(
             text,
             "| {} | {} | {:.0} | {ended} | {:.2} |",
@@ -143,5 +157,6 @@ fn told(jobs: u32, rounds: u32, all: &[Vec<Round>]) -> String {
             of(|round| round.cpu) * 1e3,
         );
     }
+    text.push_str(&BARS.line());
     text
 }

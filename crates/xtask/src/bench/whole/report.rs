@@ -60,6 +60,39 @@ impl Growing {
     }
 }
 
+/// A plot of bars as it stands beside a page: its file, and the line that shows it.
+pub(super) struct Bars<'a> {
+    pub(super) file: &'static str,
+    pub(super) title: &'a str,
+    pub(super) label: &'a str,
+    pub(super) series: &'a [&'a str],
+}
+
+impl Bars<'_> {
+    /// Draws a group for each name; what is not known leaves its place empty.
+    pub(super) fn plot(&self, groups: &[(String, Vec<Option<f64>>)]) -> (String, String) {
+        (self.file.to_owned(), plot::bars(self.title, self.label, self.series, groups, None))
+    }
+
+    /// What the page shows it with.
+    pub(super) fn line(&self) -> String {
+        format!("\n![{}]({})\n", self.title, self.file)
+    }
+}
+
+/// Least CPU time that says something: it is counted in hundredths of a second.
+const LEAST_CPU_SECS: f64 = 0.1;
+
+/// Whether so much CPU time says something.
+pub(super) fn is_enough_cpu(secs: f64) -> bool {
+    secs >= LEAST_CPU_SECS
+}
+
+/// CPU time as it is told, `–` where the clock is too coarse for it.
+pub(super) fn told_cpu(secs: f64, each: impl FnOnce(f64) -> String) -> String {
+    if is_enough_cpu(secs) { each(secs) } else { "–".to_owned() }
+}
+
 /// The one in the middle.
 pub(super) fn median(values: &[f64]) -> f64 {
     figures::median(values.to_vec())
@@ -99,6 +132,12 @@ mod tests {
         assert_eq!(both, "# X\n\nAbout.\n\n## One\n\nfirst\n\n## Two\n\nsecond\n");
         let again = PAGE.with(&both, &section("Two", "new\n\nlines"));
         assert_eq!(again, "# X\n\nAbout.\n\n## One\n\nfirst\n\n## Two\n\nnew\n\nlines\n");
+    }
+
+    #[test]
+    fn a_clock_that_is_too_coarse_tells_nothing() {
+        let each = |secs: f64| format!("{:.1}", secs * 10.0);
+        assert_eq!([told_cpu(0.02, each), told_cpu(0.1, each)], ["–", "1.0"].map(str::to_owned));
     }
 
     #[test]

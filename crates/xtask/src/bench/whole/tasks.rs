@@ -7,23 +7,30 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::Place;
-use super::report::{Growing, Section};
+use super::report::{Growing, Section, is_enough_cpu, told_cpu};
 use super::served::{Served, Setup};
 
 pub(super) const TITLE: &str = "Tasks in a job";
 const MIB: f64 = 1024.0 * 1024.0;
 
+/// Tasks of the largest job.
+const TASKS_MAX: u32 = 10_000;
+/// Of a chain, whose tasks run one after the other: ten thousand would take a minute and a half.
+const CHAIN_MAX: u32 = 3_000;
+
 /// How the tasks of a job hang together.
 struct Shape {
     name: &'static str,
     tasks: fn(u32) -> Map<String, Value>,
+    /// Most tasks that are worth their time.
+    tasks_max: u32,
 }
 
 const SHAPES: [Shape; 4] = [
-    Shape { name: "side by side", tasks: wide },
-    Shape { name: "a chain", tasks: chain },
-    Shape { name: "all into one", tasks: into_one },
-    Shape { name: "one into all", tasks: from_one },
+    Shape { name: "side by side", tasks: wide, tasks_max: TASKS_MAX },
+    Shape { name: "a chain", tasks: chain, tasks_max: CHAIN_MAX },
+    Shape { name: "all into one", tasks: into_one, tasks_max: TASKS_MAX },
+    Shape { name: "one into all", tasks: from_one, tasks_max: TASKS_MAX },
 ];
 
 /// What a job took.
@@ -77,16 +84,17 @@ fn from_one(count: u32) -> Map<String, Value> {
 /// # Errors
 /// When a job does not finish.
 pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
-    let steps: &[u32] = if place.small { &[1, 5] } else { &[1, 10, 100, 1_000, 3_000, 10_000] };
+    let steps: &[u32] = if place.small { &[1, 5] } else { &[1, 10, 100, 1_000, CHAIN_MAX, TASKS_MAX] };
     let more = [("CONSIGN_LIMITS__TASKS_PER_JOB_MAX", "10000")];
     let server = Served::start(&Setup { more: &more, ..Setup::new(&place.program, &place.folder) }).await?;
     sample(&server, wide(1)).await?;
     let mut all: Vec<(&'static str, Vec<Sample>)> = SHAPES.iter().map(|shape| (shape.name, Vec::new())).collect();
+    let mut left_out = Vec::new();
     let began = Instant::now();
     for &tasks in steps {
         for (shape, (_, samples)) in SHAPES.iter().zip(&mut all) {
-            if place.is_late(began) {
-                place.say(&format!("{TITLE}: no time left for {tasks} tasks, {}", shape.name));
+            if tasks > shape.tasks_max || place.is_late(began) {
+                left_out.push(format!("{} of {}", shape.name, crate::bench::figures::thousands(tasks.into())));
                 continue;
             }
             let sample = sample(&server, (shape.tasks)(tasks)).await?;
@@ -98,7 +106,7 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
         }
     }
     server.stop().await?;
-    Ok(Section { title: TITLE, text: told(&all), plots: plots(&all) })
+    Ok(Section { title: TITLE, text: told(&all, &left_out), plots: plots(&all) })
 }
 
 async fn sample(server: &Served, tasks: Map<String, Value>) -> Result<Sample> {
@@ -126,7 +134,7 @@ async fn sample(server: &Served, tasks: Map<String, Value>) -> Result<Sample> {
     Ok(Sample { tasks: count, create_secs, run_secs, cpu_secs, read_secs, delete_secs, peak_bytes })
 }
 
-fn told(all: &[(&'static str, Vec<Sample>)]) -> String {
+fn told(all: &[(&'static str, Vec<Sample>)], left_out: &[String]) -> String {
     let mut text = String::from(
         "Tasks of `import/raw` (one byte) and `export/url`; one client waits for the job, another follows its server-sent \
          events to the end. The default allows 1,000 tasks in a job (`limits.tasks_per_job_max`, raised here to 10,000); a \
@@ -139,33 +147,37 @@ fn told(all: &[(&'static str, Vec<Sample>)]) -> String {
             let each = |secs: f64| secs * 1e3 / f64::from(sample.tasks);
             let _ = writeln!(
                 text,
-                "| {shape} | {} | {:.3} | **{:.2}** | **{:.2}** | {:.1} | {:.1} | {:.0} |",
+                "| {shape} | {} | {:.3} | **{:.2}** | **{}** | {:.1} | {:.1} | {:.0} |",
                 crate::bench::figures::thousands(sample.tasks.into()),
                 each(sample.create_secs),
                 each(sample.run_secs),
-                each(sample.cpu_secs),
+                told_cpu(sample.cpu_secs, |secs| format!("{:.2}", each(secs))),
                 sample.read_secs * 1e3,
                 sample.delete_secs * 1e3,
                 sample.peak_bytes / MIB,
             );
         }
     }
+    if !left_out.is_empty() {
+        let _ = writeln!(text, "\nNot measured, as it would take too long: {}.", left_out.join(", "));
+    }
     text.push_str("\n![milliseconds a task](growth-tasks.svg)\n\n![CPU a task](growth-tasks-cpu.svg)\n");
     text
 }
 
 fn plots(all: &[(&'static str, Vec<Sample>)]) -> Vec<(String, String)> {
-    let lines = |figure: fn(&Sample) -> f64| {
-        let line = |samples: &[Sample]| {
-            samples.iter().map(|sample| (sample.tasks.into(), figure(sample) * 1e3 / f64::from(sample.tasks))).collect()
-        };
-        all.iter().map(|(name, samples)| (*name, line(samples))).collect()
+    let lines = |figure: fn(&Sample) -> Option<f64>| {
+        let point = |sample: &Sample| Some((sample.tasks.into(), figure(sample)? * 1e3 / f64::from(sample.tasks)));
+        all.iter().map(|(name, samples)| (*name, samples.iter().filter_map(point).collect())).collect()
     };
     let time =
         Growing { title: "Milliseconds a task, from accepted to finished", across: "tasks in the job", up: "ms" };
     let cpu = Growing { title: "The server's CPU a task, all in all", across: "tasks in the job", up: "ms" };
     vec![
-        ("growth-tasks.svg".to_owned(), time.plot(lines(|sample| sample.run_secs))),
-        ("growth-tasks-cpu.svg".to_owned(), cpu.plot(lines(|sample| sample.cpu_secs))),
+        ("growth-tasks.svg".to_owned(), time.plot(lines(|sample| Some(sample.run_secs)))),
+        (
+            "growth-tasks-cpu.svg".to_owned(),
+            cpu.plot(lines(|sample| Some(sample.cpu_secs).filter(|secs| is_enough_cpu(*secs)))),
+        ),
     ]
 }
