@@ -75,7 +75,7 @@ class Session:
     def __init__(self, account, bucket, name, path):
         self.account, self.bucket, self.name, self.path = account, bucket, name, path
         self.kept, self.state, self.answer = 0, "open", b""
-        self.is_known = False  # whether anybody came back to it
+        self.is_known = False  # whether its client has come back to it
 
 
 def account_of(email):
@@ -395,8 +395,6 @@ class Gate(BaseHTTPRequestHandler):
                     del tokens[token]
                 return self.answer(200, {})
             mine = [it for it in sessions.values() if it.bucket == asked["bucket"] and it.state == "open"]
-            if asked.get("known"):
-                mine = [it for it in mine if it.is_known]
             if what == "lose":
                 for session in mine:
                     session.state = "lost"

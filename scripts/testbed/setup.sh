@@ -44,6 +44,13 @@ servers_complete() {
 # The database. What the machine has is taken, if it is new enough.
 postgres_complete() { [ -e "$CACHE/stamp-postgres" ] && runs "postgres --version" "psql --version"; }
 
+# What stands in front of the processes of a fleet, and between them and the database.
+PROXIES_VERSION=1
+# The first PgBouncer that knows prepared statements where it shares connections.
+POOLER_MIN=1.21
+proxies_complete() {
+    [ "$(cat "$CACHE/stamp-proxies" 2>/dev/null)" = "$PROXIES_VERSION" ] && runs "caddy version" "pgbouncer --version"
+}
 # What lays wires between network namespaces. What the machine has is taken.
 network_complete() { [ -e "$CACHE/bin/ip" ] && runs "ip -V" "tc -V"; }
 
@@ -215,6 +222,47 @@ install_postgres() {
     postgres_complete || die "the PostgreSQL that was installed does not run"
 }
 
+# The program and all libraries of a later Debian, the C library too: it runs on whichever machine this is.
+pooler_of_later_debian() {
+    local root=$CACHE/deb-pgbouncer/root libraries
+    echo "deb $(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1) trixie main" >"$CACHE/apt/later.list"
+    APT_MORE=(-o "Dir::Etc::sourcelist=$CACHE/apt/later.list" -o Dir::Etc::sourceparts=/dev/null)
+    retry apt_private update >>"$CACHE/apt.log" 2>&1
+    rm -rf "$CACHE/deb-pgbouncer"
+    mkdir -p "$CACHE/deb-pgbouncer/debs" "$root"
+    (cd "$CACHE/deb-pgbouncer/debs" && retry apt_private download pgbouncer libc6 libevent-2.1-7t64 libssl3t64 libcares2 libpam0g \
+        libsystemd0 libaudit1 libcap2 libcap-ng0 libzstd1 zlib1g) >>"$CACHE/apt.log" 2>&1
+    local deb
+    for deb in "$CACHE"/deb-pgbouncer/debs/*.deb; do dpkg -x "$deb" "$root"; done
+    rm -rf "$CACHE/deb-pgbouncer/debs"
+    APT_MORE=()
+    libraries=$(libraries "$root")
+    printf '#!/bin/bash\nexec %q --library-path %q %q "$@"\n' "${libraries%%:*}"/ld-linux-*.so.* "$libraries" "$root/usr/sbin/pgbouncer" \
+        >"$CACHE/bin/pgbouncer.new"
+    chmod 755 "$CACHE/bin/pgbouncer.new"
+    mv "$CACHE/bin/pgbouncer.new" "$CACHE/bin/pgbouncer"
+}
+
+install_proxies() {
+    say "installing Caddy and PgBouncer below $CACHE"
+    rm -f "$CACHE/stamp-proxies"
+    mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
+    retry apt_private update >>"$CACHE/apt.log" 2>&1
+    unpack deb-caddy caddy
+    wrap caddy "" "$CACHE/deb-caddy/root/usr/bin/caddy" /usr/bin/caddy
+    local there
+    there=$(apt_private install --no-install-recommends --print-uris -y pgbouncer 2>>"$CACHE/apt.log" | sed -n "s/^'[^']*' pgbouncer_\([^_]*\)_.*/\1/p")
+    if dpkg --compare-versions "${there:-0}" ge $POOLER_MIN; then
+        unpack deb-pgbouncer pgbouncer
+        wrap pgbouncer "$CACHE/deb-pgbouncer/root" "$CACHE/deb-pgbouncer/root/usr/sbin/pgbouncer"
+    else
+        pooler_of_later_debian
+    fi
+    rm -rf "$CACHE/apt"
+    echo $PROXIES_VERSION >"$CACHE/stamp-proxies"
+    proxies_complete || die "the proxies that were installed do not run"
+}
+
 install_network() {
     mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
     local root=$CACHE/deb-network/root
@@ -262,13 +310,14 @@ flock --nonblock 9 || { say "waiting for another setup" && flock 9; }
 command -v apt-get >/dev/null || die "apt-get is missing: the test servers are taken from Debian packages"
 prerequisites
 if [ "${1:-}" = bench ]; then peers_complete || install_peers; fi
-if servers_complete && clients_complete && postgres_complete && network_complete; then
+if servers_complete && clients_complete && postgres_complete && proxies_complete && network_complete; then
     say "all there ($CACHE)"
     exit 0
 fi
 rm -f "$CACHE"/*.log
 servers_complete || install_servers
 postgres_complete || install_postgres
+proxies_complete || install_proxies
 network_complete || install_network
 clients_complete || install_clients
 say "ready after $SECONDS s, $(du -sh "$CACHE" | cut -f1)"

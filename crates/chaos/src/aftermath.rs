@@ -199,7 +199,7 @@ async fn abandoned(fleet: &Fleet, gate: &Gate, bucket: &str, clients: &Clients) 
 async fn file_store(options: &Options, folder: &Path, bucket: &str, clients: &Clients) -> Result<()> {
     let began = Instant::now();
     loop {
-        let left = if options.fleet && options.shared_files {
+        let mut left: Vec<String> = if options.fleet && options.shared_files {
             let script = format!(
                 "result = [it['Key'] for page in s3.get_paginator('list_objects_v2').paginate(Bucket={bucket:?}) for it in page.get('Contents', [])]"
             );

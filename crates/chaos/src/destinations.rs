@@ -41,7 +41,7 @@ struct Sftp {
 }
 
 struct Swift {
-    swift: Behind<OpenStack>,
+    store: Behind<OpenStack>,
     keystone: Gate,
     /// The region whose object store is at the gate.
     region: String,
@@ -124,7 +124,7 @@ impl Destinations {
                 })
             }
             Place::Swift => {
-                let Swift { swift, keystone, region } = self.swift.as_ref().with_context(missing)?;
+                let Swift { store: swift, keystone, region } = self.swift.as_ref().with_context(missing)?;
                 json!({
                     "operation": "export/openstack", "auth_url": keystone.endpoint(), "username": User::Demo.name(),
                     "password": swift.server.password(User::Demo), "region": region, "project_name": "demo",
@@ -173,7 +173,7 @@ impl Destinations {
     fn gates(&self) -> Vec<(Place, &Gate)> {
         let azure = self.azure.as_ref().map(|azure| (Place::Azure, &azure.gate));
         let gcs = self.gcs.as_ref().map(|gcs| (Place::Gcs, &gcs.gate));
-        let swift = self.swift.iter().flat_map(|it| [(Place::Swift, &it.keystone), (Place::Swift, &it.swift.gate)]);
+        let swift = self.swift.iter().flat_map(|it| [(Place::Swift, &it.keystone), (Place::Swift, &it.store.gate)]);
         [(Place::S3, &self.s3.gate)].into_iter().chain(azure).chain(gcs).chain(swift).collect()
     }
 
@@ -214,7 +214,7 @@ impl Destinations {
     fn witnesses(&self) -> Vec<(Place, &Witness)> {
         let azure = self.azure.as_ref().map(|azure| (Place::Azure, &azure.witness));
         let gcs = self.gcs.as_ref().map(|gcs| (Place::Gcs, &gcs.witness));
-        let swift = self.swift.as_ref().map(|swift| (Place::Swift, &swift.swift.witness));
+        let swift = self.swift.as_ref().map(|swift| (Place::Swift, &swift.store.witness));
         [Some((Place::S3, &self.s3.witness)), azure, gcs, swift].into_iter().flatten().collect()
     }
 }
@@ -262,5 +262,5 @@ async fn swift(world: IpAddr, container: &str) -> Result<Swift> {
     let gate = Gate::start(world, openstack.swift_addr()).await?;
     let region = openstack.region_at(gate.addr()).await?;
     let keystone = Gate::start(world, openstack.keystone_addr()).await?;
-    Ok(Swift { swift: Behind { server: openstack, gate, witness }, keystone, region })
+    Ok(Swift { store: Behind { server: openstack, gate, witness }, keystone, region })
 }

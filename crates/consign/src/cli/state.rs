@@ -1,6 +1,8 @@
 //! `consign export-state` and `consign import-state`: back the state up, or move it to another database.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use crate::config::Database;
 use crate::config::limits::REQUEST_BYTES_LIMIT;
 use crate::server::Base;
 use crate::store::Store;
-use crate::store::state::{self, Imported, Layout, Line};
+use crate::store::state::{self, Imported, Layout, Line, send};
 
 /// Version of the format.
 const VERSION: u32 = 1;
@@ -259,10 +261,11 @@ async fn read(store: &dyn Store, fingerprint: i64, mut text: impl AsyncBufRead +
                 let _ = sender.send(None).await;
                 return Ok(rows);
             }
+            let bytes = line.len();
             let mut line: Line =
                 serde_json::from_slice(&line).with_context(|| format!("row {} makes no sense", rows + 1))?;
             line.columns = partial.get(&line.table).cloned();
-            if sender.send(Some(line)).await.is_err() {
+            if !send(&sender, Some(line), bytes).await {
                 // The database has given up, and says why.
                 return Ok(rows);
             }
@@ -307,7 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_can_be_read_back_and_what_could_not_is_not_written() {
-        let line = |bytes: usize| Line { table: "t".to_owned(), values: vec!["x".repeat(bytes).into()] };
+        let line = |bytes: usize| Line { table: "t".to_owned(), values: vec!["x".repeat(bytes).into()], columns: None };
         let around = serde_json::to_vec(&line(0)).unwrap().len();
         let mut text = Vec::new();
         put(&mut text, &line(LINE_BYTES_MAX - around)).await.unwrap();

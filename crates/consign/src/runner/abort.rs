@@ -108,7 +108,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
     let tries = orphan.abort_tries + 1;
     let Some((is_of_this_one, error)) = failure else {
         connectors::fail_point!("abort.aborted");
-        written(tools.store.ledger_close(*task, &open.target).await);
+        written(tools.store.ledger_aborted(*task, &open.target).await);
         connectors::fail_point!("abort.closed");
         return true;
     };
@@ -118,7 +118,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
             %task, operation, host, upload, error,
             "an upload stays open at its destination; remove it there by hand"
         );
-        written(tools.store.ledger_close(*task, upload).await);
+        written(tools.store.ledger_aborted(*task, upload).await);
         connectors::fail_point!("abort.given_up");
     } else {
         tracing::warn!(%task, operation, host, upload, error, tries, "an upload could not be aborted yet");
@@ -135,7 +135,8 @@ async fn abort_there(runner: &Runner, orphan: &LedgerEntry) -> Result<(), TaskEr
 async fn put_off(runner: &Runner, orphan: &LedgerEntry) {
     let tools = runner.tools();
     let again_at = tools.clock.now().plus(retry::pause(orphan.abort_tries + 1, None));
-    written(tools.store.ledger_abort_failed(orphan.task_id, &orphan.open.target, again_at).await);
+    let LedgerEntry { task_id, open, abort_tries, .. } = orphan;
+    written(tools.store.ledger_abort_failed(*task_id, &open.target, *abort_tries, again_at).await);
     connectors::fail_point!("abort.put_off");
 }
 

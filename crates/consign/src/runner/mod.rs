@@ -107,7 +107,7 @@ impl Runner {
             tools.store.expire_sessions(Timestamp(i64::MAX), attempts_max, tools.clock.now()).await?;
             connectors::fail_point!("sessions.ended");
         }
-        tools.store.open_session(session, &tools.host_name, tools.exclusive, tools.clock.now()).await?;
+        lease::open(&tools, session, tools.exclusive).await?;
         connectors::fail_point!("session.opened");
         let runner = Self {
             shared: Arc::new(Shared {

@@ -87,9 +87,10 @@ async fn look(runner: &Runner) -> Result<Option<Duration>> {
         // Work that nobody does waits no longer than it must: the next look is when the next session would be dead.
         pauses.extend(oldest.map(|seen| seen.plus(SESSION_DEAD_AFTER + Duration::from_millis(1)).since(time)));
     }
-    due.extend(tools.store.release_due(now).await?);
+    let released = tools.store.release_due(now).await?;
     connectors::fail_point!("recover.released");
-    due.extend(tools.store.expire_uploads(now).await?);
+    let ended = tools.store.expire_uploads(now).await?;
     connectors::fail_point!("recover.uploads_ended");
-    Ok(due.into_iter().min())
+    pauses.extend([released, ended].into_iter().flatten().map(|due| due.since(now)));
+    Ok(pauses.into_iter().min())
 }

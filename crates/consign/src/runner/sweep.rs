@@ -59,9 +59,13 @@ async fn expire(runner: &Runner) -> Result<()> {
             connectors::fail_point!("sweep.expired");
         }
         if removed < u64::from(BATCH) {
-            break;
+            return Ok(());
         }
     }
+}
+
+async fn empty_trash(runner: &Runner) -> Result<()> {
+    let tools = runner.tools();
     loop {
         let trash = tools.store.trash(BATCH).await?;
         let mut emptied = Vec::with_capacity(trash.len());

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn line(bytes: usize) -> Line {
-        Line { table: "t".to_owned(), values: vec![Value::Null, Value::from("x".repeat(bytes))] }
+        Line { table: "t".to_owned(), values: vec![Value::Null, Value::from("x".repeat(bytes))], columns: None }
     }
 
     #[tokio::test]

@@ -64,7 +64,7 @@ struct Shared {
     files: Files,
     clock: Clock,
     metrics: Arc<Metrics>,
-    data_dir: PathBuf,
+    disk: Disk,
     parts: std::sync::Mutex<Vec<(&'static str, Look)>>,
     draining: CancellationToken,
     checked: Mutex<Option<(Instant, [Check; 2])>>,
@@ -79,7 +79,7 @@ impl Health {
             files,
             clock,
             metrics,
-            data_dir,
+            disk: Disk::of(data_dir),
             parts: std::sync::Mutex::default(),
             draining: CancellationToken::new(),
             checked: Mutex::default(),
@@ -151,7 +151,7 @@ impl Health {
     async fn look(&self, kept: Duration) -> Readiness {
         let mut checks = self.checked(kept).await.to_vec();
         // These cost nothing and change at once, so that they are never remembered.
-        checks.extend(self.parts().iter().map(|(name, look)| check(*name, look().map_or(Ok(()), Err))));
+        checks.extend(self.parts().iter().map(|(name, look)| check(name, look().map_or(Ok(()), Err))));
         let stops = "The server is about to stop; send requests to another one.";
         checks.push(check("serving", (!self.shared.draining.is_cancelled()).then_some(()).ok_or(stops)));
         let reasons: Vec<_> = checks.iter().filter_map(|check| check.reason).collect();

@@ -99,7 +99,7 @@ async fn orphan(store: Arc<dyn Store>, destination: std::net::SocketAddr) {
         "secret_access_key": "s",
     });
     let mut new = scene.new_job(scene.user, "a");
-    new.job.tasks[0].operation = "export/s3".to_owned();
+    "export/s3".clone_into(&mut new.job.tasks[0].operation);
     new.payloads[0] = Vault::new(&KEY).seal(args.to_string().as_bytes());
     assert_eq!(scene.store.create_job(new).await.unwrap(), Creation::Created);
     let claim = scene.claim_one().await;
@@ -161,7 +161,7 @@ async fn what_a_claim_leaves_out_is_asked_for_again_soon() {
     let mut scene = Scene::new(fleet.store().await).await;
     scene.clock = Clock::system();
     let mut new = scene.new_job(scene.user, "a");
-    new.job.tasks[0].operation = "import/raw".to_owned();
+    "import/raw".clone_into(&mut new.job.tasks[0].operation);
     new.payloads[0] = Vault::new(&KEY).seal(json!({"file": "hello", "filename": "a.txt"}).to_string().as_bytes());
     let id = new.job.id;
     assert_eq!(scene.store.create_job(new).await.unwrap(), Creation::Created);

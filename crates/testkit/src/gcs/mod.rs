@@ -115,7 +115,8 @@ impl Gcs {
         Ok(serde_json::from_value(answer["names"].take())?)
     }
 
-    /// The same of those sessions only that somebody has come back to: whoever opened the others may not have heard where.
+    /// As [`Self::open_sessions`], without those to which their client never came back: whoever is stopped before it has read
+    /// the answer to its first request cannot know what that has opened, and the service forgets it after a week.
     ///
     /// # Errors
     /// When the gate does not answer.

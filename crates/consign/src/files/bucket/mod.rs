@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connectors::store::{Ask, ObjectStore, Page, Shown};
-use connectors::{Budget, Kind, Source};
-use tokio::sync::{Mutex, watch};
+use connectors::{Budget, Kind, Limits, Source};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::check::Room;
@@ -67,11 +67,15 @@ pub struct Settings {
 #[derive(Debug)]
 pub(super) struct Bucket {
     settings: Settings,
+    /// Whether it was said that the credentials may not clear uploads away.
+    has_warned: AtomicBool,
+    /// Where the last listing of tasks stopped.
+    listing: Mutex<Option<list::Listing>>,
     /// The object of this process that is written to see whether that can be done. Its task has no row, so that a search
     /// removes what a kill leaves of it.
     probe: BlobKey,
     /// When that went well.
-    written: Mutex<Option<Instant>>,
+    written: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Bucket {
@@ -81,7 +85,13 @@ impl Bucket {
         let folder = Arc::clone(&settings.scratch);
         blocking(move || DirBuilder::new().recursive(true).mode(0o700).create(folder)).await?;
         let probe = BlobKey::new(TaskId::new(Timestamp(0)), Token::random(), 1);
-        let bucket = Self { settings, probe, written: Mutex::default() };
+        let bucket = Self {
+            settings,
+            has_warned: AtomicBool::default(),
+            listing: Mutex::default(),
+            probe,
+            written: tokio::sync::Mutex::default(),
+        };
         match bucket.ask().await {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, "the file store does not answer yet");

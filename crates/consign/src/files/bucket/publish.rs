@@ -25,7 +25,7 @@ const CLEARED_AT_ONCE: usize = 8;
 /// After this time what a dropped upload left is cleared away once more: its last request may still have been at work.
 const CLEAR_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// An object that goes away unless somebody keeps it, with the upload that makes it.
+/// Objects that go away unless somebody keeps them, with the uploads that make them.
 pub(super) struct Unpublished {
     store: Arc<dyn ObjectStore>,
     begun: Vec<Begun>,
@@ -47,7 +47,8 @@ impl Bucket {
         received: &Received,
     ) -> Result<(), Error> {
         let journal = Arc::new(MemoryJournal::default());
-        let guard = self.unpublished(self.name(key), Arc::clone(&journal));
+        let mut guard = self.unpublished();
+        guard.add(self.name(key), Arc::clone(&journal));
         let put = Put {
             name: self.name(key),
             source: Arc::new(LocalSource::of(file, received.size, received.digests)),
@@ -70,22 +71,33 @@ impl Bucket {
         }
     }
 
-    /// Gives each file a second key, all or none of them.
-    pub(in super::super) async fn link_all(&self, pairs: &[(BlobKey, BlobKey)], room: &Room) -> Result<(), Error> {
-        let guards: Vec<_> = pairs.iter().map(|(_, to)| self.unpublished(self.name(to), Arc::default())).collect();
-        let copies: Vec<_> = pairs.iter().map(|(from, to)| self.link(from, to, room)).collect();
-        let mut copies = stream::iter(copies).buffer_unordered(COPIES_AT_ONCE);
-        while let Some(copied) = copies.next().await {
-            if let Err(error) = copied {
-                // A copy that ended after its deletion would stay.
-                while copies.next().await.is_some() {}
-                drop(copies);
-                stream::iter(guards).for_each_concurrent(COPIES_AT_ONCE, Unpublished::clear).await;
-                return Err(error);
+    /// Gives each file a second key, all or none of them. After the first failure no copy is begun any more: where the storage
+    /// is away, each would fail only after all its tries.
+    pub(in super::super) async fn link_all(&self, links: &[Link], room: &Room) -> Result<(), Error> {
+        let mut guard = self.unpublished();
+        let (mut left, mut copies, mut failed) = (links.iter(), FuturesUnordered::new(), None);
+        loop {
+            while failed.is_none()
+                && copies.len() < COPIES_AT_ONCE
+                && let Some(link) = left.next()
+            {
+                guard.add(self.name(&link.to), Arc::default());
+                copies.push(self.link(link, room));
+            }
+            // Those under way are waited for: a copy that ended after its deletion would stay.
+            match copies.next().await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => failed = failed.or(Some(error)),
+                None => break,
             }
         }
+        drop(copies);
+        if let Some(error) = failed {
+            guard.clear().await;
+            return Err(error);
+        }
         connectors::fail_point!("bucket.linked");
-        guards.into_iter().for_each(Unpublished::keep);
+        guard.keep();
         Ok(())
     }
 
@@ -117,22 +129,27 @@ impl Bucket {
         self.publish(&link.to, scratch.file(), &received).await
     }
 
-    /// Clears an object away unless it is kept.
-    pub(super) fn unpublished(&self, name: String, journal: Arc<MemoryJournal>) -> Unpublished {
-        Unpublished { store: Arc::clone(&self.settings.store), journal, name, is_kept: false }
+    /// Clears objects away unless they are kept.
+    pub(super) fn unpublished(&self) -> Unpublished {
+        Unpublished { store: Arc::clone(&self.settings.store), begun: Vec::new() }
     }
 }
 
 impl Unpublished {
-    /// It stays.
-    pub(super) fn keep(mut self) {
-        self.is_kept = true;
+    /// Takes in an object that is about to be made.
+    pub(super) fn add(&mut self, name: String, journal: Arc<MemoryJournal>) {
+        self.begun.push(Begun { name, journal });
     }
 
-    /// Clears it away now.
+    /// They stay.
+    pub(super) fn keep(mut self) {
+        self.begun.clear();
+    }
+
+    /// Clears them away now; if it is dropped meanwhile, that is done without it.
     pub(super) async fn clear(mut self) {
-        self.is_kept = true;
-        clear(&self.store, &self.journal, &self.name).await;
+        clear_all(&self.store, &self.begun).await;
+        self.begun.clear();
     }
 }
 

@@ -28,7 +28,7 @@ impl Bucket {
             other => other?,
         };
         let size = object.size.min(mark::BYTES_MAX);
-        let mut stream = download::part(store, Arc::new(object), 0..size, self.settings.tries);
+        let mut stream = download::part(store, Arc::new(object), 0..size, self.settings.limits.tries);
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.try_next().await? {
             bytes.extend_from_slice(&chunk);
@@ -44,7 +44,8 @@ impl Bucket {
     /// Writes a small object and deletes it; what is dropped or fails leaves nothing.
     pub(super) async fn come_and_go(&self, name: String) -> Result<(), Error> {
         let journal = Arc::default();
-        let guard = self.unpublished(name.clone(), Arc::clone(&journal));
+        let mut guard = self.unpublished();
+        guard.add(name.clone(), Arc::clone(&journal));
         if let Err(error) = self.write_small(&name, Bytes::from_static(PROBE), journal).await {
             guard.clear().await;
             return Err(error);

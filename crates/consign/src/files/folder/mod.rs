@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::check::Room;
 use super::scratch::{Home, Scratch};
-use super::{Error, blocking, mark};
+use super::{Error, Link, blocking, mark};
 use crate::model::{self, BlobKey};
 
 pub(super) mod source;

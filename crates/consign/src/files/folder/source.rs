@@ -92,7 +92,8 @@ fn check_length(found: u64, size: u64) -> io::Result<()> {
 fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
     let mut buffer = Vec::with_capacity(length);
     while buffer.len() < length {
-        match rustix::io::pread(file, spare_capacity(&mut buffer), offset + buffer.len() as u64) {
+        let at = offset + buffer.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

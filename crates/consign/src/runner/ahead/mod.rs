@@ -85,10 +85,14 @@ impl Ahead {
             begun.stop().await;
             return;
         }
-        let loops = &self.runner.shared.loops;
-        loops.start(async move {
-            tokio::time::sleep(HAND_OVER_WITHIN).await;
-            runner.head_starts().remove(&follower);
+        self.runner.shared.loops.start(async move {
+            let is_here = || runner.running().contains_key(&follower);
+            let _ = timeout(HAND_OVER_WITHIN, gone_elsewhere(&*runner.tools().store, follower, is_here)).await;
+            let begun = runner.head_starts().remove(&follower);
+            if let Some(begun) = begun {
+                tracing::debug!(export = %follower, "a head start is let go: nobody here has gone on with it");
+                begun.stop().await;
+            }
         });
     }
 
@@ -354,9 +358,9 @@ async fn clear(
 ) -> Option<()> {
     let (tools, target) = (runner.tools(), earlier.target.clone());
     entry.abort(args, earlier, tools.network.clone()).await.ok()?;
-    let struck = tools.store.ledger_close(follower, &target).await.ok();
+    let struck = tools.store.ledger_close(follower, token, &target).await;
     connectors::fail_point!("ahead.cleared");
-    struck
+    matches!(struck, Ok(true)).then_some(())
 }
 
 /// Counts what is sent, and shows it once somebody has taken the transfer over.

@@ -15,6 +15,8 @@ cases!(
     an_upload_of_a_task_that_was_given_back_is_an_orphan_too,
     lines_outlive_their_task,
     a_lost_lease_opens_nothing,
+    a_lost_lease_strikes_nothing_out,
+    only_what_nobody_goes_on_with_is_struck_out_as_aborted,
     a_seal_changes_the_digest_and_nothing_else,
     a_failed_abort_is_tried_again_later,
     of_two_who_abort_one_tries,
@@ -141,6 +143,43 @@ async fn a_lost_lease_opens_nothing(scene: Scene) {
     assert!(!scene.store.ledger_part(id, token, "t", 1, &part("one")).await.unwrap());
     let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
     assert_eq!(orphans.iter().map(|entry| entry.open.clone()).collect::<Vec<_>>(), [open("t")]);
+}
+
+/// An attempt that was frozen, and whose task has been taken up by another, must not make the ledger forget what that opened.
+async fn a_lost_lease_strikes_nothing_out(scene: Scene) {
+    scene.job("a").await;
+    let first = scene.claim_one().await;
+    let id = first.task.id;
+    assert!(scene.store.ledger_open(id, first.token, &open("t"), scene.now()).await.unwrap());
+    assert!(!scene.store.ledger_close(id, Token(first.token.0 ^ 1), "t").await.unwrap());
+    let _ = scene.store.delay(id, first.token, scene.now(), scene.now()).await.unwrap();
+    assert!(!scene.store.ledger_close(id, first.token, "t").await.unwrap(), "nobody holds the lease");
+    scene.store.release_due(scene.now()).await.unwrap();
+    let second = scene.claim_one().await;
+    assert_eq!(second.open, [open("t")]);
+    let anew = OpenUpload { handle: "another".to_owned(), ..open("t") };
+    assert!(scene.store.ledger_open(id, second.token, &anew, scene.now()).await.unwrap());
+    assert!(!scene.store.ledger_close(id, first.token, "t").await.unwrap());
+    scene.fail(&second).await;
+    assert!(!scene.store.ledger_close(id, second.token, "t").await.unwrap());
+    let orphans = scene.store.ledger_orphans(scene.now(), 10).await.unwrap();
+    assert_eq!(orphans.iter().map(|entry| entry.open.clone()).collect::<Vec<_>>(), [anew]);
+}
+
+async fn only_what_nobody_goes_on_with_is_struck_out_as_aborted(scene: Scene) {
+    let made = scene.job("in; out: in").await;
+    let claim = scene.claim_one().await;
+    let (id, out) = (claim.task.id, made.task("out"));
+    for task in [id, out] {
+        assert!(scene.store.ledger_open(task, claim.token, &open("t"), scene.now()).await.unwrap());
+        scene.store.ledger_aborted(task, "t").await.unwrap();
+    }
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 2);
+    scene.fail(&claim).await;
+    for task in [id, out] {
+        scene.store.ledger_aborted(task, "t").await.unwrap();
+    }
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().open_uploads, 0);
 }
 
 async fn a_seal_changes_the_digest_and_nothing_else(scene: Scene) {

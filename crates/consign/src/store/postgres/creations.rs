@@ -30,10 +30,10 @@ pub(super) struct Create(NewJob);
 
 impl Create {
     /// The job comes back when it must be made by itself.
-    pub(super) fn of(new: NewJob) -> Result<Self, NewJob> {
+    pub(super) fn of(new: NewJob) -> Result<Self, Box<NewJob>> {
         let own: BTreeSet<_> = new.job.tasks.iter().map(|task| task.id).collect();
         let has_own_inputs = new.job.tasks.iter().flat_map(|task| &task.depends_on).all(|input| own.contains(input));
-        if new.idempotency.is_none() && has_own_inputs && !own.is_empty() { Ok(Self(new)) } else { Err(new) }
+        if new.idempotency.is_none() && has_own_inputs && !own.is_empty() { Ok(Self(new)) } else { Err(Box::new(new)) }
     }
 }
 

@@ -124,7 +124,11 @@ async fn write<C: Grouped>(writer: Writer, mut group: Vec<Waiting<C>>, slot: Own
         })
     };
     match writer.write(BEGIN_GROUP, together).await {
-        Ok(answers) => group.into_iter().zip(answers).for_each(|(waiting, answer)| waiting.answer(Ok(answer))),
+        Ok(answers) => {
+            for (waiting, answer) in group.into_iter().zip(answers) {
+                waiting.answer(Ok(answer));
+            }
+        }
         Err(failure) if is_of_one(&failure) => {
             tracing::debug!(error = &failure as &dyn std::error::Error, "each command of a group is run by itself");
             // Whoever waits for a row now waits for it alone.
@@ -135,7 +139,9 @@ async fn write<C: Grouped>(writer: Writer, mut group: Vec<Waiting<C>>, slot: Own
         }
         Err(failure) => {
             let failure = Arc::new(failure);
-            group.into_iter().for_each(|waiting| waiting.answer(Err(shared_error(&failure))));
+            for waiting in group {
+                waiting.answer(Err(shared_error(&failure)));
+            }
         }
     }
 }

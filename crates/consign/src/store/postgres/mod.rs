@@ -69,6 +69,10 @@ const STATEMENTS_KEPT: usize = 256;
 /// not when this process is stopped, and not when its network is gone. `transaction_timeout` came with PostgreSQL 17. A weaker
 /// `synchronous_commit` than the server's own disk is made stronger, never the other way round. Behind a pooler that shares
 /// connections all this is the pooler's to set, see `deploy/pgbouncer.ini`; what must not fail, each transaction sets again.
+///
+/// Every statement looks rows up in an index, is planned once and keeps its plan: on tables that are new, or whose statistics are
+/// old, the server would otherwise come to read them whole. It knows no way to insist but to forbid the others; the price that it
+/// then gives to reading a small table whole must not make it compile the statement.
 const SESSION_SQL: &str = "\
      SET client_min_messages = warning; \
      SET statement_timeout = '15s'; \
@@ -190,7 +194,13 @@ impl PostgresStore {
         }
         let hints = Arc::new(Hints::default());
         let news = News::start(&connect, Arc::clone(&hints), use_as.listen && !is_pooled);
-        Ok(Self { place, pool, news, hints })
+        Ok(Self::over(place, pool, news, hints))
+    }
+
+    fn over(place: String, pool: PgPool, news: News, hints: Arc<Hints>) -> Self {
+        let writer = Writer { pool, news };
+        let (ends, creations) = (Lane::start(writer.clone()), Lane::start(writer.clone()));
+        Self { place, writer, ends, creations, is_idle: AtomicBool::new(false), hints }
     }
 }
 

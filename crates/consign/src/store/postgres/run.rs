@@ -35,8 +35,13 @@ const TRY_MAX: Duration = Duration::from_secs(20);
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// A weaker `synchronous_commit` than the server's own disk is made stronger once more: a pooler may have given the connection to
 /// somebody else before, and opened it without us.
-const BEGIN: &str = "\
+pub(super) const BEGIN: &str = "\
      BEGIN; \
+     SELECT set_config('synchronous_commit', 'on', TRUE) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
+     SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
+/// For a group: who waits for a row that somebody holds must not hold up the others for long.
+pub(super) const BEGIN_GROUP: &str = "\
+     BEGIN; SET LOCAL lock_timeout = '1s'; \
      SELECT set_config('synchronous_commit', 'on', TRUE) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
      SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 const BEGIN_RELAXED: &str =
@@ -160,10 +165,10 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Runs a command until it is committed, or cannot be.
-    pub(super) async fn write<T>(
+    pub(super) async fn write<T: Send>(
         &self,
         begin: &'static str,
-        work: impl Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)>,
+        work: impl Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync,
     ) -> sqlx::Result<T> {
         let mut patience = Patience::new();
         loop {
@@ -179,10 +184,10 @@ impl Writer {
 }
 
 /// Runs a command once.
-async fn run<T>(
+async fn run<T: Send>(
     pool: &PgPool,
     begin: &'static str,
-    work: impl Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)>,
+    work: impl Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync,
 ) -> sqlx::Result<(T, Changed)> {
     let mut conn = Link { conn: Some(pool.acquire().await?) };
     let rows = sqlx::raw_sql(begin).fetch_all(&mut *conn).await?;

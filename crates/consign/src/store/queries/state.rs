@@ -308,10 +308,8 @@ pub(crate) async fn import(conn: &mut Conn, lines: &mut mpsc::Receiver<Option<Li
     let (mut count, mut chunk) = (0_u64, Chunk::default());
     // A channel that closes without having said so was left by somebody who has failed.
     while let Some(line) = lines.recv().await.ok_or_else(|| nonsense("end"))? {
-        let is_other = |first: &Line| first.table != line.table || first.columns != line.columns;
-        if chunk.len() == ROWS_PER_INSERT || chunk.first().is_some_and(is_other) {
-            insert(conn, &chunk).await?;
-            chunk.clear();
+        if !chunk.has_room_for(&line) {
+            insert(conn, &std::mem::take(&mut chunk).lines).await?;
         }
         chunk.add(line);
         count += 1;
@@ -333,7 +331,8 @@ impl Chunk {
     fn has_room_for(&self, line: &Line) -> bool {
         let is_small =
             self.lines.len() < ROWS_PER_INSERT && self.bytes.saturating_add(line.bytes()) <= BYTES_PER_INSERT;
-        self.lines.first().is_none_or(|first| is_small && first.table == line.table)
+        let is_alike = |first: &Line| first.table == line.table && first.columns == line.columns;
+        self.lines.first().is_none_or(|first| is_small && is_alike(first))
     }
 
     fn add(&mut self, line: Line) {
@@ -399,7 +398,11 @@ mod tests {
 
     #[test]
     fn a_statement_is_bounded_in_rows_and_in_bytes() {
-        let line = |table: &str, bytes| Line { table: table.to_owned(), values: vec![Value::from("x".repeat(bytes))] };
+        let line = |table: &str, bytes| Line {
+            table: table.to_owned(),
+            values: vec![Value::from("x".repeat(bytes))],
+            columns: None,
+        };
         for (bytes, rows) in
             [(1, ROWS_PER_INSERT), (BYTES_PER_INSERT / 4, 4), (BYTES_PER_INSERT / 2 + 1, 1), (2 * BYTES_PER_INSERT, 1)]
         {

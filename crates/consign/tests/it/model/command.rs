@@ -160,6 +160,10 @@ pub(super) enum Deed {
         target: u8,
         number: u8,
     },
+    CloseLine {
+        waiting: Option<Pick>,
+        target: u8,
+    },
     /// The digest of an upload becomes known.
     Seal {
         waiting: Option<Pick>,
@@ -225,6 +229,7 @@ fn deed() -> impl Strategy<Value = Deed> {
             .prop_map(|(waiting, target, parts)| Deed::OpenLine { waiting, target, parts }),
         3 => (waiting(), 0..2_u8, 0..4_u8)
             .prop_map(|(waiting, target, number)| Deed::WritePart { waiting, target, number }),
+        2 => (waiting(), 0..2_u8).prop_map(|(waiting, target)| Deed::CloseLine { waiting, target }),
         2 => (waiting(), 0..2_u8, 0..3_u8).prop_map(|(waiting, target, parts)| Deed::Seal { waiting, target, parts }),
         2 => Just(Deed::LookBehind),
     ]

@@ -117,6 +117,11 @@ impl World {
                 let (target, part) = (target(of), part(number));
                 self.same(async |store| store.ledger_part(id, token, &target, number.into(), &part).await).await;
             }
+            Deed::CloseLine { waiting, target: of } => {
+                let id = waiting.and_then(|pick| chosen(&self.known.tasks, pick)).map_or(id, |(id, _)| id);
+                let target = target(of);
+                self.same(async |store| store.ledger_close(id, token, &target).await).await;
+            }
             Deed::Seal { waiting, target, parts } => {
                 let id = waiting.and_then(|pick| chosen(&self.known.tasks, pick)).map_or(id, |(id, _)| id);
                 let open = OpenUpload { sha256: "cd".repeat(32), ..upload(target, parts) };

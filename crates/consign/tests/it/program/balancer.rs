@@ -128,7 +128,7 @@ async fn slow_upload(address: SocketAddr, path: &str, form: (String, String)) ->
 async fn restart(api: &mut Program) {
     let port = api.address().port();
     api.signal(Signal::TERM);
-    assert!(api.exit(Duration::from_secs(60)).await.success());
+    assert!(api.exit(Duration::from_mins(1)).await.success());
     api.start_with(port, &["--role", "api"]).await;
     sleep(NOTICED).await;
 }

@@ -115,7 +115,7 @@ impl Program {
     pub(crate) fn make_key(&mut self, name: &str) {
         let made = self.run(&["key", "create", name]);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        self.key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+        String::from_utf8(made.stdout).unwrap().trim().clone_into(&mut self.key);
     }
 
     /// Talks with the API key of another server of the same fleet.

@@ -38,7 +38,7 @@ async fn delivers(name: &str, points: &[(usize, &str)]) {
         if ["upload.kept", "bucket.published"].contains(&point) {
             // The file that nobody will name is found when its task has ended: by the next hourly search, or start.
             life.program.finished(&job).await;
-            life.again(&[]).await;
+            life.again().await;
         }
         let ended = life.ends_well(&job).await;
         let digest = bytes::digest(&content).sha256;
@@ -90,7 +90,7 @@ async fn at_work(life: &mut Life, source: &Source) -> Value {
 async fn what_a_dead_process_held() {
     let Some(mut life) = life("fail-points-expired", &[]).await else { return };
     let source = Source::start(1, SMALL * SMALL).await;
-    life.again(&[]).await;
+    life.again().await;
     let job = at_work(&mut life, &source).await;
     life.doomed("recover.expired").await;
     source.pause(std::time::Duration::ZERO);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connectors::Secret;
-use consign::clock::Timestamp;
+use consign::clock::{Clock, Timestamp};
 use consign::id::TaskId;
 use consign::store::postgres::Options;
-use consign::store::{PostgresStore, Store};
+use consign::store::{Cancellation, PostgresStore, Store};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use testkit::{Ceph, Postgres};
@@ -121,13 +121,13 @@ impl Life {
         };
         assert_eq!(status.signal(), Some(ABORTED), "{point}: it did not die there: {status}");
         self.program.unset("TEST_FAIL_POINT");
-        self.again(&[]).await;
+        self.again().await;
     }
 
     /// Starts the server anew.
-    pub(super) async fn again(&mut self, more: &[&str]) {
+    pub(super) async fn again(&mut self) {
         self.kill();
-        self.program.start_with(0, more).await;
+        self.program.start().await;
         self.is_running = true;
     }
 
@@ -138,20 +138,14 @@ impl Life {
         self.again().await;
     }
 
-    /// The same with more on the command line of the next.
-    pub(super) async fn dies_and_comes_back(&mut self, more: &[&str]) {
-        self.is_dead().await;
-        self.program.unset("TEST_FAIL_POINT");
-        self.again(more).await;
-    }
-
     /// Waits until the server has died, and starts one that is to die at another point.
     pub(super) async fn dies_and_then_at(&mut self, point: &str) {
-        self.is_dead().await;
+        self.has_died().await;
         self.doomed(point).await;
     }
 
-    async fn is_dead(&mut self) {
+    /// Waits until the server has died.
+    async fn has_died(&mut self) {
         let status = self.program.exit(DIES_WITHIN).await;
         assert_eq!(status.signal(), Some(ABORTED), "it did not die at the point: {status}");
         self.is_running = false;
@@ -218,11 +212,11 @@ impl Life {
     pub(super) async fn upload_that_kills_and_cancel(&mut self, job: &Value, bytes: &[u8], name: &str) {
         self.upload(job, bytes).await;
         self.has_died().await;
-        let (store, now) = (self.program.store().await, Clock::system().now());
+        let (store, now) = (self.store().await, Clock::system().now());
         let user = store.ensure_user("admin", now).await.unwrap().id;
         let cancelled = store.cancel(user, id(task(job, name)).parse().unwrap(), now).await.unwrap();
         assert_eq!(cancelled, Cancellation::Done);
-        consign::store::Store::close(&store).await;
+        store.close().await;
     }
 
     /// The store behind the server's back, as another process would open it.

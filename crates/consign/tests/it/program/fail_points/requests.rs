@@ -100,7 +100,7 @@ async fn the_job_of_a_signed_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_is_told_again() {
     let mut life = Life::new(&[]).await;
-    life.again(&[]).await;
+    life.again().await;
     let raw = json!({"operation": "import/raw", "file": "hello", "filename": "a.txt"});
     let job = life.job(&json!({"in": raw, "out": link()})).await;
     life.ends_well(&job).await;

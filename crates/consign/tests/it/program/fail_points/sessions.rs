@@ -32,7 +32,7 @@ async fn at_work(life: &mut Life, source: &Source) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_after_a_death_at_work() {
     let mut life = Life::new(&[]).await;
-    life.again(&[]).await;
+    life.again().await;
     for (seed, point) in (1..).zip(AT_START) {
         let source = Source::start(seed, SIZE).await;
         let job = at_work(&mut life, &source).await;
@@ -82,7 +82,7 @@ async fn a_session_that_is_closed() {
 async fn what_is_due() {
     let mut life = Life::new(&[("TRANSFER__TRIES", "1"), ("LIMITS__ATTEMPTS_MAX", "2")]).await;
     life.program.set("LIMITS__UPLOAD_LIFETIME", "3s");
-    life.again(&[]).await;
+    life.again().await;
     let export = json!({"operation": "export/upload", "input": "in", "url": "http://127.0.0.1:1/"});
     let raw = json!({"operation": "import/raw", "file": "hello", "filename": "a.txt"});
     let put_off = life.job(&json!({"in": raw, "out": export})).await;
@@ -120,7 +120,7 @@ async fn what_is_due() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_no_longer() {
     let mut life = Life::new(&[]).await;
-    life.again(&[]).await;
+    life.again().await;
     let raw = json!({"operation": "import/raw", "file": "hello", "filename": "a.txt"});
     let job = life.job(&json!({"in": raw, "out": link()})).await;
     life.ends_well(&job).await;

@@ -298,12 +298,11 @@ async fn ahead_after_a_death() {
     life.nothing_is_open().await;
 }
 
-/// An upload that a cancelled task left open, and a server that does nothing about it yet.
+/// An upload that a cancelled task left open, and no server yet that does anything about it.
 async fn left_open(life: &mut Life, export: Value, seed: u64) -> Value {
     life.doomed("ledger.part").await;
     let job = life.job(&json!({"in": {"operation": "import/upload"}, "out": export})).await;
-    life.upload_and_stay_api(&job, &bytes::pattern(seed, LARGE)).await;
-    life.cancel(&job, "out").await;
+    life.upload_that_kills_and_cancel(&job, &bytes::pattern(seed, LARGE), "out").await;
     job
 }
 
@@ -344,8 +343,9 @@ async fn an_abort_that_fails() {
             let store = life.store().await;
             let orphans = store.ledger_orphans(Clock::system().now(), 9).await.unwrap();
             assert_eq!(orphans.len(), 1);
-            for _ in 1..ABORTS_MAX {
-                store.ledger_abort_failed(orphans[0].task_id, &orphans[0].open.target, Timestamp(0)).await.unwrap();
+            for tries in 0..ABORTS_MAX - 1 {
+                let (task, target) = (orphans[0].task_id, &orphans[0].open.target);
+                store.ledger_abort_failed(task, target, tries, Timestamp(0)).await.unwrap();
             }
             store.close().await;
         }

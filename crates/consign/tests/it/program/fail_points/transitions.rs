@@ -109,7 +109,7 @@ fn code() -> BTreeMap<String, String> {
             let inner = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
             if path.is_dir() && inner != "store" {
                 folders.push(path);
-            } else if inner.ends_with(".rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 found.insert(inner, one_line(&fs::read_to_string(&path).unwrap()));
             }
         }
