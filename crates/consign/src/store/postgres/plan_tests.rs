@@ -52,11 +52,13 @@ async fn empty() -> Option<PgConnection> {
     Some(conn)
 }
 
-/// One with ended and queued tasks of two users, and deliveries.
+/// One with jobs, ended and queued tasks of two users, and deliveries.
 async fn filled() -> Option<PgConnection> {
     let mut conn = empty().await?;
     conn.execute(
         "INSERT INTO users (id, name, vt, created_at) SELECT n, 'user ' || n, 0, 0 FROM generate_series(1, 2) n; \
+         INSERT INTO jobs (id, user_id, status, open_tasks, failed_tasks, created_at, ended_at) \
+         SELECT gen_random_uuid(), 1 + n % 2, 'finished', 0, 0, 0, 1 FROM generate_series(1, 20000) n; \
          INSERT INTO tasks (id, user_id, position, operation, state, ignore_error, forgiven, priority, vt, open_inputs, \
                             usable_inputs, attempt, percent, created_at, ended_at) \
          SELECT gen_random_uuid(), 1 + n % 2, 0, 'x', CASE WHEN n % 10 = 0 THEN 'queued' ELSE 'finished' END, FALSE, FALSE, \
@@ -68,7 +70,10 @@ async fn filled() -> Option<PgConnection> {
                 CASE WHEN n % 10 = 0 THEN 'pending' ELSE 'delivered' END, FALSE, 0, 0, n, 0, \
                 CASE WHEN n % 10 = 0 THEN NULL ELSE 1 END \
          FROM generate_series(1, 20000) n; \
-         ANALYZE",
+         INSERT INTO dependencies (task_id, position, depends_on) SELECT id, 0, gen_random_uuid() FROM tasks; \
+         INSERT INTO files (task_id, position, name, size, md5, sha256, crc32c, content_type) \
+         SELECT id, 0, '', 0, '', '', 0, '' FROM tasks; \
+         ANALYZE users, jobs, tasks, dependencies, files, deliveries",
     )
     .await
     .unwrap();
