@@ -80,6 +80,7 @@ const SESSION_SQL: &str = "\
      SET idle_in_transaction_session_timeout = '15s'; \
      SET plan_cache_mode = force_generic_plan; \
      SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; \
+     SET enable_hashjoin = off; SET enable_mergejoin = off; \
      SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
      SELECT set_config('transaction_timeout', '30s', FALSE) WHERE current_setting('server_version_num')::int >= 170000; \
      SELECT set_config('synchronous_commit', 'on', FALSE) \

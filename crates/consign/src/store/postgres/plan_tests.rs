@@ -100,7 +100,8 @@ async fn every_hot_statement_keeps_to_its_index() {
         for (sql, types, values, index) in ENDS.iter().chain(&CLAIMS).chain(&DELIVERIES) {
             let plan = plan(&mut conn, sql, types, &values.replace("$ID", ID)).await;
             assert!(plan.contains(index), "{state}: {sql}\n{plan}");
-            assert!(!plan.contains("Seq Scan"), "{state}: reads all: {sql}\n{plan}");
+            let reads_all = ["Seq Scan", "Hash Right Join", "Hash Join", "Hash Left Join", "Merge"];
+            assert!(!reads_all.iter().any(|way| plan.contains(way)), "{state}: reads all: {sql}\n{plan}");
         }
     }
 }
