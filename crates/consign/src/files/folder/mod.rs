@@ -17,6 +17,7 @@ use super::scratch::{Home, Scratch};
 use super::{Error, Link, blocking, mark};
 use crate::model::{self, BlobKey};
 
+mod buffers;
 pub(super) mod source;
 mod sweep;
 

@@ -11,6 +11,8 @@ use connectors::{Digests, Error, Kind, Source};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
+use super::buffers;
+
 /// A kept file, opened once; it stays readable while somebody holds it, even when its task is removed.
 #[derive(Debug)]
 pub(in super::super) struct LocalSource {
@@ -90,7 +92,7 @@ fn check_length(found: u64, size: u64) -> io::Result<()> {
 
 /// Reads into memory that is not filled with zeroes before, which would cost as much as the reading.
 fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = Vec::with_capacity(length);
+    let mut buffer = buffers::SHARED.take(length);
     while buffer.len() < length {
         let at = offset + buffer.len() as u64;
         match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
@@ -100,7 +102,7 @@ fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
         }
     }
     buffer.truncate(length);
-    Ok(Bytes::from(buffer))
+    Ok(buffers::SHARED.lend(buffer))
 }
 
 async fn read(work: impl FnOnce() -> io::Result<Bytes> + Send + 'static) -> connectors::Result<Bytes> {
