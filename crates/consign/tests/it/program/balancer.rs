@@ -112,7 +112,7 @@ async fn slow_upload(address: SocketAddr, path: &str, form: (String, String)) ->
     let length = head.len() + PIECES * MIB + tail.len();
     let mut stream = connect(address).await.unwrap();
     let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Type: {FORM_TYPE}\r\nContent-Length: {length}\r\n\r\n{head}"
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: {FORM_TYPE}\r\nContent-Length: {length}\r\n\r\n{head}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     for _ in 0..PIECES {
