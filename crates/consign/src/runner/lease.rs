@@ -52,7 +52,6 @@ pub(super) async fn run(runner: Runner) {
         // Not beyond the time to stop, or a store that is silent would put it off by as much as a heartbeat waits.
         match timeout(runner.patience(), beat).await {
             Ok(Ok(Heartbeat::Alive)) => {
-                connectors::fail_point!("session.beat");
                 metrics.stored("heartbeat", sent.elapsed());
                 metrics.heartbeats.inc();
                 runner.note_beat(sent);
@@ -82,7 +81,11 @@ pub(super) async fn run(runner: Runner) {
 async fn beat(runner: &Runner, progress: &[TaskProgress]) -> Result<Heartbeat> {
     let tools = runner.tools();
     let now = tools.store.session_time(tools.clock.now()).await?;
-    tools.store.heartbeat(runner.session(), progress, now).await
+    let answer = tools.store.heartbeat(runner.session(), progress, now).await?;
+    if answer == Heartbeat::Alive {
+        connectors::fail_point!("session.beat");
+    }
+    Ok(answer)
 }
 
 /// Gives up everything and begins a new session.
@@ -106,7 +109,9 @@ async fn renew(runner: &Runner) {
 /// Opens a session that is seen now.
 pub(super) async fn open(tools: &Tools, session: SessionId, exclusive: bool) -> Result<()> {
     let now = tools.store.session_time(tools.clock.now()).await?;
-    tools.store.open_session(session, &tools.host_name, exclusive, now).await
+    tools.store.open_session(session, &tools.host_name, exclusive, now).await?;
+    connectors::fail_point!("session.opened");
+    Ok(())
 }
 
 impl Runner {

@@ -108,7 +108,6 @@ impl Runner {
             connectors::fail_point!("sessions.ended");
         }
         lease::open(&tools, session, tools.exclusive).await?;
-        connectors::fail_point!("session.opened");
         let runner = Self {
             shared: Arc::new(Shared {
                 tools,
