@@ -21,6 +21,9 @@ use tokio::time::sleep;
 use super::super::harness::{FORM_TYPE, MIB, Program, eventually, form, id, task};
 use super::super::receiver::{Heard, Receiver};
 
+/// The object that says which database the files in a bucket belong to.
+const MARK: &str = "consign-database";
+
 /// Small parts, so that a file of a few MiB has several.
 pub(super) const SETTINGS: [(&str, &str); 3] =
     [("TRANSFER__PART_BYTES", "5MiB"), ("TRANSFER__PARTS_IN_FLIGHT", "2"), ("SWIFT__SEGMENT_BYTES", "5MiB")];
@@ -245,7 +248,9 @@ impl Life {
         };
         let script =
             format!("result = [it['Key'] for it in s3.list_objects_v2(Bucket={bucket:?}).get('Contents', [])]");
-        serde_json::from_value(ceph.s3api(&script).await.unwrap()).unwrap()
+        let mut names: BTreeSet<String> = serde_json::from_value(ceph.s3api(&script).await.unwrap()).unwrap();
+        names.remove(MARK);
+        names
     }
 
     /// Asks for something and takes it that no answer comes.
