@@ -1,4 +1,4 @@
-//! The processes of a run, what they share, and the paths between them. How these break is in [`crate::strike`].
+//! The processes of a run, what they share, and the paths between them. How these break is in [`mod@crate::strike`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
