@@ -249,12 +249,12 @@ install_proxies() {
     mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
     retry apt_private update >>"$CACHE/apt.log" 2>&1
     unpack deb-caddy caddy
-    wrap caddy "" "$CACHE/deb-caddy/root/usr/bin/caddy" /usr/bin/caddy
-    local there
+    local caddy=$CACHE/deb-caddy/root pgbouncer=$CACHE/deb-pgbouncer/root there
+    wrap caddy "" "$caddy/usr/bin/caddy" /usr/bin/caddy
     there=$(apt_private install --no-install-recommends --print-uris -y pgbouncer 2>>"$CACHE/apt.log" | sed -n "s/^'[^']*' pgbouncer_\([^_]*\)_.*/\1/p")
     if dpkg --compare-versions "${there:-0}" ge $POOLER_MIN; then
         unpack deb-pgbouncer pgbouncer
-        wrap pgbouncer "$CACHE/deb-pgbouncer/root" "$CACHE/deb-pgbouncer/root/usr/sbin/pgbouncer"
+        wrap pgbouncer "$pgbouncer" "$pgbouncer/usr/sbin/pgbouncer"
     else
         pooler_of_later_debian
     fi
@@ -284,7 +284,8 @@ install_peers() {
     retry apt_private update >>"$CACHE/apt.log" 2>&1
     unpack deb-nginx nginx-core
     rm -rf "$CACHE/apt"
-    wrap nginx "$CACHE/deb-nginx/root" "$CACHE/deb-nginx/root/usr/sbin/nginx" /usr/sbin/nginx
+    local nginx=$CACHE/deb-nginx/root
+    wrap nginx "$nginx" "$nginx/usr/sbin/nginx" /usr/sbin/nginx
     python_packages venv-bench bench.txt
     wrap aws "" "$CACHE/venv-bench/bin/aws"
     peers_listed >"$CACHE/stamp-peers"
