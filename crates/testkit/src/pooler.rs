@@ -17,6 +17,9 @@ use crate::{Postgres, tool};
 const START_MAX: Duration = Duration::from_secs(30);
 /// Connections to the server for each database: fewer than those who want one.
 pub const CONNECTIONS: u32 = 4;
+/// After this time without use a connection to the server is closed, in seconds: each test has many databases, and all of them
+/// share the connections that the server has.
+const IDLE_SECS: u32 = 1;
 
 /// A pooler that runs until it is dropped.
 #[derive(Debug)]
@@ -41,7 +44,10 @@ pub async fn pooler(server: &Postgres, shipped: &Path) -> Result<Pooler> {
     for (theirs, own) in [
         ("consign = host=db.internal port=5432 dbname=consign", format!("* = host=127.0.0.1 port={}", server.port)),
         ("listen_addr = 0.0.0.0", "listen_addr = 127.0.0.1".to_owned()),
-        ("listen_port = 6432", format!("listen_port = {}\nunix_socket_dir =", address.port())),
+        (
+            "listen_port = 6432",
+            format!("listen_port = {}\nunix_socket_dir =\nserver_idle_timeout = {IDLE_SECS}", address.port()),
+        ),
         ("auth_type = scram-sha-256", "auth_type = trust".to_owned()),
         ("auth_file = /etc/pgbouncer/userlist.txt", format!("auth_file = {}", users.display())),
         ("default_pool_size = 32", format!("default_pool_size = {CONNECTIONS}")),

