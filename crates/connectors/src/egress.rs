@@ -66,7 +66,8 @@ impl Guard {
         Self { rules: rules.into_iter().collect(), resolver }
     }
 
-    /// Opens a TCP connection to `host`, at an address that the rules allow, without delay for small writes.
+    /// Opens a TCP connection to `host`, at an address that the rules allow, without delay for small writes. When it is
+    /// dropped, what the other side has not got yet never arrives: the connection is reset.
     ///
     /// `host` may be a name (international ones too), an IPv4 address, or an IPv6 address with or without brackets. The
     /// deadline covers the name and all addresses together.
@@ -138,6 +139,9 @@ async fn dial(addresses: &[SocketAddr], end: Instant) -> io::Result<TcpStream> {
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
+                // Whoever gives a request up gives up its bytes too: else the system goes on sending what was written, minutes
+                // after the end of an outage, and a request to open an upload arrives when nobody knows of it any more.
+                stream.set_zero_linger()?;
                 return Ok(stream);
             }
             Ok(Err(error)) => last = error,

@@ -11,7 +11,7 @@ use crate::transfer::Limits;
 
 /// What a protocol may send beside the bytes of the parts: requests, log-in, packet heads.
 const OVERHEAD_BYTES: u64 = 256 * 1024;
-/// The least size of an object that is cut at half: more than twice what SFTP has under way at once (64 packets of 255 KiB),
+/// The least size of an object that is cut at half: many times what SFTP has under way at once (4 MiB),
 /// so that something must have been acknowledged.
 const CUT_BYTES_MIN: usize = 40 * 1024 * 1024;
 /// The patience of the cases in which nothing moves.

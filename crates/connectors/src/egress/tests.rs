@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use tokio::io::AsyncReadExt as _;
+
 use super::*;
 
 fn rule(text: &str) -> Rule {
@@ -234,4 +236,23 @@ async fn what_is_no_host_is_not_repeated_in_the_error() {
     let error = Guard::new([]).check("user:hunter2@files.example", 22).await.unwrap_err();
     assert_eq!(error.kind, Kind::InvalidRequest);
     assert!(!format!("{error:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn what_was_written_before_a_connection_is_given_up_does_not_arrive_after() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let guard = Guard::new([rule("127.0.0.1")]);
+    let stream = guard.connect("127.0.0.1", port, Duration::from_secs(2)).await.unwrap();
+    let (mut other_side, _) = listener.accept().await.unwrap();
+    // Until the buffers of both sides are full: some bytes wait on this side.
+    let mut written = 0;
+    while let Ok(Ok(())) = timeout(Duration::from_millis(200), stream.writable()).await {
+        written += stream.try_write(&[7; 64 * 1024]).unwrap_or(0);
+    }
+    drop(stream);
+    let mut arrived = Vec::new();
+    let end = other_side.read_to_end(&mut arrived).await;
+    assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
+    assert!(arrived.len() < written, "all {written} bytes arrived");
 }

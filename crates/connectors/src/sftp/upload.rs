@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesOrdered};
-use futures_util::{FutureExt as _, StreamExt as _, stream};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use russh_sftp::protocol::OpenFlags;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -19,6 +19,10 @@ use crate::transfer::{OpenUpload, Part, Put};
 
 /// Most parts that one upload writes into the journal; larger files have larger parts.
 const PARTS_MAX: u64 = 10_000;
+
+/// Bytes that are read at once. A file store that is a bucket is asked once for each; and where memory is short, a file has so much
+/// under way, not a packet at a time.
+const WINDOW_BYTES: usize = 1024 * 1024;
 
 const WRITING: &str = "writing the file";
 
@@ -234,36 +238,55 @@ struct Packet {
     offset: u64,
     data: Bytes,
     _permit: OwnedSemaphorePermit,
-    _memory: Held,
+    _memory: Arc<Held>,
 }
 
-/// Cuts the bytes from `from` on into packets. Each has its leave and its memory before it is read, one after the other.
+/// Bytes that were read at once, and their memory.
+struct Window {
+    offset: u64,
+    data: Bytes,
+    memory: Arc<Held>,
+}
+
+/// Reads the bytes from `from` on, one window after the other, and cuts them into packets.
 fn packets(session: &Session, put: &Put, from: u64) -> BoxStream<'static, Result<Packet>> {
     let turns = Arc::clone(&session.in_flight);
     let (source, memory) = (Arc::clone(&put.source), put.memory.clone());
-    let (size, packet_bytes) = (source.size(), session.packet_bytes);
-    let offsets = stream::iter((from..size).step_by(packet_bytes.max(1)));
+    let (size, packet_bytes) = (source.size(), session.packet_bytes.max(1));
+    let window_bytes = window_bytes(packet_bytes);
     let read = move |offset: u64| {
-        let length = usize::try_from(size - offset).map_or(packet_bytes, |rest| rest.min(packet_bytes));
-        packet(Arc::clone(&source), Arc::clone(&turns), memory.clone(), offset, length)
+        let length = usize::try_from(size - offset).map_or(window_bytes, |rest| rest.min(window_bytes));
+        window(Arc::clone(&source), memory.clone(), offset, length)
     };
-    offsets.then(read).boxed()
+    let windows = stream::iter((from..size).step_by(window_bytes)).then(read);
+    windows.map_ok(move |window| cut(window, packet_bytes, Arc::clone(&turns))).try_flatten().boxed()
 }
 
-async fn packet(
-    source: Arc<dyn Source>,
-    turns: Arc<Semaphore>,
-    memory: Share,
-    offset: u64,
-    length: usize,
-) -> Result<Packet> {
-    // Bytes that have still to come hold neither.
+/// The length of a window: whole packets.
+fn window_bytes(packet_bytes: usize) -> usize {
+    packet_bytes * (WINDOW_BYTES / packet_bytes).max(1)
+}
+
+/// Reads a window. Bytes that have still to come hold no memory.
+async fn window(source: Arc<dyn Source>, memory: Share, offset: u64, length: usize) -> Result<Window> {
     source.arrived(offset + length as u64).await?;
-    let closed = |error| Error::new(Kind::Local, WRITING, "the session is closed").because(error);
-    let permit = turns.acquire_owned().await.map_err(closed)?;
-    let memory = memory.take(length as u64).await;
+    let memory = Arc::new(memory.take(length as u64).await);
     let data = source.read_at(offset, length).await?;
-    Ok(Packet { offset, data, _permit: permit, _memory: memory })
+    Ok(Window { offset, data, memory })
+}
+
+/// The packets of a window, each with its leave.
+fn cut(window: Window, packet_bytes: usize, turns: Arc<Semaphore>) -> impl Stream<Item = Result<Packet>> {
+    let Window { offset, data, memory } = window;
+    stream::iter((0..data.len()).step_by(packet_bytes)).then(move |begin| {
+        let data = data.slice(begin..data.len().min(begin + packet_bytes));
+        let (turns, memory, offset) = (Arc::clone(&turns), Arc::clone(&memory), offset + begin as u64);
+        async move {
+            let closed = |error| Error::new(Kind::Local, WRITING, "the session is closed").because(error);
+            let permit = turns.acquire_owned().await.map_err(closed)?;
+            Ok(Packet { offset, data, _permit: permit, _memory: memory })
+        }
+    })
 }
 
 async fn write(file: &OpenFile, packet: Packet, step: Step<'_>) -> Result<u64> {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use consign::config::Transfer;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -20,8 +21,6 @@ pub(super) const MANY: &str = "A hundred transfers at once";
 const ONE_BUDGET_MIB: f64 = 128.0;
 /// What each of many holds beside the parts, which share a budget: batches on their way to the disk, connections.
 const EACH_BUDGET_MIB: f64 = 4.0;
-/// `transfer.memory_bytes` as shipped.
-const PARTS_MIB: f64 = 256.0;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// A server that holds files on disk, and what it speaks to.
@@ -167,7 +166,7 @@ pub(super) async fn many(place: &Place<'_>) -> Result<Section> {
     ensure!(sha256.is_string() && all().all(|sent| sent == sha256), "other bytes came than were sent");
     scene.server.stop().await?;
     place.say(&format!("{MANY}: imports {:.0} MiB, exports {:.0} MiB", read.peak_mib, sent.peak_mib));
-    let rows = [("import/s3", read, spread(&imported)?), ("export/s3", sent, spread(&exported)?)];
+    let rows = [("import/s3", read, Turns::of(&imported)?), ("export/s3", sent, Turns::of(&exported)?)];
     Ok(Section { title: MANY, text: told_many(count, mebibytes, idle_mib, &rows), plots: Vec::new() })
 }
 
@@ -176,38 +175,59 @@ fn side_by_side(count: usize, task: impl Fn(usize) -> Value) -> Value {
     Value::Object((0..count).map(|number| (format!("t{number}"), task(number))).collect::<Map<_, _>>())
 }
 
-/// How long the tasks of a job took, each from its start: the median, the quickest, the slowest, in seconds.
-fn spread(job: &Value) -> Result<[f64; 3]> {
-    let mut took = Vec::new();
-    for task in job["tasks"].as_array().context("tasks")? {
-        let moment = |name: &str| -> Result<OffsetDateTime> {
-            let text = task[name].as_str().with_context(|| format!("{name}: {}", task[name]))?;
-            Ok(OffsetDateTime::parse(text, &Rfc3339)?)
-        };
-        took.push((moment("ended_at")? - moment("started_at")?).as_seconds_f64());
-    }
-    let low = took.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = took.iter().copied().fold(0.0, f64::max);
-    Ok([median(&took), low, high])
+/// When the tasks of a job ran.
+struct Turns {
+    /// Seconds, each from its start: the median, the quickest, the slowest.
+    took_secs: [f64; 3],
+    /// The most that ran at the same moment.
+    at_once: usize,
 }
 
-fn told_many(count: usize, mebibytes: u64, idle_mib: f64, rows: &[(&str, Held, [f64; 3])]) -> String {
+impl Turns {
+    fn of(job: &Value) -> Result<Self> {
+        let (mut took, mut moments) = (Vec::new(), Vec::new());
+        for task in job["tasks"].as_array().context("tasks")? {
+            let moment = |name: &str| -> Result<OffsetDateTime> {
+                let text = task[name].as_str().with_context(|| format!("{name}: {}", task[name]))?;
+                Ok(OffsetDateTime::parse(text, &Rfc3339)?)
+            };
+            let (started, ended) = (moment("started_at")?, moment("ended_at")?);
+            took.push((ended - started).as_seconds_f64());
+            moments.extend([(started, 1), (ended, -1)]);
+        }
+        // Of what happens at the same moment, ends come first.
+        moments.sort_unstable();
+        let mut running = 0_isize;
+        let at_once = moments.iter().map(|(_, change)| {
+            running += change;
+            running
+        });
+        let at_once = at_once.max().unwrap_or(0).unsigned_abs();
+        let low = took.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = took.iter().copied().fold(0.0, f64::max);
+        Ok(Self { took_secs: [median(&took), low, high], at_once })
+    }
+}
+
+fn told_many(count: usize, mebibytes: u64, idle_mib: f64, rows: &[(&str, Held, Turns)]) -> String {
     #[expect(clippy::cast_precision_loss, reason = "some hundred")]
     let (transfers, total_mib) = (count as f64, (count as u64 * mebibytes) as f64);
-    let budget = idle_mib + PARTS_MIB + EACH_BUDGET_MIB * transfers;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let parts_mib = Transfer::default().memory_bytes.as_u64() as f64 / MIB;
+    let budget = idle_mib + parts_mib + EACH_BUDGET_MIB * transfers;
     let mut text = format!(
-        "{count} tasks of one job, of {mebibytes} MiB each, all running at once (`limits.tasks_running_max` and its like are raised \
+        "{count} tasks of one job, of {mebibytes} MiB each, which may all run at once (`limits.tasks_running_max` and its like are raised \
          to {at_once}), against an S3 server over TLS inside the benchmark, which compares every byte; files on disk. Without a common budget the parts alone \
          could take {count} × 32 MiB. **Budget: what the process holds idle ({idle_mib:.0} MiB), `transfer.memory_bytes` as shipped \
-         ({PARTS_MIB:.0} MiB), and {EACH_BUDGET_MIB:.0} MiB for each transfer: {budget:.0} MiB.** Fair means that nobody waits \
+         ({parts_mib:.0} MiB), and {EACH_BUDGET_MIB:.0} MiB for each transfer: {budget:.0} MiB.** Fair means that nobody waits \
          while others go on: all begin together, so that the quickest should take about as long as the slowest.\n\n\
-         | | peak MiB | MiB/s in all | seconds a task: median | quickest | slowest |\n|---|---|---|---|---|---|\n",
+         | | peak MiB | MiB/s in all | most at the same moment | seconds a task: median | quickest | slowest |\n|---|---|---|---|---|---|---|\n",
         at_once = count + 1,
     );
-    for (name, held, [middle, quickest, slowest]) in rows {
+    for (name, held, Turns { took_secs: [middle, quickest, slowest], at_once }) in rows {
         let _ = writeln!(
             text,
-            "| {count} × `{name}` | **{:.0}** | {:.0} | {middle:.1} | {quickest:.1} | {slowest:.1} |",
+            "| {count} × `{name}` | **{:.0}** | {:.0} | {at_once} | {middle:.1} | {quickest:.1} | {slowest:.1} |",
             held.peak_mib,
             total_mib / held.secs,
         );

@@ -12,6 +12,7 @@ use super::served::{Served, Setup};
 use super::{Place, peer};
 use crate::bench::content;
 use crate::bench::cost::Cost;
+use crate::bench::ground;
 use crate::bench::transfers::null_sink::NullSink;
 
 pub(super) const TITLE: &str = "A whole job: import/url → export/s3";
@@ -102,7 +103,8 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     for server in servers.into_iter().flatten() {
         server.stop().await?;
     }
-    let text = format!("{}\n{}.\n", told(mebibytes, &all), peer::version("rclone", "version").await);
+    let lie = format!("*In memory* is {}, *on disk* {}.", ground::folder(memory.path()), ground::folder(&place.folder));
+    let text = format!("{}\n{lie}\n{}.\n", told(mebibytes, &all), peer::version("rclone", "version").await);
     Ok(Section { title: TITLE, text, plots: vec![BARS.plot(&groups(mebibytes, &all))] })
 }
 
