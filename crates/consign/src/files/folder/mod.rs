@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,8 +23,9 @@ mod sweep;
 
 /// What a file is called while it is written: this, behind its name.
 const PART: &str = ".part";
-/// Tries to make a file in a folder that another writer of the same task, having given up, removes at that moment.
-const CREATE_TRIES: u32 = 8;
+/// Tries to make a file in a folder that another writer of the same task, having given up, or a process that starts removes at
+/// that moment. Each takes some microseconds.
+const CREATE_TRIES: u32 = 64;
 /// Bytes that are copied between two looks at the room that is left.
 const COPY_BYTES: u64 = 8 * 1024 * 1024;
 /// Files and folders are the server's own.
@@ -142,23 +143,41 @@ pub(super) struct Unpublished(Option<PathBuf>);
 impl Scratch {
     /// Creates `{path}.part` below `root`, with the folders that it needs.
     fn create(root: &Path, path: PathBuf, room: Room) -> io::Result<Self> {
-        let part = part_of(&path);
-        let file = in_folder(root, &path, || {
-            let open =
-                |create_new| File::options().read(true).write(true).create_new(create_new).mode(FILE_MODE).open(&part);
-            match open(true) {
-                // Left by an earlier run of the same attempt.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    fs::remove_file(&part)?;
-                    open(true)
+        let name = part_of(&path);
+        for _ in 0..CREATE_TRIES {
+            let file = in_folder(root, &path, || {
+                let open = |create_new| {
+                    File::options().read(true).write(true).create_new(create_new).mode(FILE_MODE).open(&name)
+                };
+                match open(true) {
+                    // Left by an earlier run of the same attempt.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        fs::remove_file(&name)?;
+                        open(true)
+                    }
+                    other => other,
                 }
-                other => other,
+            })?;
+            let part = Unpublished(Some(name.clone()));
+            // A process that starts takes a file that nobody has locked yet for one that a crash left.
+            if lock_in_place(&file, &name)? {
+                let home = Home::Folder { path, part };
+                return Ok(Self { file: Arc::new(file), room, home, arrived: watch::Sender::default() });
             }
-        })?;
-        let part = Unpublished(Some(part));
-        file.try_lock()?;
-        Ok(Self { file: Arc::new(file), room, home: Home::Folder { path, part }, arrived: watch::Sender::default() })
+        }
+        Err(io::Error::other("a new file is taken away again and again"))
     }
+}
+
+/// Locks a new file, and tells whether it still has its name. Who holds it has taken it for a left-over, and is about to remove it.
+fn lock_in_place(file: &File, name: &Path) -> io::Result<bool> {
+    file.lock()?;
+    let there = match fs::metadata(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    let own = file.metadata()?;
+    Ok((there.dev(), there.ino()) == (own.dev(), own.ino()))
 }
 
 /// Syncs a file and gives it its final name.
@@ -281,12 +300,14 @@ fn make_folders(root: &Path, path: &Path) -> io::Result<()> {
     let mut missing: Vec<&Path> = path.ancestors().skip(1).take_while(|folder| *folder != root).collect();
     missing.reverse();
     for folder in missing {
-        match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
-            Ok(()) => sync_folder(folder.parent().unwrap_or(root))?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            // Removed again by another writer that gave up: the caller tries again.
+        let made = match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made.and_then(|()| sync_folder(folder.parent().unwrap_or(root))),
+        };
+        match made {
+            // Removed again by another writer that gave up, or by a process that starts: the caller tries again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+            made => made?,
         }
     }
     Ok(())

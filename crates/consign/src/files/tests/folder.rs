@@ -184,6 +184,31 @@ async fn a_restart_clears_what_a_crash_left_but_not_what_another_process_writes(
     assert!(store.path(&live).exists());
 }
 
+/// A file is no crash's left-over between its making and its lock, nor while a process that starts looks at it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn starts_beside_writers_take_nothing_from_them() {
+    let store = Store::new().await;
+    let root = store.folder.path().to_owned();
+    let starting = tokio::spawn(async move {
+        loop {
+            Files::open(&root).await.unwrap();
+        }
+    });
+    let mut written = 0;
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_secs(2) {
+        let owner = task();
+        let key = BlobKey::new(owner, Token(5), 1);
+        let scratch = store.files.scratch(&key).await.unwrap();
+        store.files.publish_scratch(scratch).await.unwrap();
+        assert!(store.path(&key).exists());
+        store.files.remove_task(owner).await.unwrap();
+        written += 1;
+    }
+    starting.abort();
+    assert!(written > 10, "{written}");
+}
+
 #[tokio::test]
 async fn a_link_shares_the_bytes_and_outlives_its_origin() {
     let store = Store::new().await;
