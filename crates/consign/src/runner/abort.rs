@@ -28,6 +28,8 @@ const TURN: Duration = Duration::from_mins(1);
 const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// For how long a process takes a line: as long as a try may take, and writing down what came of it.
 const TAKEN_FOR: Duration = Duration::from_secs(35);
+/// After an upload whose opening nobody heard of was looked for, until it is looked for again.
+const UNHEARD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Tries to abort an upload before it is left to the destination's own clean-up.
 const TRIES_MAX: u32 = 20;
 
@@ -63,7 +65,8 @@ fn host(runner: &Runner, orphan: &LedgerEntry) -> String {
     destination.map(|destination| destination.connector.host()).unwrap_or_default()
 }
 
-/// Aborts what is open at one host. When it fails, so would the next: all that are left wait for another turn.
+/// Aborts what is open at one host. When it fails, so would the next: each that is left counts as tried, and waits for another
+/// turn.
 async fn turn(runner: &Runner, host: String, orphans: Vec<LedgerEntry>) {
     let began = Instant::now();
     let mut is_failing = false;
@@ -71,9 +74,13 @@ async fn turn(runner: &Runner, host: String, orphans: Vec<LedgerEntry>) {
         if began.elapsed() >= TURN {
             return;
         }
+        // The list is old by now: another process may have a line, or may have counted a try of it.
+        if !take(runner, &orphan).await {
+            continue;
+        }
         if is_failing {
             put_off(runner, &orphan).await;
-        } else if take(runner, &orphan).await {
+        } else {
             is_failing = !abort(runner, &host, orphan).await;
         }
     }
@@ -108,6 +115,12 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
     let tries = orphan.abort_tries + 1;
     let Some((is_of_this_one, error)) = failure else {
         connectors::fail_point!("abort.aborted");
+        if open.handle.is_empty() && orphan.abort_tries == 0 {
+            // Nobody heard whether it was opened: a request that was still at work in the destination may have opened it since.
+            let again_at = tools.clock.now().plus(UNHEARD_AGAIN_AFTER);
+            written(tools.store.ledger_abort_failed(*task, &open.target, orphan.abort_tries, again_at).await);
+            return true;
+        }
         written(tools.store.ledger_aborted(*task, &open.target).await);
         connectors::fail_point!("abort.closed");
         return true;

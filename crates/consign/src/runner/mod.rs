@@ -2,8 +2,8 @@
 //!
 //! Five loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
 //! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed,
-//! `abort` does so at destinations. What happens
-//! to one task is in `step`, how its files are opened in `inputs`, what is sent of a file before its export's turn in `ahead`. The runner meets HTTP only in the store.
+//! `abort` does so at destinations. What happens to one task is in `step`, how its files are opened in `inputs`, what is
+//! sent of a file before its export's turn in `ahead`. The runner meets HTTP only in the store.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -82,6 +82,10 @@ struct Shared {
     slot_freed: Notify,
     is_claiming: AtomicBool,
     attempts: TaskTracker,
+    /// What waits for head starts to be gone on with; the runner can do without any of it, unlike a loop.
+    hand_overs: TaskTracker,
+    /// Ends that.
+    stopping: CancellationToken,
     loops: Loops,
 }
 
@@ -118,6 +122,8 @@ impl Runner {
                 slot_freed: Notify::new(),
                 is_claiming: AtomicBool::new(true),
                 attempts: TaskTracker::new(),
+                hand_overs: TaskTracker::new(),
+                stopping: CancellationToken::new(),
                 loops: Loops::default(),
             }),
         };
@@ -141,6 +147,9 @@ impl Runner {
             shared.attempts.wait().await;
         }
         self.head_starts().clear();
+        shared.stopping.cancel();
+        shared.hand_overs.close();
+        shared.hand_overs.wait().await;
         shared.loops.stop().await;
         let session = *shared.session.borrow();
         if let Err(error) = shared.tools.store.close_session(session, shared.tools.clock.now()).await {

@@ -2,8 +2,8 @@
 //!
 //! SQLite has one writer at a time, so no transaction ever meets another. PostgreSQL runs them side by side, each statement on
 //! what was committed when it began: what a transaction has read and relies on it must lock. The order is the same everywhere,
-//! so that two rarely wait for each other: the claim, then jobs, then tasks. Where they do, PostgreSQL ends one
-//! of them and it is run again.
+//! so that two rarely wait for each other: the claim (a row of `meta`), then sessions, then jobs, then tasks. Where they do,
+//! PostgreSQL ends one of them and it is run again.
 
 /// The turn of a user's next task, for user `$1`: where claims are now, or behind this user's last one, whether that was claimed or
 /// is still queued. The tasks after it get the turns after it. So a backlog spreads out behind its owner, and another user's

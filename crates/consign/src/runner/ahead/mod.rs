@@ -85,7 +85,7 @@ impl Ahead {
             begun.stop().await;
             return;
         }
-        self.runner.shared.loops.start(async move {
+        let handing_over = async move {
             let is_here = || runner.running().contains_key(&follower);
             let _ = timeout(HAND_OVER_WITHIN, gone_elsewhere(&*runner.tools().store, follower, is_here)).await;
             let begun = runner.head_starts().remove(&follower);
@@ -93,7 +93,9 @@ impl Ahead {
                 tracing::debug!(export = %follower, "a head start is let go: nobody here has gone on with it");
                 begun.stop().await;
             }
-        });
+        };
+        let stopping = self.runner.shared.stopping.clone();
+        self.runner.shared.hand_overs.spawn(stopping.run_until_cancelled_owned(handing_over));
     }
 
     fn begun(&self) -> Option<Arc<Begun>> {
@@ -214,11 +216,22 @@ impl HeadStart for Begun {
             return None;
         };
         self.state.hand_over(journal, progress);
-        place.come().await;
-        going.whole.say(file.digests);
-        connectors::fail_point!("ahead.handed_over");
+        // A part that is under way may fail before there is a slot: then nothing needs one, nor does the error wait for it.
+        let failed = tokio::select! {
+            biased;
+            ended = &mut going.sending => Some(ended),
+            () = place.come() => None,
+        };
+        if failed.is_none() {
+            going.whole.say(file.digests);
+            connectors::fail_point!("ahead.handed_over");
+        }
         let sent = async move {
-            match (&mut going.sending).await {
+            let ended = match failed {
+                Some(failed) => failed,
+                None => going.sending.await,
+            };
+            match ended {
                 Ok(Some(receipt)) => receipt,
                 Ok(None) | Err(_) => Err(stopped()),
             }

@@ -45,6 +45,8 @@ struct Standing {
     begun_bytes: u64,
     /// How much of that the destination has acknowledged.
     acknowledged_bytes: u64,
+    /// The transfer has ended: nothing needs a slot any more.
+    has_left: bool,
 }
 
 impl Standing {
@@ -61,14 +63,23 @@ pub(super) struct Leaving<'a>(&'a Place);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        self.0.standing().slot = None;
+        let mut standing = self.0.standing();
+        standing.slot = None;
+        standing.has_left = true;
     }
 }
 
 impl Place {
     /// At this host, for a file in parts of about this size.
     pub(super) fn new(slots: HostSlots, host: String, part_bytes: u64) -> Self {
-        let standing = Standing { turn: Turn::Ahead, slot: None, part_bytes, begun_bytes: 0, acknowledged_bytes: 0 };
+        let standing = Standing {
+            turn: Turn::Ahead,
+            slot: None,
+            part_bytes,
+            begun_bytes: 0,
+            acknowledged_bytes: 0,
+            has_left: false,
+        };
         Self { slots, host, standing: Mutex::new(standing), turn: Notify::new() }
     }
 
@@ -105,12 +116,15 @@ impl Place {
         standing.rest();
     }
 
-    /// Its turn has come: waits for a slot as any transfer does, unless it has one.
+    /// Its turn has come: waits for a slot as any transfer does, unless it has one, and keeps it unless it has ended meanwhile.
+    ///
+    /// # Cancel safety
+    /// When dropped, its turn has not come, and its place in the queue is given up.
     pub(super) async fn come(&self) {
         if !self.has_come() {
             let slot = self.slots.take(&self.host).await;
             let mut standing = self.standing();
-            standing.slot = Some(slot);
+            standing.slot = (!standing.has_left).then_some(slot);
             standing.turn = Turn::Come;
         }
         self.turn.notify_waiters();

@@ -106,6 +106,13 @@ async fn a_sealed_head_start_begins_nothing_and_goes_on_with_a_slot_as_any_trans
     assert!(begun.come().now_or_never().is_some());
     drop(other);
     assert!(slots.spare(HOST).is_some(), "it is none of those before their turn");
+
+    // One that ends before it gets a slot keeps none.
+    let slots = HostSlots::new(2);
+    let ended = place(&slots);
+    drop(ended.leaving());
+    ended.come().await;
+    assert_eq!(free(&slots), 2);
 }
 
 #[tokio::test]
@@ -189,6 +196,26 @@ async fn an_export_goes_on_once_its_destination_has_a_slot() {
     assert_eq!(sending.await.unwrap().location, "there");
     assert_eq!(free(&sealed.slots), 2);
     assert!(sealed.go_on("out/a", &sealed.file).await.is_none(), "only once");
+}
+
+#[tokio::test]
+async fn an_export_hears_of_a_failure_before_its_destination_has_a_slot() {
+    let sealed = Sealed::new().await;
+    let others = [sealed.slots.take(HOST).await, sealed.slots.take(HOST).await];
+    let (fail, failing) = tokio::sync::oneshot::channel::<()>();
+    let mut going = sealed.begun.take().unwrap();
+    going.sending = AbortOnDropHandle::new(tokio::spawn(async move {
+        failing.await.unwrap();
+        Some(Err(Error::new(Kind::AccessDenied, "sending a part", "it was told to fail")))
+    }));
+    *sealed.begun.going.lock().unwrap() = Some(going);
+    let mut sending = Box::pin(sealed.go_on("out/a", &sealed.file));
+    assert!(sending.as_mut().now_or_never().is_none(), "a part is under way");
+    fail.send(()).unwrap();
+    let sending = timeout(A_WHILE, sending).await.expect("it needs no slot").unwrap();
+    assert_eq!(sending.await.unwrap_err().kind, Kind::AccessDenied);
+    drop(others);
+    assert_eq!(free(&sealed.slots), 2, "nobody has taken one");
 }
 
 #[tokio::test]

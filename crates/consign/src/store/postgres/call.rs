@@ -27,7 +27,7 @@ macro_rules! command {
 }
 
 /// As `command!`, for what may be lost when the server crashes: the answer does not wait for the disk. Never for a state that a
-/// client can see: it would go back.
+/// client can see, but for a percentage: it would go back.
 macro_rules! relaxed {
     ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
         run_command!($store, false, [$($owned),*] $query::$name($($argument),*))

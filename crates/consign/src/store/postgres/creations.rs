@@ -24,8 +24,12 @@ pub(crate) const USERS_SQL: &str = "\
             EXISTS (SELECT 1 FROM webhooks w WHERE w.user_id = u.id AND NOT w.disabled) AS is_told \
      FROM users u, meta m WHERE m.name = 'virtual_time' AND u.id = ANY($1)";
 
-/// A job that can be made together with others: no key that it could share with one of them, and no input that somebody may be
-/// ending.
+/// Payloads of a job that shares a statement with others. 64 KiB: a whole group of them has 4 MiB, as in `queries::state`, for
+/// PostgreSQL takes no message of a gibibyte.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// A job that can be made together with others: no key that it could share with one of them, no input that somebody may be
+/// ending, and payloads that leave room for theirs.
 pub(super) struct Create(NewJob);
 
 impl Create {
@@ -33,7 +37,9 @@ impl Create {
     pub(super) fn of(new: NewJob) -> Result<Self, Box<NewJob>> {
         let own: BTreeSet<_> = new.job.tasks.iter().map(|task| task.id).collect();
         let has_own_inputs = new.job.tasks.iter().flat_map(|task| &task.depends_on).all(|input| own.contains(input));
-        if new.idempotency.is_none() && has_own_inputs && !own.is_empty() { Ok(Self(new)) } else { Err(Box::new(new)) }
+        let is_small = new.payloads.iter().map(Vec::len).sum::<usize>() <= PAYLOAD_BYTES_MAX;
+        let is_alike = new.idempotency.is_none() && has_own_inputs && !own.is_empty();
+        if is_alike && is_small { Ok(Self(new)) } else { Err(Box::new(new)) }
     }
 }
 
@@ -90,4 +96,25 @@ async fn users(tx: &mut Tx, jobs: &[&Job]) -> sqlx::Result<BTreeMap<i64, (i64, b
     let ids: BTreeSet<i64> = jobs.iter().map(|job| i64::from(job.user_id.0)).collect();
     let rows = sqlx::query(USERS_SQL).bind(ids.into_iter().collect::<Vec<i64>>()).fetch_all(&mut *tx.conn).await?;
     rows.iter().map(|row| Ok((row.try_get("id")?, (row.try_get("turn")?, row.try_get("is_told")?)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::store::contract::Scene;
+
+    #[tokio::test]
+    async fn a_job_with_long_payloads_is_made_by_itself() {
+        let scene = Scene::new(Arc::new(MemoryStore::new())).await;
+        for (bytes, is_grouped) in [(0, true), (PAYLOAD_BYTES_MAX, true), (PAYLOAD_BYTES_MAX + 1, false)] {
+            let mut new = scene.new_job(scene.user, "a; b: a");
+            new.payloads = vec![vec![0; bytes / 2], vec![0; bytes - bytes / 2]];
+            let id = new.job.id;
+            match Create::of(new) {
+                Ok(create) => assert!(is_grouped && create.key() == id.0, "{bytes}"),
+                Err(new) => assert!(!is_grouped && new.job.id == id, "{bytes}"),
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::queries::Tx;
@@ -49,6 +50,8 @@ pub(super) struct Lane<C: Grouped> {
 struct Waiting<C: Grouped> {
     command: Arc<C>,
     answer: oneshot::Sender<Result<C::Answer>>,
+    /// Its caller's.
+    span: Span,
 }
 
 impl<C: Grouped> Waiting<C> {
@@ -66,11 +69,12 @@ impl<C: Grouped> Lane<C> {
         Self { queue }
     }
 
-    /// Runs a command until it is committed, or cannot be. It happens even if the caller stops waiting.
+    /// Runs a command until it is committed, or cannot be. It happens even if the caller stops waiting, once it has a place in
+    /// the queue.
     pub(super) async fn run(&self, command: C) -> Result<C::Answer> {
         let stopped = || Error::Unavailable("the store is closed".into());
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { command: Arc::new(command), answer };
+        let waiting = Waiting { command: Arc::new(command), answer, span: Span::current() };
         self.queue.send(waiting).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
@@ -85,9 +89,11 @@ async fn gather<C: Grouped>(writer: Writer, mut commands: mpsc::Receiver<Waiting
             None => commands.recv().await,
         };
         let (Some(first), Ok(slot)) = (first, Arc::clone(&slots).acquire_owned().await) else { return };
+        // A group has one span: that of whoever came first.
+        let span = first.span.clone();
         let (group, next) = take(first, &mut commands);
         left = next;
-        tokio::spawn(write(writer.clone(), group, slot));
+        tokio::spawn(write(writer.clone(), group, slot).instrument(span));
     }
 }
 
@@ -134,7 +140,8 @@ async fn write<C: Grouped>(writer: Writer, mut group: Vec<Waiting<C>>, slot: Own
             // Whoever waits for a row now waits for it alone.
             drop(slot);
             for waiting in group {
-                tokio::spawn(write_alone(writer.clone(), waiting));
+                let span = waiting.span.clone();
+                tokio::spawn(write_alone(writer.clone(), waiting).instrument(span));
             }
         }
         Err(failure) => {

@@ -65,6 +65,9 @@ const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
 /// Prepared statements kept by each connection.
 const STATEMENTS_KEPT: usize = 256;
 
+/// How often two connections are asked where they end, to find a pooler.
+const POOLER_LOOKS: usize = 8;
+
 /// What each connection begins with. No transaction of ours may hold locks, or the server's oldest snapshot, for long:
 /// not when this process is stopped, and not when its network is gone. `transaction_timeout` came with PostgreSQL 17. A weaker
 /// `synchronous_commit` than the server's own disk is made stronger, never the other way round. Behind a pooler that shares
@@ -303,17 +306,27 @@ async fn check_clock(conn: &mut PgConnection) -> std::result::Result<(), OpenErr
     if off > CLOCKS_APART_MAX { Err(OpenError::Clock(off.as_secs())) } else { Ok(()) }
 }
 
-/// Whether a pooler in between gives a connection to somebody else after each transaction: two that are open at the same time
-/// then end at the same backend, as a rule the one that was used last.
+/// Whether a pooler in between seems to give a connection to somebody else after each transaction. That it was not seen proves
+/// nothing: others who use the pooler at the same moment, or a second pooler, can hide it.
 async fn is_pooled(first: &mut PgConnection, pool: &PgPool) -> std::result::Result<bool, OpenError> {
-    const BACKEND: &str = "SELECT pg_backend_pid() AS backend";
     let mut second = pool.acquire().await.map_err(failed)?;
-    let mut backends = [0; 2];
-    for (conn, backend) in [first, &mut *second].into_iter().zip(&mut backends) {
-        let row = sqlx::query(BACKEND).fetch_one(conn).await.map_err(failed)?;
-        *backend = row.try_get::<i32, _>("backend").map_err(failed)?;
+    let mut seen = Vec::with_capacity(POOLER_LOOKS);
+    for _ in 0..POOLER_LOOKS {
+        seen.push([backend(first).await?, backend(&mut second).await?]);
     }
-    Ok(backends[0] == backends[1])
+    Ok(are_shared(&seen))
+}
+
+/// The process of the server at which a connection ends.
+async fn backend(conn: &mut PgConnection) -> std::result::Result<i32, OpenError> {
+    let row = sqlx::query("SELECT pg_backend_pid() AS backend").fetch_one(conn).await.map_err(failed)?;
+    row.try_get("backend").map_err(failed)
+}
+
+/// Whether two connections that are open all the time ended at the same backend, as a rule the one that was used last, or one of
+/// them ended at another one than before: neither can be where each has a backend of its own.
+fn are_shared(seen: &[[i32; 2]]) -> bool {
+    seen.iter().any(|[first, second]| first == second) || seen.windows(2).any(|looks| looks[0] != looks[1])
 }
 
 fn newest_schema() -> i64 {
@@ -366,4 +379,18 @@ fn migration_failed(error: MigrateError) -> OpenError {
 
 fn failed(error: sqlx::Error) -> OpenError {
     OpenError::Failed(store_error(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_shared;
+
+    #[test]
+    fn any_sign_of_a_pooler_is_taken_for_one() {
+        assert!(!are_shared(&[[7, 8], [7, 8], [7, 8]]), "each has its own");
+        assert!(are_shared(&[[7, 7]]), "an idle pooler gives both the same one");
+        assert!(are_shared(&[[7, 8], [8, 9], [7, 8]]), "on a busy one they change");
+        assert!(are_shared(&[[7, 8], [7, 8], [7, 9]]), "and if it is only one that does");
+        assert!(are_shared(&[[7, 8], [9, 8], [9, 9]]), "or at last they meet");
+    }
 }

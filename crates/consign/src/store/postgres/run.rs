@@ -309,10 +309,14 @@ impl Patience {
 }
 
 /// Whether one command of a group may have brought this about, so that the others would fare better without it: a value that the
-/// server refuses, a row that somebody holds.
+/// server or its client refuses, a row that somebody holds.
 pub(super) fn is_of_one(failure: &sqlx::Error) -> bool {
-    // insufficient resources hit all of them
-    kind(failure) != Kind::Lost && code(failure).is_some_and(|code| !code.starts_with("53"))
+    let is_of_all = match code(failure) {
+        // insufficient resources
+        Some(code) => code.starts_with("53"),
+        None => matches!(failure, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed),
+    };
+    kind(failure) != Kind::Lost && !is_of_all
 }
 
 /// Sorts failures by PostgreSQL's error code.
@@ -349,6 +353,21 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_is_not_of_the_connection_is_of_one_command() {
+        for (failure, wanted) in [
+            (sqlx::Error::RowNotFound, true),
+            (sqlx::Error::Encode("too long".into()), true),
+            (sqlx::Error::ColumnDecode { index: "id".to_owned(), source: "no id".into() }, true),
+            (sqlx::Error::PoolTimedOut, false),
+            (sqlx::Error::PoolClosed, false),
+            (sqlx::Error::WorkerCrashed, false),
+            (sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()), false),
+        ] {
+            assert_eq!(is_of_one(&failure), wanted, "{failure}");
+        }
+    }
+
     /// Whatever was set on the connection before, an answer waits for the disk; and nothing is left behind on it.
     #[tokio::test]
     async fn a_transaction_is_durable_on_any_connection() {
@@ -357,10 +376,16 @@ mod tests {
         let shown = async |conn: &mut PgConnection| -> String {
             sqlx::query("SHOW synchronous_commit").fetch_one(conn).await.unwrap().get(0)
         };
+        let lock_timeout = async |conn: &mut PgConnection| -> String {
+            sqlx::query("SHOW lock_timeout").fetch_one(conn).await.unwrap().get(0)
+        };
+        let waits = lock_timeout(&mut conn).await;
         for (server_default, begin, wanted) in [
             ("off", BEGIN, "on"),
             ("local", BEGIN, "on"),
             ("remote_apply", BEGIN, "remote_apply"),
+            ("off", BEGIN_GROUP, "on"),
+            ("local", BEGIN_GROUP, "on"),
             ("on", BEGIN_RELAXED, "off"),
         ] {
             sqlx::query("SELECT set_config('synchronous_commit', $1, FALSE)")
@@ -371,8 +396,10 @@ mod tests {
             let rows = sqlx::raw_sql(begin).fetch_all(&mut conn).await.unwrap();
             assert!(!rows.last().unwrap().get::<String, _>("xid").is_empty());
             assert_eq!(shown(&mut conn).await, wanted, "{server_default}");
+            assert_eq!(lock_timeout(&mut conn).await == "1s", begin == BEGIN_GROUP, "{begin}");
             conn.execute("COMMIT").await.unwrap();
             assert_eq!(shown(&mut conn).await, server_default);
+            assert_eq!(lock_timeout(&mut conn).await, waits, "{begin}");
         }
     }
 }

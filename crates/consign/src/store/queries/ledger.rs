@@ -14,9 +14,11 @@ use crate::model::{Follower, LedgerEntry};
 /// Whether this token lets its holder write lines of a task: it holds the task's lease, or the task waits for one whose
 /// lease it holds. Neither may end before the line is written: what ends a task orphans the lines that it sees.
 async fn may_write(tx: &mut Tx, id: TaskId, token: Token) -> sqlx::Result<bool> {
-    let own = concat!("SELECT 1 FROM tasks WHERE id = $1 AND lease = $2 AND ", in_state!("running"), for_share!());
-    if sqlx::query(own).bind(id.0).bind(token.0).fetch_optional(&mut *tx.conn).await?.is_some() {
-        return Ok(true);
+    // Looked at before anything is locked: who waits for a job must not hold its task, and no task comes back to this state.
+    let is_blocked = "SELECT 1 FROM tasks WHERE id = $1 AND state = 'blocked'";
+    if sqlx::query(is_blocked).bind(id.0).fetch_optional(&mut *tx.conn).await?.is_none() {
+        let own = concat!("SELECT 1 FROM tasks WHERE id = $1 AND lease = $2 AND ", in_state!("running"), for_share!());
+        return Ok(sqlx::query(own).bind(id.0).bind(token.0).fetch_optional(&mut *tx.conn).await?.is_some());
     }
     dialect::lock_jobs_of(&mut tx.conn, &[id.0]).await?;
     let input = concat!(
