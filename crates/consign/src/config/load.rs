@@ -93,9 +93,9 @@ impl Config {
             faults.push("tls: `cert` and `key` belong together; give both or neither".to_owned());
         }
         if self.secret_key.is_some() && self.secret_key_file.is_some() {
-            faults.push("secret_key: give either `secret_key` or `secret_key_file`".to_owned());
+            faults.push(given_twice("secret_key"));
         }
-        faults.extend(self.files.given_twice().map(|key| format!("files: give either `{key}` or `{key}_file`")));
+        faults.extend(self.files.given_twice().map(|key| given_twice(&format!("files.{key}"))));
         for (key, value) in self.limits.counts().into_iter().chain(self.transfer.counts()) {
             if value == 0 {
                 faults.push(format!("{key}: must be at least 1"));
@@ -122,6 +122,18 @@ impl Config {
         }
         if faults.is_empty() { Ok(()) } else { Err(BadConfig(faults)) }
     }
+}
+
+/// Says that a secret is given as itself and as a file. Either may come from a settings file, or from the environment, where
+/// a unit sets it that the operator does not look at.
+pub(super) fn given_twice(key: &str) -> String {
+    let name = variable(key);
+    format!("{key}: give either `{key}` ({name} in the environment) or `{key}_file` ({name}_FILE), not both")
+}
+
+/// The environment variable of a setting.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
 /// What a settings file says. It is parsed here and not by the library, which shows the lines that it cannot parse:
@@ -165,7 +177,7 @@ fn sentence(error: &FigmentError) -> String {
     let path = error.path.join(".");
     let place = match &error.metadata {
         Some(metadata) if metadata.name.contains("environment") => {
-            format!(" in the environment ({PREFIX}{})", path.replace('.', "__").to_ascii_uppercase())
+            format!(" in the environment ({})", variable(&path))
         }
         Some(metadata) => match &metadata.source {
             Some(source) => format!(" in {source}"),
@@ -239,5 +251,21 @@ mod tests {
             config.limits.request_bytes_max = bytesize::ByteSize(bytes);
             assert_eq!(config.check().is_ok(), is_fine, "{bytes}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_is_given_twice_is_named_with_both_its_variables() {
+        let mut config = Config { secret_key_file: Some("a".into()), ..Config::default() };
+        config.secret_key = Some(connectors::Secret::new("needle"));
+        config.files.secret_access_key = Some(connectors::Secret::new("needle"));
+        config.files.secret_access_key_file = Some("b".into());
+        config.telemetry.otlp_headers = Some(connectors::Secret::new("needle"));
+        config.telemetry.otlp_headers_file = Some("c".into());
+        let said = config.check().unwrap_err().to_string();
+        for name in ["SECRET_KEY", "FILES__SECRET_ACCESS_KEY", "TELEMETRY__OTLP_HEADERS"] {
+            assert!(said.contains(&format!("(CONSIGN_{name} in the environment)")), "{said}");
+            assert!(said.contains(&format!("(CONSIGN_{name}_FILE)")), "{said}");
+        }
+        assert!(!said.contains("needle"), "{said}");
     }
 }

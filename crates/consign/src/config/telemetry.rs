@@ -6,6 +6,7 @@ use connectors::Secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::load::given_twice;
 use super::{address, redacted};
 
 /// Traces for an OpenTelemetry collector.
@@ -58,7 +59,7 @@ impl Telemetry {
             }
         }
         if self.otlp_headers.is_some() && self.otlp_headers_file.is_some() {
-            faults.push("telemetry.otlp_headers: give either `otlp_headers` or `otlp_headers_file`".to_owned());
+            faults.push(given_twice("telemetry.otlp_headers"));
         }
         if !(0.0..=1.0).contains(&self.sample_ratio) {
             faults.push("telemetry.sample_ratio: must be between 0 and 1".to_owned());

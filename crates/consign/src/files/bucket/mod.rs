@@ -72,7 +72,7 @@ pub(super) struct Bucket {
     /// Where the last listing of tasks stopped.
     listing: Mutex<Option<list::Listing>>,
     /// The object of this process that is written to see whether that can be done. Its task has no row, so that a search
-    /// removes what a kill leaves of it.
+    /// removes what a process that ends leaves of it.
     probe: BlobKey,
     /// When that went well.
     written: tokio::sync::Mutex<Option<Instant>>,
@@ -109,7 +109,7 @@ impl Bucket {
         let mut written = self.written.lock().await;
         if written.is_none_or(|at| at.elapsed() >= WRITTEN_KEPT) {
             *written = None;
-            self.come_and_go(self.name(&self.probe)).await?;
+            self.come_and_go(&self.name(&self.probe)).await?;
             *written = Some(Instant::now());
         }
         Ok(())

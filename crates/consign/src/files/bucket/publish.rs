@@ -26,7 +26,7 @@ const CLEARED_AT_ONCE: usize = 8;
 const CLEAR_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Objects that go away unless somebody keeps them, with the uploads that make them.
-pub(super) struct Unpublished {
+struct Unpublished {
     store: Arc<dyn ObjectStore>,
     begun: Vec<Begun>,
 }
@@ -130,24 +130,24 @@ impl Bucket {
     }
 
     /// Clears objects away unless they are kept.
-    pub(super) fn unpublished(&self) -> Unpublished {
+    fn unpublished(&self) -> Unpublished {
         Unpublished { store: Arc::clone(&self.settings.store), begun: Vec::new() }
     }
 }
 
 impl Unpublished {
     /// Takes in an object that is about to be made.
-    pub(super) fn add(&mut self, name: String, journal: Arc<MemoryJournal>) {
+    fn add(&mut self, name: String, journal: Arc<MemoryJournal>) {
         self.begun.push(Begun { name, journal });
     }
 
     /// They stay.
-    pub(super) fn keep(mut self) {
+    fn keep(mut self) {
         self.begun.clear();
     }
 
     /// Clears them away now; if it is dropped meanwhile, that is done without it.
-    pub(super) async fn clear(mut self) {
+    async fn clear(mut self) {
         clear_all(&self.store, &self.begun).await;
         self.begun.clear();
     }

@@ -38,30 +38,23 @@ impl Bucket {
 
     /// Writes the mark. Where that fails, a mark that somebody else has written meanwhile stays.
     pub(in super::super) async fn write_mark(&self, text: String) -> Result<(), Error> {
-        self.write_small(&self.mark_name(), text.into(), Arc::default()).await
+        self.write_small(&self.mark_name(), text.into()).await
     }
 
-    /// Writes a small object and deletes it; what is dropped or fails leaves nothing.
-    pub(super) async fn come_and_go(&self, name: String) -> Result<(), Error> {
-        let journal = Arc::default();
-        let mut guard = self.unpublished();
-        guard.add(name.clone(), Arc::clone(&journal));
-        if let Err(error) = self.write_small(&name, Bytes::from_static(PROBE), journal).await {
-            guard.clear().await;
-            return Err(error);
-        }
-        let deleted = self.settings.store.delete(&name).await;
-        guard.keep();
-        Ok(deleted?)
+    /// Writes a small object and deletes it. What stays when that fails or is dropped, the next try under this name removes: a
+    /// clean-up after each would gather requests at a store that answers none.
+    pub(super) async fn come_and_go(&self, name: &str) -> Result<(), Error> {
+        self.write_small(name, Bytes::from_static(PROBE)).await?;
+        Ok(self.settings.store.delete(name).await?)
     }
 
     /// Writes an object that is small enough to be sent in one piece.
-    async fn write_small(&self, name: &str, bytes: Bytes, journal: Arc<MemoryJournal>) -> Result<(), Error> {
+    async fn write_small(&self, name: &str, bytes: Bytes) -> Result<(), Error> {
         let put = Put {
             name: name.to_owned(),
             source: Arc::new(MemorySource::new(bytes)),
             content_type: MEDIA_TYPE.to_owned(),
-            journal,
+            journal: Arc::new(MemoryJournal::default()),
             resume: None,
             progress: Progress::default(),
             // Not of the memory that transfers share: whoever asks whether this works must not wait for them.

@@ -144,6 +144,30 @@ async fn an_input_is_asked_for_when_it_is_read() {
     assert_eq!(stage.store.count(Act::Stat), 1);
 }
 
+/// Whoever asks gives up after a while and asks again: that must not gather work for a store that lists and takes nothing.
+#[tokio::test]
+async fn a_write_that_was_given_up_leaves_no_clean_up_behind() {
+    let stage = Stage::set(Staged::new(|store, act, _| {
+        // The first file is the stage's own.
+        let hangs = act == Act::Put && store.count(Act::Put) > 1;
+        if hangs { Box::pin(std::future::pending()) } else { goes() }
+    }));
+    let stage = stage.await;
+    for writes in 2..6 {
+        let begun = async {
+            while stage.store.count(Act::Put) < writes {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            pinged = stage.files.ping() => panic!("it hangs, and yet {pinged:?}"),
+            () = begun => {}
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(stage.store.count(Act::Delete), 0);
+}
+
 /// What a file store needs beside files: without it, what a crash cut off stays for good.
 #[tokio::test]
 async fn a_probe_tries_to_list_and_to_abort_uploads() {

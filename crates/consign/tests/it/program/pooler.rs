@@ -48,13 +48,12 @@ async fn a_fleet_works_through_a_pooler_that_shares_connections() {
     let count = format!("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = '{name}'");
     let connections: u32 = server.psql("postgres", &count).await.unwrap().parse().unwrap();
     assert!((1..=POOLER_CONNECTIONS).contains(&connections), "{connections}: they are shared");
-    // None of them was left without a bound, or with an answer that does not wait for the disk.
-    let unbound = "SELECT current_setting('statement_timeout')";
+    // None of them was left without a bound, or to read whole tables.
+    let set = "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('plan_cache_mode'), current_setting('enable_seqscan'))";
     for _ in 0..20 {
         let told =
-            testkit::tool::run("psql", &["-X", "-A", "-t", "-q", "-d", &pooler.url(&direct).unwrap(), "-c", unbound])
-                .await;
-        assert_eq!(String::from_utf8(told.unwrap()).unwrap().trim(), "15s");
+            testkit::tool::run("psql", &["-X", "-A", "-t", "-q", "-d", &pooler.url(&direct).unwrap(), "-c", set]).await;
+        assert_eq!(String::from_utf8(told.unwrap()).unwrap().trim(), "15s force_generic_plan off");
     }
     one.nothing_is_lost().await;
     other.nothing_is_lost().await;
