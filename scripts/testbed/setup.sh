@@ -44,13 +44,19 @@ servers_complete() {
 # The database. What the machine has is taken, if it is new enough.
 postgres_complete() { [ -e "$CACHE/stamp-postgres" ] && runs "postgres --version" "psql --version"; }
 
-# What stands in front of the processes of a fleet, and between them and the database.
+# What stands in front of the processes of a fleet.
 PROXIES_VERSION=1
-# The first PgBouncer that knows prepared statements where it shares connections.
+proxies_complete() { [ "$(cat "$CACHE/stamp-proxies" 2>/dev/null)" = "$PROXIES_VERSION" ] && runs "caddy version"; }
+
+# What stands between them and the database: from the first PgBouncer on that knows prepared statements where it shares
+# connections. Where none can be had, its tests are skipped, and it is looked for again after a day.
 POOLER_MIN=1.21
-proxies_complete() {
-    [ "$(cat "$CACHE/stamp-proxies" 2>/dev/null)" = "$PROXIES_VERSION" ] && runs "caddy version" "pgbouncer --version"
+POOLER_AGAIN_MINUTES=1440
+pooler_complete() {
+    if [ -n "$(find "$CACHE/no-pooler" -mmin -$POOLER_AGAIN_MINUTES 2>/dev/null)" ]; then return 0; fi
+    [ -e "$CACHE/bin/pgbouncer" ] && runs "pgbouncer --version"
 }
+
 # What lays wires between network namespaces. What the machine has is taken.
 network_complete() { [ -e "$CACHE/bin/ip" ] && runs "ip -V" "tc -V"; }
 
@@ -224,8 +230,10 @@ install_postgres() {
 
 # The program and all libraries of a later Debian, the C library too: it runs on whichever machine this is.
 pooler_of_later_debian() {
-    local root=$CACHE/deb-pgbouncer/root libraries
-    echo "deb $(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1) trixie main" >"$CACHE/apt/later.list"
+    local root=$CACHE/deb-pgbouncer/root libraries mirror
+    # shellcheck disable=SC2016 # names that apt knows
+    mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /security/ && !uri { uri = $2 } END { print uri }')
+    echo "deb ${mirror:-http://deb.debian.org/debian} trixie main" >"$CACHE/apt/later.list"
     APT_MORE=(-o "Dir::Etc::sourcelist=$CACHE/apt/later.list" -o Dir::Etc::sourceparts=/dev/null)
     retry apt_private update >>"$CACHE/apt.log" 2>&1
     rm -rf "$CACHE/deb-pgbouncer"
@@ -243,24 +251,54 @@ pooler_of_later_debian() {
     mv "$CACHE/bin/pgbouncer.new" "$CACHE/bin/pgbouncer"
 }
 
+# is_new_pooler PROGRAM: is it there, and new enough?
+is_new_pooler() { dpkg --compare-versions "$("$1" --version 2>/dev/null | sed -n 's/^PgBouncer //p')" ge $POOLER_MIN; }
+
+# The machine's own, that of this Debian, or that of a later one: the first that is new enough.
+fetch_pooler() {
+    local root=$CACHE/deb-pgbouncer/root own there
+    mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
+    for own in /usr/sbin/pgbouncer /usr/local/bin/pgbouncer; do
+        if is_new_pooler "$own"; then
+            wrap pgbouncer "" "$own"
+            return
+        fi
+    done
+    retry apt_private update >>"$CACHE/apt.log" 2>&1
+    there=$(apt_private install --no-install-recommends --print-uris -y pgbouncer 2>>"$CACHE/apt.log" | sed -n "s/^'[^']*' pgbouncer_\([^_]*\)_.*/\1/p") ||
+        there= # a system without that package
+    if dpkg --compare-versions "${there:-0}" ge $POOLER_MIN; then
+        unpack deb-pgbouncer pgbouncer
+        wrap pgbouncer "$root" "$root/usr/sbin/pgbouncer"
+    else
+        pooler_of_later_debian
+    fi
+    is_new_pooler "$CACHE/bin/pgbouncer"
+}
+
+install_pooler() {
+    say "installing PgBouncer below $CACHE"
+    rm -f "$CACHE/no-pooler" "$CACHE/bin/pgbouncer"
+    # In the background, so that an error ends only this.
+    fetch_pooler 9>&- &
+    if ! wait $!; then
+        rm -f "$CACHE/bin/pgbouncer"
+        touch "$CACHE/no-pooler"
+        say "no PgBouncer from $POOLER_MIN on can be had: the tests that need one are skipped (log: $CACHE/apt.log)"
+    fi
+    rm -rf "$CACHE/apt"
+}
+
 install_proxies() {
-    say "installing Caddy and PgBouncer below $CACHE"
+    say "installing Caddy below $CACHE"
     rm -f "$CACHE/stamp-proxies"
     mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
     retry apt_private update >>"$CACHE/apt.log" 2>&1
     unpack deb-caddy caddy
-    local caddy=$CACHE/deb-caddy/root pgbouncer=$CACHE/deb-pgbouncer/root there
-    wrap caddy "" "$caddy/usr/bin/caddy" /usr/bin/caddy
-    there=$(apt_private install --no-install-recommends --print-uris -y pgbouncer 2>>"$CACHE/apt.log" | sed -n "s/^'[^']*' pgbouncer_\([^_]*\)_.*/\1/p")
-    if dpkg --compare-versions "${there:-0}" ge $POOLER_MIN; then
-        unpack deb-pgbouncer pgbouncer
-        wrap pgbouncer "$pgbouncer" "$pgbouncer/usr/sbin/pgbouncer"
-    else
-        pooler_of_later_debian
-    fi
+    wrap caddy "" "$CACHE/deb-caddy/root/usr/bin/caddy" /usr/bin/caddy
     rm -rf "$CACHE/apt"
     echo $PROXIES_VERSION >"$CACHE/stamp-proxies"
-    proxies_complete || die "the proxies that were installed do not run"
+    proxies_complete || die "the Caddy that was installed does not run"
 }
 
 install_network() {
@@ -311,7 +349,7 @@ flock --nonblock 9 || { say "waiting for another setup" && flock 9; }
 command -v apt-get >/dev/null || die "apt-get is missing: the test servers are taken from Debian packages"
 prerequisites
 if [ "${1:-}" = bench ]; then peers_complete || install_peers; fi
-if servers_complete && clients_complete && postgres_complete && proxies_complete && network_complete; then
+if servers_complete && clients_complete && postgres_complete && proxies_complete && pooler_complete && network_complete; then
     say "all there ($CACHE)"
     exit 0
 fi
@@ -319,6 +357,7 @@ rm -f "$CACHE"/*.log
 servers_complete || install_servers
 postgres_complete || install_postgres
 proxies_complete || install_proxies
+pooler_complete || install_pooler
 network_complete || install_network
 clients_complete || install_clients
 say "ready after $SECONDS s, $(du -sh "$CACHE" | cut -f1)"

@@ -1,6 +1,7 @@
 //! When all is calm: what the API says of each job, what lies at the destinations, what should be gone and is not.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,11 +20,14 @@ use crate::jobs::{Place, Spec};
 use crate::workload::Clients;
 use crate::{Options, check};
 
-/// How long webhooks may take: their lease after a crash is a minute, the pauses between attempts are 5 s and 30 s.
-const WEBHOOKS_WITHIN: Duration = Duration::from_secs(100);
+/// How long webhooks may take when nothing fails any more: their lease after a crash is a minute; the pauses between
+/// attempts are 5 s, 30 s and 2 min, or up to a fifth longer. All of it is waited for only while one is missing.
+const WEBHOOKS_WITHIN: Duration = Duration::from_mins(3);
 /// After the end of a job nothing of a transfer may be left for longer; nor anything of a job after its deletion.
 const TIDY_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A number of the metrics may be as old as this.
+const METRIC_AGE_MAX: Duration = Duration::from_secs(5);
 /// Says in a file store whose the files are, and stays.
 const MARK: &str = "consign-database";
 /// Jobs of a page of the list.
@@ -141,6 +145,7 @@ async fn webhooks(clients: &Clients) {
 /// Notes what of transfers is still there when it has to be gone.
 async fn leftovers(clients: &Clients) -> Result<()> {
     let began = Instant::now();
+    let mut ledger = Ledger::default();
     loop {
         let mut left: Vec<(String, String)> = Vec::new();
         for (place, what) in clients.destinations.left_over().await? {
@@ -150,16 +155,33 @@ async fn leftovers(clients: &Clients) -> Result<()> {
         if open > 0 {
             left.push(("ledger".to_owned(), format!("{open} open lines")));
         }
-        if left.is_empty() {
+        if ledger.is_surely_empty(open, Instant::now()) && left.is_empty() {
             return Ok(());
         }
-        if began.elapsed() > TIDY_WITHIN {
+        if began.elapsed() > TIDY_WITHIN && !left.is_empty() {
             for (place, what) in left {
                 clients.history.note(Event::LeftOver { place, what });
             }
             return Ok(());
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What the metrics said of open uploads, look by look.
+#[derive(Default)]
+struct Ledger {
+    empty_since: Option<Instant>,
+}
+
+impl Ledger {
+    /// Whether it is empty by this number and by one that was read before this one was counted.
+    fn is_surely_empty(&mut self, open: u64, now: Instant) -> bool {
+        if open > 0 {
+            self.empty_since = None;
+            return false;
+        }
+        now.duration_since(*self.empty_since.get_or_insert(now)) > METRIC_AGE_MAX
     }
 }
 
@@ -175,7 +197,7 @@ async fn abandoned(fleet: &Fleet, gate: &Gate, bucket: &str, clients: &Clients) 
     clients.history.note(Event::Abandoned { uploads: open().await?.len() as u64 });
     gate.age_uploads();
     let runner = fleet.processes.iter().find(|process| process.role() == "runner").context("a runner")?;
-    let mut held = runner.hold().await;
+    let mut held = runner.hold_alive(&clients.history).await?;
     held.stop().await?;
     held.start().await?;
     drop(held);
@@ -199,22 +221,26 @@ async fn abandoned(fleet: &Fleet, gate: &Gate, bucket: &str, clients: &Clients) 
 async fn file_store(options: &Options, folder: &Path, bucket: &str, clients: &Clients) -> Result<()> {
     let began = Instant::now();
     loop {
-        let mut left: Vec<String> = if options.fleet && options.shared_files {
+        let names: Vec<String> = if options.fleet && options.shared_files {
             let script = format!(
                 "result = [it['Key'] for page in s3.get_paginator('list_objects_v2').paginate(Bucket={bucket:?}) for it in page.get('Contents', [])]"
             );
             serde_json::from_value(clients.destinations.ceph().s3api(&script).await?)?
         } else if options.fleet {
-            files_below(&folder.join("files"))
+            files_below(&folder.join("files"))?
         } else {
             // On a disk of its own it is seen by way of the process that keeps it.
-            clients.local_files.clone().map_or_else(Vec::new, |path| files_below(&path))
+            files_below(clients.local_files.as_deref().context("the files of the one process")?)?
         };
-        left.retain(|name| !name.ends_with(MARK));
-        if left.is_empty() {
+        let (has_mark, left) = without_mark(names);
+        if has_mark && left.is_empty() {
             return Ok(());
         }
         if began.elapsed() > TIDY_WITHIN {
+            if !has_mark {
+                let why = format!("{MARK} is not in the file store: what was looked at is not all of it");
+                clients.history.note(Event::GaveUp { why });
+            }
             for what in left {
                 clients.history.note(Event::LeftOver { place: "file store".to_owned(), what });
             }
@@ -224,15 +250,62 @@ async fn file_store(options: &Options, folder: &Path, bucket: &str, clients: &Cl
     }
 }
 
+/// Whether the mark is among the names in a file store, and the other names.
+fn without_mark(names: Vec<String>) -> (bool, Vec<String>) {
+    let (marks, others): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| name.rsplit('/').next() == Some(MARK));
+    (!marks.is_empty(), others)
+}
+
 /// The names of all files below a folder, at whatever depth.
-fn files_below(folder: &Path) -> Vec<String> {
+///
+/// # Errors
+/// When anything cannot be read: it would look empty. Folders in it may vanish meanwhile.
+fn files_below(folder: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+    while let Some(next) = folders.pop() {
+        let entries = match std::fs::read_dir(&next) {
+            Err(error) if error.kind() == ErrorKind::NotFound && next != folder => continue,
+            entries => entries.with_context(|| next.display().to_string())?,
+        };
+        for entry in entries {
+            let entry = entry.with_context(|| next.display().to_string())?;
             let path = entry.path();
-            if path.is_dir() { folders.push(path) } else { found.push(path.display().to_string()) }
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(path),
+                Ok(_) => found.push(path.display().to_string()),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            }
         }
     }
-    found
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_may_be_old_is_not_believed_at_once() {
+        let (mut ledger, began) = (Ledger::default(), Instant::now());
+        let mut look = |open, seconds| ledger.is_surely_empty(open, began + Duration::from_secs(seconds));
+        assert!(!look(0, 0) && !look(0, 5) && look(0, 6));
+        assert!(!look(1, 7) && !look(0, 8) && !look(0, 13) && look(0, 14));
+    }
+
+    #[test]
+    fn a_file_store_that_cannot_be_read_is_not_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, inner) = (folder.path(), folder.path().join("a/b"));
+        std::fs::create_dir_all(&inner).unwrap();
+        assert_eq!(without_mark(files_below(root).unwrap()), (false, Vec::new()));
+        let (mark, file) = (root.join(MARK), inner.join("file"));
+        std::fs::write(&mark, "1").unwrap();
+        std::fs::write(&file, "x").unwrap();
+        assert_eq!(without_mark(files_below(root).unwrap()), (true, vec![file.display().to_string()]));
+        assert!(files_below(&root.join("gone")).is_err());
+        assert!(files_below(&mark).is_err(), "it is no folder");
+    }
 }

@@ -25,6 +25,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Between two probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks at a process that is to become ready: this is measured.
+const READY_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -147,6 +149,16 @@ impl Client {
         answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == StatusCode::OK))
     }
 
+    /// Waits until a process says that it is ready; not for ever.
+    pub(crate) async fn is_ready_within(&self, process: SocketAddr, within: Duration) -> bool {
+        let ready = async {
+            while !self.is_ready(process).await {
+                tokio::time::sleep(READY_LOOK_EVERY).await;
+            }
+        };
+        tokio::time::timeout(within, ready).await.is_ok()
+    }
+
     /// Probes all processes for ever, as a balancer does: those that are not ready get no requests while others are. One that
     /// is silent does not keep it from the others.
     pub(crate) async fn probe(self) {
@@ -178,4 +190,19 @@ impl Client {
 /// Whether nobody listened: then the request was not sent.
 fn is_refused(error: &connectors::Error) -> bool {
     error.kind == Failure::Unreachable && error.to_string().contains("refused the connection")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_for_a_process_that_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = Arc::new(History::begin(&folder.path().join("history")).unwrap());
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = Client::new(vec![gone], "key", history).unwrap();
+        let waited = tokio::time::timeout(SILENCE_MAX, client.is_ready_within(gone, READY_LOOK_EVERY * 3)).await;
+        assert_eq!(waited, Ok(false));
+    }
 }

@@ -39,7 +39,8 @@ pub(crate) struct Counts {
 struct Seen {
     times: u64,
     most: BTreeMap<Whose, u64>,
-    ahead: BTreeSet<String>,
+    /// None as long as nobody looked at rows, which alone show it.
+    ahead: Option<BTreeSet<String>>,
 }
 
 impl Counts {
@@ -74,12 +75,17 @@ impl Counts {
     pub(crate) async fn watch_metrics(&self, client: &Client) {
         loop {
             if let Some(count) = metric(client, "consign_tasks_running").await {
-                self.count(Whose::User, count);
-                self.count(Whose::Process, count);
-                self.seen().times += 1;
+                self.total(count);
             }
             sleep(METRICS_EVERY).await;
         }
+    }
+
+    /// All running tasks of the one process, which are those of the one user.
+    fn total(&self, count: u64) {
+        self.count(Whose::User, count);
+        self.count(Whose::Process, count);
+        self.seen().times += 1;
     }
 
     fn line(&self, line: &str) {
@@ -89,8 +95,12 @@ impl Counts {
         match sort {
             "user" => self.count(Whose::User, count),
             "process" => self.count(Whose::Process, count),
-            "ahead" => _ = self.seen().ahead.insert(whose.to_owned()),
-            "look" => self.seen().times += 1,
+            "ahead" => _ = self.seen().ahead.get_or_insert_default().insert(whose.to_owned()),
+            "look" => {
+                let mut seen = self.seen();
+                seen.times += 1;
+                seen.ahead.get_or_insert_default();
+            }
             _ => {}
         }
     }
@@ -108,10 +118,12 @@ impl Counts {
     pub(crate) fn conclude(&self) {
         let (times, uploads) = {
             let seen = self.seen();
-            (seen.times, seen.ahead.len() as u64)
+            (seen.times, seen.ahead.as_ref().map(|ahead| ahead.len() as u64))
         };
         self.history.note(Event::Counted { times });
-        self.history.note(Event::Ahead { uploads });
+        if let Some(uploads) = uploads {
+            self.history.note(Event::Ahead { uploads });
+        }
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -150,5 +162,16 @@ mod tests {
             Event::Ahead { uploads: 1 },
         ];
         assert_eq!(events, expected);
+    }
+
+    #[test]
+    fn metrics_do_not_say_that_no_upload_went_ahead() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = Arc::new(History::begin(&folder.path().join("history")).unwrap());
+        let counts = Counts::new(Arc::clone(&history));
+        counts.total(3);
+        counts.conclude();
+        let is_ahead = |event: &Event| matches!(event, Event::Ahead { .. });
+        assert!(history.any(|event| *event == Event::Counted { times: 1 }) && !history.any(is_ahead));
     }
 }

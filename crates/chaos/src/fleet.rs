@@ -48,6 +48,8 @@ pub(crate) struct Fleet {
     /// The paths of each process, which fall silent where there are no wires to be cut.
     pub(crate) paths: BTreeMap<(String, Wire), Proxy>,
     pub(crate) no_disk: Option<String>,
+    /// Held by the one fault that is on at a target where a second one would end the first.
+    pub(crate) turns: BTreeMap<String, Mutex<()>>,
 }
 
 impl Fleet {
@@ -73,6 +75,7 @@ impl Fleet {
             files,
             paths: BTreeMap::new(),
             no_disk: Disk::why_not().await,
+            turns: ["destinations", "files"].map(|target| (target.to_owned(), Mutex::default())).into(),
         };
         for (name, role) in options.processes() {
             let mut settings = common(options, folder);
@@ -86,6 +89,7 @@ impl Fleet {
             if fleet.no_disk.is_none() {
                 process.mount().await?;
             }
+            fleet.turns.insert((*name).to_owned(), Mutex::default());
             fleet.processes.push(Arc::new(process));
         }
         Ok(fleet)

@@ -179,11 +179,10 @@ fn tell_skipped(history: &History) {
 /// Lets jobs and faults meet, and returns when both are over.
 async fn storm(options: &Options, fleet: &Arc<Fleet>, clients: &Arc<Clients>) -> Result<()> {
     let history = Arc::clone(&clients.history);
-    let died = Arc::clone(&history);
     let mut beside = JoinSet::new();
-    beside.spawn(process::supervise(fleet.processes.clone(), move |process, how| {
-        died.note(Event::Died { process: process.to_owned(), how });
-    }));
+    for process in &fleet.processes {
+        beside.spawn(process::supervise(Arc::clone(process), Arc::clone(&history)));
+    }
     beside.spawn(clients.client.clone().probe());
     let (counts, counting) = (Arc::new(Counts::new(Arc::clone(&history))), clients.client.clone());
     let (counter, database) = (Arc::clone(&counts), fleet.database_url().await);

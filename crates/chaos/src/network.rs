@@ -39,6 +39,14 @@ ip addr add $5/30 dev $3
 ip link set $3 up
 test $6 = - || ip route add $6/32 via $4\"";
 
+/// Lays a wire in a namespace that goes with it, and cuts it.
+const TRY: &str = "
+unshare --net sh -euc '
+ip link add here type veth peer name there
+ip link set here up
+tc qdisc replace dev here root blackhole
+tc qdisc del dev here root'";
+
 /// Drops all packets on their way out, at both ends.
 const CUT: &str = "
 tc qdisc replace dev $2 root blackhole
@@ -111,9 +119,14 @@ impl Network {
         if let Err(error) = sh("unshare --net true", &[]).await {
             return Ok(none(format!("the machine allows no namespaces of networks: {error:#}")));
         }
-        match tool::find("ip") {
-            Err(error) if error.is::<Missing>() => return Ok(none(format!("{error:#}"))),
-            found => drop(found?),
+        for program in ["ip", "tc"] {
+            match tool::find(program) {
+                Err(error) if error.is::<Missing>() => return Ok(none(format!("{error:#}"))),
+                found => drop(found?),
+            }
+        }
+        if let Err(error) = sh(TRY, &[]).await {
+            return Ok(none(format!("the machine allows no wires between namespaces that can be cut: {error:#}")));
         }
         let first = first_address().await?;
         let world = Ipv4Addr::from(first + BLOCK - 1);

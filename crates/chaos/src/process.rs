@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::disk::Disk;
+use crate::history::{Event, History};
 
 /// How long a start may take, tries included: a process that finds no database ends and is started again.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -118,18 +119,11 @@ impl Process {
         Held { process: self, child: self.child.lock().await }
     }
 
-    /// Starts the process again when it ended by itself; gives how it ended. Nothing while somebody holds it.
-    pub(crate) async fn supervise(&self) -> Option<String> {
-        let mut held = Held { process: self, child: self.child.try_lock().ok()? };
-        let ended = held.child.as_mut()?.try_wait().ok()??;
-        sleep(RESTART_PAUSE).await;
-        let again = held.start().await;
-        Some(
-            again.map_or_else(
-                |error| format!("{ended}, and cannot be started again: {error:#}"),
-                |()| ended.to_string(),
-            ),
-        )
+    /// The same for who wants to strike it. If it ended by itself before, that is written down, and it is started again.
+    pub(crate) async fn hold_alive(&self, history: &History) -> Result<Held<'_>> {
+        let mut held = self.hold().await;
+        held.revive(history).await?;
+        Ok(held)
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -163,6 +157,15 @@ impl Process {
 }
 
 impl Held<'_> {
+    /// Starts it again when it ended although nobody told it to, as a supervisor would, and writes down how it ended.
+    async fn revive(&mut self, history: &History) -> Result<()> {
+        let Some(child) = self.child.as_mut() else { return Ok(()) };
+        let Some(ended) = child.try_wait()? else { return Ok(()) };
+        history.note(Event::Died { process: self.process.name.clone(), how: ended.to_string() });
+        sleep(RESTART_PAUSE).await;
+        self.start().await
+    }
+
     /// Starts it and waits until it says that it is ready.
     pub(crate) async fn start(&mut self) -> Result<()> {
         let began = Instant::now();
@@ -213,14 +216,52 @@ impl Held<'_> {
     }
 }
 
-/// Starts processes again that ended by themselves, and tells.
-pub(crate) async fn supervise(processes: Vec<Arc<Process>>, tell: impl Fn(&str, String)) {
+/// Starts a process again whenever it ends by itself, and writes that down.
+pub(crate) async fn supervise(process: Arc<Process>, history: Arc<History>) {
     loop {
-        for process in &processes {
-            if let Some(ended) = process.supervise().await {
-                tell(&process.name, ended);
+        // Whoever holds it has looked.
+        if let Ok(child) = process.child.try_lock() {
+            let mut held = Held { process: &process, child };
+            if let Err(error) = held.revive(&history).await {
+                let how = format!("it cannot be started again: {error:#}");
+                history.note(Event::Died { process: process.name.clone(), how });
             }
         }
         sleep(RESTART_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says that it is ready, and ends by itself when it is first told to.
+    const SCRIPT: &str = "echo ' ready'
+until [ -e end ]; do sleep 0.01; done
+rm end
+exit 3";
+
+    #[tokio::test]
+    async fn an_end_before_a_fault_is_written_down_and_the_fault_finds_it_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = History::begin(&folder.path().join("history")).unwrap();
+        // The shell takes the command `serve` for the name of a script.
+        let process = Process::new("one", "runner", Path::new("/bin/sh"), folder.path(), &[]).unwrap();
+        fs::write(process.log("serve"), SCRIPT).unwrap();
+        process.hold().await.start().await.unwrap();
+        drop(process.hold_alive(&history).await.unwrap());
+        assert_eq!(history.entries(), []);
+        fs::write(process.log("end"), "").unwrap();
+        let wait = async {
+            while history.entries().is_empty() {
+                drop(process.hold_alive(&history).await.unwrap());
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(START_TIMEOUT, wait).await.unwrap();
+        let events: Vec<Event> = history.entries().into_iter().map(|entry| entry.event).collect();
+        assert_eq!(events, [Event::Died { process: "one".to_owned(), how: "exit status: 3".to_owned() }]);
+        process.hold_alive(&history).await.unwrap().kill().await.unwrap();
+        assert_eq!(history.entries().len(), 1, "the fault ended it");
     }
 }

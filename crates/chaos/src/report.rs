@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::check::{Violation, check};
+use crate::check::{Violation, check, rolling_restarts};
 use crate::history::{Entry, Event, Setup, Whose};
 use crate::recovery::{Recovery, median_worst, recoveries};
 use crate::schedule::Kind;
@@ -18,6 +18,12 @@ servers that they need, work on jobs while faults strike by a schedule that foll
 what lies at the destinations: no acknowledged job missing, no job asked for and never acknowledged, no terminal state changed, no
 status gone backwards, the right bytes of every finished export read back by the vendors' own clients, nothing left over, a webhook of every end with
 a right signature, limits kept, no request rejected without a reason or failed by a graceful restart. PostgreSQL runs with `fsync`.
+";
+
+/// After the table of runs.
+const ROLLING: &str = "
+A rolling restart is *clear* when neither a fault beside it nor the 15 s after one excuse a request that fails: only these show
+that a restart fails none.
 ";
 
 /// Before the table of faults.
@@ -48,9 +54,9 @@ pub fn report(runs: &[Vec<Entry>]) -> (String, BTreeSet<Violation>) {
     }
     let _ = writeln!(
         text,
-        "| seed | what | faults | jobs | objects read back | webhooks heard | most tasks at once: user, process | violations |"
+        "| seed | what | faults | rolling restarts | jobs | objects read back | webhooks heard | most tasks at once: user, process | violations |"
     );
-    let _ = writeln!(text, "|---|---|---|---|---|---|---|---|");
+    let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|");
     for history in runs {
         let violations = check(history);
         run(history, violations.len(), &mut text);
@@ -59,6 +65,7 @@ pub fn report(runs: &[Vec<Entry>]) -> (String, BTreeSet<Violation>) {
             recovered.entry(key).or_default().add(recovery);
         }
     }
+    text.push_str(ROLLING);
     commands(runs, &mut text);
     text.push_str(RECOVERY);
     table(&recovered, &mut text);
@@ -82,11 +89,15 @@ fn run(history: &[Entry], violations: usize, text: &mut String) {
     let jobs: Vec<String> = totals.jobs.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
     let places: Vec<String> = totals.objects.iter().map(|(place, count)| format!("{count} {place}")).collect();
     let faults = history.iter().filter(|entry| matches!(entry.event, Event::Fault { .. })).count();
-    let overlap =
-        if setup.overlap { format!("; overlap on, {} uploads seen ahead", totals.ahead) } else { String::new() };
+    let (rolling, clear) = rolling_restarts(history);
+    let overlap = match (setup.overlap, totals.ahead) {
+        (true, Some(uploads)) => format!("; overlap on, {uploads} uploads seen ahead"),
+        (true, None) => "; overlap on".to_owned(),
+        (false, _) => String::new(),
+    };
     let _ = writeln!(
         text,
-        "| {} | {}; networks cut by {}{overlap} | {faults} | {} | {}: {} | {} | {} of {}, {} of {} (counted {} times) | {violations} |",
+        "| {} | {}; networks cut by {}{overlap} | {faults} | {rolling}, {clear} clear | {} | {}: {} | {} | {} of {}, {} of {} (counted {} times) | {violations} |",
         setup.seed,
         setup.fleet,
         setup.network,
@@ -169,7 +180,7 @@ mod tests {
             "| kill -9 | runner | 2 | strike | 1.0 / 1.0 |",
             "| kill -9 | api | 1 |",
             "- disk full: no root",
-            "| 2 | a fleet; networks cut by ; overlap on, 3 uploads seen ahead | 1 |",
+            "| 2 | a fleet; networks cut by ; overlap on, 3 uploads seen ahead | 1 | 0, 0 clear |",
             "- incomplete history",
         ] {
             assert!(text.contains(wanted), "{wanted}: {text}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use testkit::proxy::Proxy;
+use tokio::sync::MutexGuard;
 use tokio::time::sleep;
 
 use crate::client::Client;
@@ -18,6 +19,8 @@ use crate::schedule::{Fault, Kind};
 
 /// After a process of the API said that it is ready, before the next one is restarted.
 const ROLLING_PAUSE: Duration = Duration::from_millis(500);
+/// How long a process of the API may take until it says that it can work: as long as its start.
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Ends about half of all sessions.
 const END_BACKENDS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
@@ -43,9 +46,9 @@ pub(crate) async fn strike(fleet: &Fleet, number: usize, fault: &Fault, client: 
         Kind::Unplugged => blow.at_wires(&Wire::ALL).await?,
         Kind::FilesErrors => blow.at_files(Gate::answer_errors).await?,
         Kind::FilesAnswersLost => blow.at_files(Gate::lose_answers).await?,
-        Kind::DestinationErrors => blow.at_destinations(Destinations::answer_errors).await,
-        Kind::DestinationAnswersLost => blow.at_destinations(Destinations::lose_answers).await,
-        Kind::DestinationCut => blow.at_destinations(Destinations::cut).await,
+        Kind::DestinationErrors => blow.at_destinations(Destinations::answer_errors).await?,
+        Kind::DestinationAnswersLost => blow.at_destinations(Destinations::lose_answers).await?,
+        Kind::DestinationCut => blow.at_destinations(Destinations::cut).await?,
         Kind::DiskFull => blow.at_disk().await?,
     }
     fleet.history.note(Event::Healed { number });
@@ -89,6 +92,11 @@ impl Blow<'_> {
         self.fleet.history.note(Event::Fault { number: self.number, kind: *kind, target: target.clone() });
     }
 
+    /// Waits until no other fault is on at the same target.
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>> {
+        Ok(self.fleet.turns.get(&self.fault.target).context("no such target")?.lock().await)
+    }
+
     fn process(&self) -> Result<&Process> {
         let named = self.fleet.processes.iter().find(|process| process.name == self.fault.target);
         named.map(Arc::as_ref).context("no such process")
@@ -96,7 +104,7 @@ impl Blow<'_> {
 
     async fn at_process(&self) -> Result<()> {
         let process = self.process()?;
-        let mut held = process.hold().await;
+        let mut held = process.hold_alive(&self.fleet.history).await?;
         self.begin();
         if self.fault.kind == Kind::Freeze {
             held.freeze(self.fault.lasts).await?;
@@ -118,7 +126,7 @@ impl Blow<'_> {
         };
         self.begin();
         for process in self.fleet.processes.iter().filter(is_meant) {
-            let mut held = process.hold().await;
+            let mut held = process.hold_alive(&self.fleet.history).await?;
             held.stop().await?;
             held.start().await?;
             drop(held);
@@ -154,6 +162,7 @@ impl Blow<'_> {
         }
         let paths: Vec<&Proxy> =
             wires.iter().filter_map(|wire| self.fleet.paths.get(&(target.clone(), *wire))).collect();
+        let _turn = self.turn().await?;
         self.begin();
         for path in &paths {
             path.stall_after(0);
@@ -166,8 +175,9 @@ impl Blow<'_> {
         Ok(())
     }
 
-    async fn at_destinations(&self, strike: fn(&Destinations)) {
+    async fn at_destinations(&self, strike: fn(&Destinations)) -> Result<()> {
         let destinations = &self.fleet.destinations;
+        let _turn = self.turn().await?;
         self.begin();
         strike(destinations);
         sleep(self.fault.lasts).await;
@@ -175,10 +185,12 @@ impl Blow<'_> {
         for (place, requests) in destinations.take_spoilt() {
             self.spoilt(place.name(), requests);
         }
+        Ok(())
     }
 
     async fn at_files(&self, strike: fn(&Gate)) -> Result<()> {
         let gate = self.fleet.files.as_ref().context("no file store")?;
+        let _turn = self.turn().await?;
         self.begin();
         strike(gate);
         sleep(self.fault.lasts).await;
@@ -210,9 +222,12 @@ impl Blow<'_> {
 
     /// Waits until a process of the API says that it can work; one that has no API said so when it started.
     async fn is_ready(&self, process: &Process) {
-        while process.is_api() && !self.client.is_ready(process.address).await {
-            sleep(Duration::from_millis(20)).await;
+        if !process.is_api() || self.client.is_ready_within(process.address, READY_TIMEOUT).await {
+            self.fleet.history.note(Event::Ready { number: self.number });
+            return;
         }
-        self.fleet.history.note(Event::Ready { number: self.number });
+        let (name, waited) = (&process.name, READY_TIMEOUT.as_secs());
+        let why = format!("{name} does not say within {waited} s that it is ready after fault {}", self.number);
+        self.fleet.history.note(Event::GaveUp { why });
     }
 }

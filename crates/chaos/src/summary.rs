@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::check::{Violation, windows};
+use crate::check::{Violation, rolling_restarts};
 use crate::history::{Entry, Event, Status, Whose};
 use crate::recovery::{median_worst, recoveries};
 use crate::schedule::Kind;
@@ -66,7 +66,8 @@ pub(crate) struct Totals {
     pub(crate) heard: usize,
     pub(crate) running: BTreeMap<Whose, u64>,
     pub(crate) counted: u64,
-    pub(crate) ahead: u64,
+    /// None where nobody could look.
+    pub(crate) ahead: Option<u64>,
     pub(crate) abandoned: u64,
     /// Requests that were answered, that were answered with 5xx, and those without an answer.
     pub(crate) requests: [usize; 3],
@@ -94,7 +95,7 @@ impl Totals {
             } else if let Event::Counted { times } = event {
                 totals.counted += times;
             } else if let Event::Ahead { uploads } = event {
-                totals.ahead += uploads;
+                *totals.ahead.get_or_insert_default() += uploads;
             } else if let Event::Abandoned { uploads } = event {
                 totals.abandoned += uploads;
             } else if let Event::Call { status, error, .. } = event {
@@ -128,17 +129,15 @@ fn totals(history: &[Entry], text: &mut String) {
     let _ = writeln!(
         text,
         "uploads seen to go ahead: {}; left in the file store by the dead, and aborted: {}",
-        totals.ahead, totals.abandoned
+        totals.ahead.map_or_else(|| "not looked for".to_owned(), |uploads| uploads.to_string()),
+        totals.abandoned
     );
     let at = |wanted: &Event| history.iter().find(|entry| entry.event == *wanted).map(|entry| entry.at_ms);
     if let (Some(calm), Some(settled)) = (at(&Event::Calm), at(&Event::Settled)) {
         let _ = writeln!(text, "settled {} ms after the last fault was taken back", settled.saturating_sub(calm));
     }
     let [answered, refused, failed] = totals.requests;
-    let rolling =
-        windows(history).iter().filter(|(_, kind, target, ..)| *kind == Kind::Restart && *target == "api").count();
-    let _ = writeln!(
-        text,
-        "requests: {answered} answered, {refused} answered with 5xx, {failed} without an answer; {rolling} rolling restarts"
-    );
+    let _ = writeln!(text, "requests: {answered} answered, {refused} answered with 5xx, {failed} without an answer");
+    let (rolling, clear) = rolling_restarts(history);
+    let _ = writeln!(text, "rolling restarts: {rolling}, of which {clear} clear of faults that excuse failed requests");
 }

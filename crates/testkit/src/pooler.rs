@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{Postgres, tool};
 
+/// The first version that knows prepared statements where it shares connections: `POOLER_MIN` of scripts/testbed/setup.sh.
+const VERSION_MIN: [u32; 2] = [1, 21];
 /// How long it may take to start.
 const START_MAX: Duration = Duration::from_secs(30);
 /// Connections to the server for each database: fewer than those who want one.
@@ -33,8 +35,12 @@ pub struct Pooler {
 /// Starts one in front of a server, for all its databases, with the settings of this file but for addresses, users and numbers.
 ///
 /// # Errors
-/// [`crate::Missing`] when it is not installed; when it cannot be started, or the file is not as it was.
+/// [`crate::Missing`] when it is not installed, or too old; when it cannot be started, or the file is not as it was.
 pub async fn pooler(server: &Postgres, shipped: &Path) -> Result<Pooler> {
+    let said = tool::run("pgbouncer", &["--version"]).await?;
+    if version(&String::from_utf8_lossy(&said)).is_none_or(|version| version < VERSION_MIN) {
+        return Err(tool::missing("a newer pgbouncer"));
+    }
     let mut command = tool::command("pgbouncer")?;
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
     let folder = tempfile::Builder::new().prefix("consign-pooler-").tempdir()?;
@@ -74,6 +80,12 @@ pub async fn pooler(server: &Postgres, shipped: &Path) -> Result<Pooler> {
     Ok(Pooler { address, user: server.user.clone(), _child: child, _folder: folder })
 }
 
+/// The first two numbers of the version that it says.
+fn version(said: &str) -> Option<[u32; 2]> {
+    let mut numbers = said.strip_prefix("PgBouncer ")?.split(['.', '\n']).map(|number| number.trim().parse().ok());
+    Some([numbers.next()??, numbers.next()??])
+}
+
 fn set_readable(folder: &Path) -> Result<()> {
     let all = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder, all).context("the folder of the pooler")
@@ -92,5 +104,18 @@ impl Pooler {
     pub fn url(&self, direct: &str) -> Result<String> {
         let database = direct.rsplit('/').next().context("an address with a database")?;
         Ok(format!("postgres://{}@{}/{database}", self.user, self.address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert_eq!(version("PgBouncer 1.24.1\nlibevent 2.1.12-stable\n"), Some([1, 24]));
+        assert_eq!(version("PgBouncer 1.9\n"), Some([1, 9]));
+        assert!(version("PgBouncer 1.9.0") < Some(VERSION_MIN));
+        assert_eq!(version("no such thing"), None);
     }
 }

@@ -271,8 +271,10 @@ async fn forward(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
         tokio::try_join!(send(from_client, to_target, &shared), receive(from_target, to_client, &shared)).map(drop)
     };
     tokio::select! {
-        ended = both => ended,
+        // What is held back when a connection is cut must not be sent, even if it may pass at the same moment.
+        biased;
         _ = cuts.changed() => Ok(()),
+        ended = both => ended,
     }
 }
 

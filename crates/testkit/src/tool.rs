@@ -23,8 +23,13 @@ pub fn find(name: &str) -> Result<PathBuf> {
     if let Some(program) = folders.map(|folder| folder.join(name)).find(|program| program.is_file()) {
         return Ok(program);
     }
+    Err(missing(name))
+}
+
+/// That a program is not there: [`Missing`]; in CI a plain error.
+pub(crate) fn missing(name: &str) -> anyhow::Error {
     let missing = Missing::new(name, "run scripts/testbed/setup.sh, or install it");
-    Err(if place::in_ci() { anyhow::anyhow!("{missing}") } else { missing.into() })
+    if place::in_ci() { anyhow::anyhow!("{missing}") } else { missing.into() }
 }
 
 /// A program that is found by [`find`], ready for arguments; it has no standard input and dies with the test.

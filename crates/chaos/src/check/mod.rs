@@ -11,7 +11,7 @@ use crate::jobs::{Change, Place, Spec};
 
 mod requests;
 
-pub(crate) use requests::windows;
+pub(crate) use requests::{rolling_restarts, windows};
 
 /// So many jobs whose file may go ahead make sure that one was seen to.
 const JOBS_AHEAD: usize = 5;

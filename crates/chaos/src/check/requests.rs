@@ -9,27 +9,52 @@ use crate::schedule::Kind;
 /// After a fault was taken back, how long requests may still fail because of it.
 const AFTERMATH_MS: u64 = 15_000;
 
+/// Faults by what they mean for requests.
+struct Windows {
+    /// Restarts of all processes of the API, one after the other: number, from, to.
+    graceful: Vec<(usize, u64, u64)>,
+    /// When requests may fail: from, to.
+    harsh: Vec<(u64, u64)>,
+}
+
+impl Windows {
+    fn of(history: &[Entry]) -> Self {
+        let (mut graceful, mut harsh) = (Vec::new(), Vec::new());
+        for (number, kind, target, from, to) in windows(history) {
+            // Tasks that run, and not requests, meet destinations and the runners.
+            let is_graceful = kind == Kind::Restart && target == "api";
+            if is_graceful {
+                graceful.push((number, from, to));
+            } else if !is_harmless(kind, target) {
+                harsh.push((from, to.saturating_add(AFTERMATH_MS)));
+            }
+        }
+        Self { graceful, harsh }
+    }
+
+    /// Whether a request may fail at any time between these.
+    fn is_excused(&self, began_ms: u64, ended_ms: u64) -> bool {
+        self.harsh.iter().any(|&(from, to)| began_ms <= to && ended_ms >= from)
+    }
+}
+
+/// How many rolling restarts there were, and in how many of them no harsh fault excused a request: these prove something.
+pub(crate) fn rolling_restarts(history: &[Entry]) -> (usize, usize) {
+    let windows = Windows::of(history);
+    let clear = windows.graceful.iter().filter(|(_, from, to)| !windows.is_excused(*from, *to)).count();
+    (windows.graceful.len(), clear)
+}
+
 /// Requests that failed while processes of the API were restarted gracefully, and nothing else was wrong.
 pub(super) fn refused(history: &[Entry]) -> Vec<Violation> {
-    let mut graceful = Vec::new();
-    let mut harsh = Vec::new();
-    for (number, kind, target, from, to) in windows(history) {
-        // Tasks that run, and not requests, meet destinations and the runners.
-        let is_graceful = kind == Kind::Restart && target == "api";
-        if is_graceful {
-            graceful.push((number, from, to));
-        } else if !is_harmless(kind, target) {
-            harsh.push((from, to.saturating_add(AFTERMATH_MS)));
-        }
-    }
+    let windows = Windows::of(history);
     let mut found = Vec::new();
     for Entry { at_ms, event } in history {
         let Event::Call { action, began_ms, status, error, .. } = event else { continue };
-        let overlaps = |&(from, to): &(u64, u64)| *began_ms <= to && *at_ms >= from;
         // A wait is told to come back: that is its answer.
         let has_failed = error.is_some() || status.is_some_and(|status| status >= 500) && action != "wait";
-        if has_failed && !harsh.iter().any(overlaps) {
-            let during = graceful.iter().find(|(_, from, to)| overlaps(&(*from, *to)));
+        if has_failed && !windows.is_excused(*began_ms, *at_ms) {
+            let during = windows.graceful.iter().find(|(_, from, to)| *began_ms <= *to && *at_ms >= *from);
             if let Some((number, ..)) = during {
                 let answer = error.clone().unwrap_or_else(|| format!("{status:?}"));
                 found.push(Violation::Refused(format!("{action} at {at_ms} ms, fault {number}: {answer}")));

@@ -131,7 +131,7 @@ fn a_client_that_gives_up_is_seen() {
 
 #[test]
 fn overlap_that_never_happens_is_seen() {
-    let run = |has_overlap, uploads| {
+    let run = |has_overlap, uploads: Option<u64>| {
         let mut events = good();
         events[0] =
             Event::Began(Setup { per_user_max: 4, per_process_max: 2, overlap: has_overlap, ..Setup::default() });
@@ -142,12 +142,13 @@ fn overlap_that_never_happens_is_seen() {
             events.push(Event::Accepted { tag: tag.clone(), job: tag.clone() });
             events.push(Event::Final { tag, status: Some(Status::Finished) });
         }
-        events.push(Event::Ahead { uploads });
+        events.extend(uploads.map(|uploads| Event::Ahead { uploads }));
         events
     };
-    breaks(run(true, 0), |it| matches!(it, Violation::Incomplete(_)));
-    assert_eq!(found(run(true, 1)), []);
-    assert_eq!(found(run(false, 0)), []);
+    breaks(run(true, Some(0)), |it| matches!(it, Violation::Incomplete(_)));
+    assert_eq!(found(run(true, Some(1))), []);
+    assert_eq!(found(run(false, Some(0))), []);
+    assert_eq!(found(run(true, None)), [], "nobody could look");
 }
 
 #[test]
@@ -325,4 +326,17 @@ fn a_request_that_fails_in_a_graceful_restart_is_seen() {
     let mut runner = run(Kind::Freeze, "runner-1", call(Some(200), None));
     runner.extend(vec![fault(1, Kind::Restart, "api"), call(None, Some("reset")), Event::Healed { number: 1 }]);
     breaks(and(runner), refused);
+}
+
+#[test]
+fn rolling_restarts_beside_a_harsh_fault_are_not_clear() {
+    let entry = |at_ms, event| Entry { at_ms, event };
+    let fault = |number, kind, target: &str| Event::Fault { number, kind, target: target.to_owned() };
+    let restart = |number, at_ms| {
+        [entry(at_ms, fault(number, Kind::Restart, "api")), entry(at_ms + 500, Event::Healed { number })]
+    };
+    let kill = |target| [entry(1000, fault(0, Kind::Kill, target)), entry(2000, Event::Healed { number: 0 })];
+    let run = |target| [&kill(target)[..], &restart(1, 600), &restart(2, 17_000), &restart(3, 17_001)].concat();
+    assert_eq!(rolling_restarts(&run("api-1")), (3, 1), "the last one begins when the kill is long over");
+    assert_eq!(rolling_restarts(&run("runner-1")), (3, 3), "requests do not meet runners");
 }

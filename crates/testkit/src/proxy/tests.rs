@@ -92,6 +92,24 @@ async fn stalls_what_comes_back_until_healed() {
 }
 
 #[tokio::test]
+async fn what_was_held_back_when_it_was_cut_is_never_sent() {
+    let proxy = Proxy::start(echo_server().await).await.unwrap();
+    let mut stalled = proxy.shared.stalled.subscribe();
+    // If it were sent by chance, it would be at one of these.
+    for _ in 0..20 {
+        proxy.stall_after(0);
+        let mut client = TcpStream::connect(proxy.addr()).await.unwrap();
+        client.write_all(b"held").await.unwrap();
+        tokio::time::timeout(PATIENCE, stalled.wait_for(|stalled| *stalled)).await.unwrap().unwrap();
+        proxy.cut();
+        proxy.heal();
+        let mut back = Vec::new();
+        tokio::time::timeout(PATIENCE, client.read_to_end(&mut back)).await.unwrap().ok();
+        assert_eq!((proxy.sent_bytes(), back.len()), (0, 0));
+    }
+}
+
+#[tokio::test]
 async fn flips_one_bit_once() {
     let proxy = Proxy::start(echo_server().await).await.unwrap();
     proxy.flip_bit_at(50_000);

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use connectors::Limits;
 use connectors::egress::Guard;
@@ -23,8 +24,12 @@ use super::harness::{FORM_TYPE, MIB, Program, Signal, eventually, form, id, task
 const CLIENTS: usize = 4;
 /// Longer than the balancer needs to notice that a process is back.
 const NOTICED: Duration = Duration::from_secs(3);
-/// Pieces of an upload that takes longer than the restart of the process that gets it, one a second.
-const PIECES: usize = 9;
+/// Processes behind the balancer.
+const PROCESSES: usize = 2;
+/// Pieces of an upload, one a second, after all processes were asked to stop: for longer than these take requests.
+const PIECES_AFTER: usize = 6;
+/// Pieces in all, before the restarts are given up.
+const PIECES_MAX: usize = 180;
 
 /// The balancer of `deploy/Caddyfile`, on a port of its own and with these processes behind it.
 async fn balancer(folder: &Path, behind: [SocketAddr; 2]) -> Option<(SocketAddr, Child)> {
@@ -106,31 +111,60 @@ impl Caller {
     }
 }
 
-/// Sends a file through the balancer, a piece a second, and gives the answer.
-async fn slow_upload(address: SocketAddr, path: &str, form: (String, String)) -> String {
-    let (head, tail) = form;
-    let length = head.len() + PIECES * MIB + tail.len();
+/// Sends a file through the balancer, a piece a second, until all processes were asked to stop and some pieces longer.
+/// Gives the answer, and when the last piece had been sent.
+async fn slow_upload(
+    address: SocketAddr,
+    path: &str,
+    (head, tail): (String, String),
+    asked: &AtomicUsize,
+) -> (String, Instant) {
     let mut stream = connect(address).await.unwrap();
     let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: {FORM_TYPE}\r\nContent-Length: {length}\r\n\r\n{head}"
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: {FORM_TYPE}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    for _ in 0..PIECES {
-        stream.write_all(&vec![7; MIB]).await.unwrap();
+    send_chunk(&mut stream, head.as_bytes()).await;
+    let (piece, mut sent, mut after) = (vec![7_u8; MIB], 0, 0);
+    while after < PIECES_AFTER {
+        assert!(sent < PIECES_MAX, "the restarts take too long");
+        sent += 1;
+        after += usize::from(asked.load(Ordering::Relaxed) == PROCESSES);
+        send_chunk(&mut stream, &piece).await;
         sleep(Duration::from_secs(1)).await;
     }
-    stream.write_all(tail.as_bytes()).await.unwrap();
+    let last = Instant::now();
+    send_chunk(&mut stream, tail.as_bytes()).await;
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    (answer, last)
 }
 
-async fn restart(api: &mut Program) {
+async fn send_chunk(stream: &mut TcpStream, bytes: &[u8]) {
+    let framed = [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+    stream.write_all(&framed).await.unwrap();
+}
+
+/// Whether a process has the upload: then it has a file open with a piece in it.
+fn has_upload(api: &Program) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", api.pid().as_raw_nonzero())).unwrap();
+    // Some may be closed before they are looked at.
+    let mut open = open.filter_map(|entry| std::fs::metadata(entry.ok()?.path()).ok());
+    open.any(|file| file.is_file() && file.len() >= MIB as u64)
+}
+
+/// Restarts a process, and says when it had ended.
+async fn restart(api: &mut Program, asked: &AtomicUsize) -> Instant {
     let port = api.address().port();
     api.signal(Signal::TERM);
+    asked.fetch_add(1, Ordering::Relaxed);
     assert!(api.exit(Duration::from_mins(1)).await.success());
+    let ended = Instant::now();
     api.start_with(port, &["--role", "api"]).await;
     sleep(NOTICED).await;
+    ended
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,8 +192,14 @@ async fn a_rolling_restart_fails_no_request() {
     let waiting = task(&open["data"], "in").clone();
     let form_url = waiting["result"]["form"]["url"].as_str().unwrap();
     let path = form_url[form_url.find("/upload/").unwrap()..].to_owned();
-    let upload = tokio::spawn(async move { slow_upload(address, &path, form(&waiting, "slow.bin")).await });
-    sleep(Duration::from_millis(500)).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&asked);
+    let upload = tokio::spawn(async move { slow_upload(address, &path, form(&waiting, "slow.bin"), &seen).await });
+    let at = eventually("the upload", async || [&first, &second].into_iter().position(has_upload)).await;
+    // The process that has the upload is the last one, so that the upload is under way in both restarts.
+    if at == 0 {
+        std::mem::swap(&mut first, &mut second);
+    }
 
     let (is_over, jobs) = (AtomicBool::new(false), AtomicUsize::new(0));
     let asking = async || {
@@ -169,14 +209,17 @@ async fn a_rolling_restart_fails_no_request() {
         }
     };
     let restarting = async {
-        restart(&mut first).await;
-        restart(&mut second).await;
+        restart(&mut first, &asked).await;
+        assert!(has_upload(&second), "the upload is under way when its process is asked to stop");
+        let ended = restart(&mut second, &asked).await;
         is_over.store(true, Ordering::Relaxed);
+        ended
     };
-    tokio::join!(restarting, futures_util::future::join_all((0..CLIENTS).map(|_| asking())));
+    let (ended, _) = tokio::join!(restarting, futures_util::future::join_all((0..CLIENTS).map(|_| asking())));
     let jobs = jobs.into_inner();
     println!("{jobs} jobs from their creation to their end meanwhile");
     assert!(jobs > 20, "{jobs}");
-    let answer = upload.await.unwrap();
+    let (answer, last) = upload.await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(last < ended, "its process ended before the upload did");
 }
