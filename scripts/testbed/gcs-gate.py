@@ -376,7 +376,11 @@ class Gate(BaseHTTPRequestHandler):
         return self.incomplete(session) if status == 308 else self.answer(status, answer)
 
     def incomplete(self, session):
-        self.answer(308, b"", [("Range", f"bytes=0-{session.kept - 1}")] if session.kept else [])
+        headers = [("Range", f"bytes=0-{session.kept - 1}")] if session.kept else []
+        # Google's client for Go, which rclone is built on, takes 308 for a redirect and asks for another way to be told.
+        if self.headers.get("X-GUploader-No-308") == "yes":
+            return self.answer(200, b"", [*headers, ("X-Http-Status-Code-Override", "308")])
+        return self.answer(308, b"", headers)
 
     # ---- for the tests
 

@@ -99,7 +99,7 @@ pub(super) struct Lane {
     goals: &'static [Goal],
     /// Why a goal is out of reach, where that is known.
     reasons: &'static [(Goal, &'static str)],
-    /// Largest size that says something about the client and not about a slow server alone.
+    /// Largest size that says something about the client and not about a slow server alone, or that the server can hold.
     pub(super) mebibytes_max: Option<u64>,
     /// Most rounds that are worth their time.
     pub(super) pairs_max: Option<usize>,
@@ -209,6 +209,8 @@ const SSH: &[Goal] = &[Goal::Time(Side::Shipped, 1.1), Goal::Time(Side::Tuned, 1
 const OTHERS_CPU: Goal = Goal::Cpu(Side::Shipped, 0.6);
 const OTHERS: &[Goal] = &[Goal::Time(Side::Shipped, 0.9), OTHERS_CPU];
 const MANY: &[Goal] = &[Goal::Time(Side::Shipped, 1.5)];
+/// Azurite keeps what was deleted for minutes, and its files may lie in memory: larger ones fill up a machine of 24 GiB.
+const AZURITE_MEBIBYTES_MAX: Option<u64> = Some(128);
 const AZURE_UP_REASONS: &[(Goal, &str)] = &[(
     OTHERS_CPU,
     "MD5 of every block and of the whole file, which rclone computes as well, are most of what is left of ours \
@@ -245,12 +247,14 @@ pub(super) const ALL: [Lane; 13] = [
     Lane { tuned: SFTP, goals: SSH, checks: SFTP_DOWN_CHECKS, ..lane("sftp download, OpenSSH", At::Sshd, Way::Down) },
     Lane {
         tuned: AZURE_UP,
+        mebibytes_max: AZURITE_MEBIBYTES_MAX,
         reasons: AZURE_UP_REASONS,
         checks: AZURE_UP_CHECKS,
         ..lane("azure upload, Azurite", At::Azurite, Way::Up)
     },
     Lane {
         tuned: DOWN_TUNED,
+        mebibytes_max: AZURITE_MEBIBYTES_MAX,
         reasons: AZURE_DOWN_REASONS,
         checks: AZURE_DOWN_CHECKS,
         ..lane("azure download, Azurite", At::Azurite, Way::Down)
