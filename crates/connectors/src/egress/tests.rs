@@ -248,7 +248,7 @@ async fn what_was_written_before_a_connection_is_given_up_does_not_arrive_after(
     // Until the buffers of both sides are full: some bytes wait on this side.
     let mut written = 0;
     while let Ok(Ok(())) = timeout(Duration::from_millis(200), stream.writable()).await {
-        written += stream.try_write(&[7; 64 * 1024]).unwrap_or(0);
+        written += stream.try_write(&[7; 16 * 1024]).unwrap_or(0);
     }
     drop(stream);
     let mut arrived = Vec::new();
