@@ -29,29 +29,41 @@ impl Folder {
     }
 }
 
-/// Removes half-written files that no process holds, and the folders that are empty then.
+/// Removes half-written files that no process holds, and the folders that are empty then. Others that are empty are left: somebody
+/// may have made them for a file that comes next.
 pub(super) fn clear_parts(root: &Path) -> io::Result<()> {
     for task in names(root)?.iter().filter(|name| TaskId::from_str(name).is_ok()) {
         let task = root.join(task);
+        let mut is_cleared = false;
         for attempt in folders(&task)? {
-            for name in names(&attempt)?.iter().filter(|name| name.ends_with(PART)) {
-                clear_part(&attempt.join(name))?;
+            let mut parts = names(&attempt)?;
+            parts.retain(|name| name.ends_with(PART));
+            let cleared = parts.iter().map(|name| clear_part(&attempt.join(name))).collect::<io::Result<Vec<_>>>()?;
+            if cleared.contains(&true) {
+                ignore_full_or_gone(fs::remove_dir(&attempt))?;
+                is_cleared = true;
             }
-            ignore_full_or_gone(fs::remove_dir(&attempt))?;
         }
-        ignore_full_or_gone(fs::remove_dir(&task))?;
+        if is_cleared {
+            ignore_full_or_gone(fs::remove_dir(&task))?;
+        }
     }
     Ok(())
 }
 
-fn clear_part(part: &Path) -> io::Result<()> {
+/// Whether it was nobody's, and was removed.
+fn clear_part(part: &Path) -> io::Result<bool> {
     let file = match File::open(part) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other?,
     };
     match file.try_lock() {
-        Ok(()) => fs::remove_file(part),
-        Err(TryLockError::WouldBlock) => Ok(()),
+        Ok(()) => match fs::remove_file(part) {
+            // Published or given up since it was opened.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
+        },
+        Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }
