@@ -83,7 +83,8 @@ impl Seen {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    /// Whether the whole connection has ended, and not only what goes over it.
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }

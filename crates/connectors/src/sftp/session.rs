@@ -30,6 +30,8 @@ const PACKET_OVERHEAD_BYTES: u64 = 1024;
 /// The library's own timeout, out of the way: it counts from when a request is queued, so that it would end a slow but
 /// steady transfer. A day.
 const REQUEST_TIMEOUT_SECS: u64 = 24 * 3600;
+/// What is being done when the SFTP server is greeted.
+const STARTING: &str = "starting SFTP";
 /// Bits of a file's mode that tell its type, and the type of a plain file and of a link.
 const TYPE_MASK: u32 = 0o170_000;
 const TYPE_FILE: u32 = 0o100_000;
@@ -114,7 +116,7 @@ impl Session {
     /// Greets the SFTP server and learns what it can do.
     ///
     /// # Errors
-    /// [`Kind::Protocol`] when what answers is not an SFTP server.
+    /// [`Kind::Protocol`] when what answers is not an SFTP server; the connection's, when that ended meanwhile.
     pub(super) async fn start(
         ssh: Handle<Watcher>,
         stream: ChannelStream<client::Msg>,
@@ -130,11 +132,16 @@ impl Session {
         let raw = RawSftpSession::new_with_config(stream, settings);
         let peer = account.peer();
         let version = raw.init().await.map_err(|error| {
-            let detail = format!(
-                "{peer} does not answer like an SFTP server; a log-in script of the user {} may print text",
-                account.config.username
-            );
-            Error::new(Kind::Protocol, "starting SFTP", detail).because(error.to_string())
+            let explained = if seen.has_ended() {
+                seen.lost(STARTING, &peer)
+            } else {
+                let detail = format!(
+                    "{peer} does not answer like an SFTP server; a log-in script of the user {} may print text",
+                    account.config.username
+                );
+                Error::new(Kind::Protocol, STARTING, detail)
+            };
+            explained.because(error.to_string())
         })?;
         let mut session = Self {
             raw,

@@ -99,6 +99,25 @@ async fn a_temporary_file_that_nobody_heard_of_does_not_stay() {
     }
 }
 
+/// Wherever the connection breaks while it is made, that is no fault of the other side: the next attempt may fare better.
+#[tokio::test]
+async fn a_connection_that_breaks_while_it_is_made_is_made_again() {
+    let Some(sshd) = or_skip(testkit::sshd().await) else { return };
+    let proxy = Proxy::start(sshd.addr()).await.unwrap();
+    let mut breaks = 0;
+    for bytes in (0..).step_by(80) {
+        proxy.cut_after(bytes);
+        let listed = connector(config(&sshd, proxy.addr())).list("", 10_000).await;
+        proxy.heal();
+        match listed {
+            Ok(_) => break,
+            Err(error) => assert!(error.is_transient(), "cut after {bytes} bytes: {error:?}"),
+        }
+        breaks += 1;
+    }
+    assert!(breaks > 20, "{breaks}");
+}
+
 /// Each piece that is sent waits. Questions that go out together wait together: one at a time would take 16 s.
 #[tokio::test]
 async fn packets_are_asked_for_side_by_side() {
