@@ -79,7 +79,7 @@ async fn turn(runner: &Runner, host: String, orphans: Vec<LedgerEntry>) {
             continue;
         }
         if is_failing {
-            put_off(runner, &orphan).await;
+            put_off(runner, &orphan, after_failure(&orphan)).await;
         } else {
             is_failing = !abort(runner, &host, orphan).await;
         }
@@ -117,8 +117,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
         connectors::fail_point!("abort.aborted");
         if open.handle.is_empty() && orphan.abort_tries == 0 {
             // Nobody heard whether it was opened: a request that was still at work in the destination may have opened it since.
-            let again_at = tools.clock.now().plus(UNHEARD_AGAIN_AFTER);
-            written(tools.store.ledger_abort_failed(*task, &open.target, orphan.abort_tries, again_at).await);
+            put_off(runner, &orphan, UNHEARD_AGAIN_AFTER).await;
             return true;
         }
         written(tools.store.ledger_aborted(*task, &open.target).await);
@@ -135,7 +134,7 @@ async fn abort(runner: &Runner, host: &str, orphan: LedgerEntry) -> bool {
         connectors::fail_point!("abort.given_up");
     } else {
         tracing::warn!(%task, operation, host, upload, error, tries, "an upload could not be aborted yet");
-        put_off(runner, &orphan).await;
+        put_off(runner, &orphan, after_failure(&orphan)).await;
     }
     is_of_this_one
 }
@@ -145,9 +144,14 @@ async fn abort_there(runner: &Runner, orphan: &LedgerEntry) -> Result<(), TaskEr
     entry.abort(args, orphan.open.clone(), runner.tools().network.clone()).await
 }
 
-async fn put_off(runner: &Runner, orphan: &LedgerEntry) {
+/// The pause after a try that failed.
+fn after_failure(orphan: &LedgerEntry) -> Duration {
+    retry::pause(orphan.abort_tries + 1, None)
+}
+
+async fn put_off(runner: &Runner, orphan: &LedgerEntry, pause: Duration) {
     let tools = runner.tools();
-    let again_at = tools.clock.now().plus(retry::pause(orphan.abort_tries + 1, None));
+    let again_at = tools.clock.now().plus(pause);
     let LedgerEntry { task_id, open, abort_tries, .. } = orphan;
     written(tools.store.ledger_abort_failed(*task_id, &open.target, *abort_tries, again_at).await);
     connectors::fail_point!("abort.put_off");
