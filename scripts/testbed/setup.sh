@@ -295,7 +295,8 @@ install_proxies() {
     mkdir -p "$CACHE"/apt/state/lists/partial "$CACHE"/apt/cache/archives/partial "$CACHE/bin"
     retry apt_private update >>"$CACHE/apt.log" 2>&1
     unpack deb-caddy caddy
-    wrap caddy "" "$CACHE/deb-caddy/root/usr/bin/caddy" /usr/bin/caddy
+    local caddy=$CACHE/deb-caddy/root
+    wrap caddy "" "$caddy/usr/bin/caddy" /usr/bin/caddy
     rm -rf "$CACHE/apt"
     echo $PROXIES_VERSION >"$CACHE/stamp-proxies"
     proxies_complete || die "the Caddy that was installed does not run"
