@@ -241,11 +241,12 @@ struct Packet {
     _memory: Arc<Held>,
 }
 
-/// Bytes that were read at once, and their memory.
+/// Bytes that were read at once, with their memory and the leave of the first packet.
 struct Window {
     offset: u64,
     data: Bytes,
     memory: Arc<Held>,
+    permit: OwnedSemaphorePermit,
 }
 
 /// Reads the bytes from `from` on, one window after the other, and cuts them into packets.
@@ -253,37 +254,49 @@ fn packets(session: &Session, put: &Put, from: u64) -> BoxStream<'static, Result
     let turns = Arc::clone(&session.in_flight);
     let (source, memory) = (Arc::clone(&put.source), put.memory.clone());
     let (size, packet_bytes) = (source.size(), session.packet_bytes.max(1));
-    let window_bytes = window_bytes(packet_bytes);
+    // Whole packets.
+    let window_bytes = packet_bytes * (WINDOW_BYTES / packet_bytes).max(1);
+    let (again, size_left) = (Arc::clone(&turns), move |offset| usize::try_from(size - offset).unwrap_or(usize::MAX));
     let read = move |offset: u64| {
-        let length = usize::try_from(size - offset).map_or(window_bytes, |rest| rest.min(window_bytes));
-        window(Arc::clone(&source), memory.clone(), offset, length)
+        window(Arc::clone(&source), Arc::clone(&turns), memory.clone(), offset, size_left(offset).min(window_bytes))
     };
     let windows = stream::iter((from..size).step_by(window_bytes)).then(read);
-    windows.map_ok(move |window| cut(window, packet_bytes, Arc::clone(&turns))).try_flatten().boxed()
+    windows.map_ok(move |window| cut(window, packet_bytes, Arc::clone(&again))).try_flatten().boxed()
 }
 
-/// The length of a window: whole packets.
-fn window_bytes(packet_bytes: usize) -> usize {
-    packet_bytes * (WINDOW_BYTES / packet_bytes).max(1)
-}
-
-/// Reads a window. Bytes that have still to come hold no memory.
-async fn window(source: Arc<dyn Source>, memory: Share, offset: u64, length: usize) -> Result<Window> {
+/// Reads a window once its first packet may be sent. Bytes that have still to come hold neither leave nor memory.
+async fn window(
+    source: Arc<dyn Source>,
+    turns: Arc<Semaphore>,
+    memory: Share,
+    offset: u64,
+    length: usize,
+) -> Result<Window> {
     source.arrived(offset + length as u64).await?;
+    let permit = leave(turns).await?;
     let memory = Arc::new(memory.take(length as u64).await);
     let data = source.read_at(offset, length).await?;
-    Ok(Window { offset, data, memory })
+    Ok(Window { offset, data, memory, permit })
+}
+
+async fn leave(turns: Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let closed = |error| Error::new(Kind::Local, WRITING, "the session is closed").because(error);
+    turns.acquire_owned().await.map_err(closed)
 }
 
 /// The packets of a window, each with its leave.
 fn cut(window: Window, packet_bytes: usize, turns: Arc<Semaphore>) -> impl Stream<Item = Result<Packet>> {
-    let Window { offset, data, memory } = window;
+    let Window { offset, data, memory, permit } = window;
+    let mut first = Some(permit);
     stream::iter((0..data.len()).step_by(packet_bytes)).then(move |begin| {
         let data = data.slice(begin..data.len().min(begin + packet_bytes));
         let (turns, memory, offset) = (Arc::clone(&turns), Arc::clone(&memory), offset + begin as u64);
+        let first = first.take();
         async move {
-            let closed = |error| Error::new(Kind::Local, WRITING, "the session is closed").because(error);
-            let permit = turns.acquire_owned().await.map_err(closed)?;
+            let permit = match first {
+                Some(permit) => permit,
+                None => leave(turns).await?,
+            };
             Ok(Packet { offset, data, _permit: permit, _memory: memory })
         }
     })

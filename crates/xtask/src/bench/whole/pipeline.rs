@@ -103,8 +103,9 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Section> {
     for server in servers.into_iter().flatten() {
         server.stop().await?;
     }
-    let lie = format!("*In memory* is {}, *on disk* {}.", ground::folder(memory.path()), ground::folder(&place.folder));
-    let text = format!("{}\n{lie}\n{}.\n", told(mebibytes, &all), peer::version("rclone", "version").await);
+    let folders =
+        format!("*In memory* is {}, *on disk* {}.", ground::folder(memory.path()), ground::folder(&place.folder));
+    let text = format!("{}\n{folders}\n{}.\n", told(mebibytes, &all), peer::version("rclone", "version").await);
     Ok(Section { title: TITLE, text, plots: vec![BARS.plot(&groups(mebibytes, &all))] })
 }
 
