@@ -103,7 +103,6 @@ impl Sink {
     async fn take(&mut self, batch: Batch) -> Result<(), Error> {
         let (slow, mut quick) = self.idle().await?;
         let start = self.written;
-        self.file.has_written(start);
         self.written += batch.bytes as u64;
         let pieces: Arc<[Bytes]> = batch.pieces.into();
         let (file, bytes) = (self.file.clone(), batch.bytes as u64);
@@ -122,6 +121,8 @@ impl Sink {
                 quick.update(piece);
                 offset += piece.len() as u64;
             }
+            // Told at once, since a sender may fall silent behind it.
+            file.has_written(offset);
             Ok(quick)
         });
         Ok(())
@@ -138,8 +139,6 @@ impl Sink {
     }
 
     async fn finish(mut self) -> Result<(Option<Slow>, Quick), Error> {
-        let hashes = self.idle().await?;
-        self.file.has_written(self.written);
-        Ok(hashes)
+        self.idle().await
     }
 }

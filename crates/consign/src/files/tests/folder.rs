@@ -5,12 +5,16 @@ use std::future::Future as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream as streams};
 
 use super::*;
 use crate::files::folder;
 use crate::files::stream::Terms;
+
+/// Far longer than it takes to write a batch.
+const SOON: Duration = Duration::from_secs(20);
 
 struct Store {
     files: Files,
@@ -69,6 +73,23 @@ async fn many_batches_arrive_in_order() {
     }
 }
 
+/// Whoever reads along is told of all that lies in the file, even if nothing ever follows.
+#[tokio::test]
+async fn a_full_batch_is_told_though_its_sender_falls_silent() {
+    let store = Store::new().await;
+    let scratch = store.files.scratch(&key()).await.unwrap();
+    let (arriving, _whole) = scratch.arriving(LIMIT_BYTES);
+    let terms = Terms { announced_bytes: None, limit_bytes: LIMIT_BYTES, with_md5: false };
+    // Six pieces are a batch of 1,200,000 bytes; the rest is not one.
+    let silent = stream_of(&[7; 2_200_000], 200_000).chain(streams::pending()).boxed();
+    let progress = Progress::default();
+    let told = async { tokio::time::timeout(SOON, arriving.arrived(1_200_000)).await };
+    tokio::select! {
+        told = told => told.expect("a batch that is written is told").unwrap(),
+        poured = stream::pour(silent, scratch.writer(), terms, &progress) => panic!("it ended: {poured:?}"),
+    }
+}
+
 /// Stops a transfer after every number of polls, so also while it is being published.
 #[test]
 fn what_is_dropped_leaves_nothing() {
@@ -84,7 +105,7 @@ fn what_is_dropped_leaves_nothing() {
         let mut receiving = Box::pin(receiving);
         let mut context = Context::from_waker(Waker::noop());
         let done = (0..polls).any(|_| {
-            std::thread::sleep(std::time::Duration::from_micros(300));
+            std::thread::sleep(Duration::from_micros(300));
             receiving.as_mut().poll(&mut context).is_ready()
         });
         drop(receiving);
