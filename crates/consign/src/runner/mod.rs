@@ -1,8 +1,8 @@
 //! The runner: claims tasks that are ready, drives their operations, and cleans up.
 //!
-//! Five loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
-//! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed,
-//! `abort` does so at destinations. What happens to one task is in `step`, how its files are opened in `inputs`, what is
+//! Seven loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
+//! lost), `recover` puts back what others lost and what is due, the two of `sweep` remove what is no longer needed,
+//! `search` finds files that nobody knows of, `abort` clears up at destinations. What happens to one task is in `step`, how its files are opened in `inputs`, what is
 //! sent of a file before its export's turn in `ahead`. The runner meets HTTP only in the store.
 
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ mod meter;
 pub mod ownership;
 mod recover;
 mod retry;
+mod search;
 mod step;
 mod sweep;
 
@@ -131,7 +132,9 @@ impl Runner {
         loops.start(claim::run(runner.clone()));
         loops.start(lease::run(runner.clone()));
         loops.start(recover::run(runner.clone()));
+        loops.start(sweep::expire_jobs(runner.clone()));
         loops.start(sweep::run(runner.clone()));
+        loops.start(search::run(runner.clone()));
         loops.start(abort::run(runner.clone()));
         Ok(runner)
     }

@@ -22,6 +22,7 @@ cases!(
     a_cascade_against_a_finish,
     the_same_request_twice_at_once,
     many_abort_at_once,
+    many_take_a_turn_at_once,
 );
 
 /// How often a race is run.
@@ -227,5 +228,22 @@ async fn many_abort_at_once(scene: Scene) {
         assert_eq!(taken, 1, "whoever comes first takes it, and nobody else does");
         assert_eq!(scene.store.ledger_orphans(now, 10).await.unwrap()[0].abort_tries, 1, "one try for all");
         scene.store.ledger_aborted(id, "t").await.unwrap();
+    }
+}
+
+async fn many_take_a_turn_at_once(scene: Scene) {
+    for run in 0..RUNS {
+        let mut runners = Vec::new();
+        for _ in 0..8 {
+            let (store, now) = (Arc::clone(&scene.store), scene.now());
+            runners.push(tokio::spawn(async move {
+                store.take_turn(&format!("turn {run}"), now, now.plus(Duration::from_secs(30))).await.unwrap()
+            }));
+        }
+        let mut taken = 0;
+        for runner in runners {
+            taken += u32::from(runner.await.unwrap());
+        }
+        assert_eq!(taken, 1, "one has it");
     }
 }

@@ -14,6 +14,7 @@ cases!(
     a_deleted_input_is_gone_but_named,
     only_what_ended_long_ago_expires,
     only_so_many_expire_at_once,
+    a_turn_is_one_s_own_until_it_ends,
 );
 
 async fn trash(scene: &Scene) -> Vec<TaskId> {
@@ -115,4 +116,19 @@ async fn only_so_many_expire_at_once(scene: Scene) {
     }
     assert_eq!(trash(&scene).await.len(), 6);
     assert_eq!(scene.store.trash(5).await.unwrap().len(), 5);
+}
+
+async fn a_turn_is_one_s_own_until_it_ends(scene: Scene) {
+    const HOUR: Duration = Duration::from_hours(1);
+
+    let take = async |now: Timestamp| scene.store.take_turn("search", now, now.plus(HOUR)).await.unwrap();
+    let began = scene.now();
+    assert!(take(began).await);
+    assert!(!take(began).await);
+    assert!(!take(began.plus(HOUR).minus(Duration::from_micros(1))).await);
+    assert!(scene.store.take_turn("something else", began, began.plus(HOUR)).await.unwrap());
+    assert!(take(began.plus(HOUR)).await, "it is over");
+    assert!(!take(began.plus(HOUR)).await);
+    assert!(take(began.minus(HOUR)).await, "nobody can have taken it for so long by now");
+    assert!(!take(began.minus(HOUR)).await);
 }

@@ -245,6 +245,15 @@ impl Store for MemoryStore {
         Ok(*self.read().agreed.entry(name.to_owned()).or_insert(value))
     }
 
+    async fn take_turn(&self, name: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+        let mut rows = self.read();
+        let taken = rows.agreed.get(name).is_some_and(|ends| (now.0 + 1..=until.0).contains(ends));
+        if !taken {
+            rows.agreed.insert(name.to_owned(), until.0);
+        }
+        Ok(!taken)
+    }
+
     fn describe(&self) -> String {
         "memory".to_owned()
     }

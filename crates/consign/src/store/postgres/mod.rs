@@ -233,6 +233,11 @@ impl Store for PostgresStore {
         command!(self, [name] sweep::agree_on(&name, value))
     }
 
+    async fn take_turn(&self, name: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+        let name = name.to_owned();
+        command!(self, [name] sweep::take_turn(&name, now, until))
+    }
+
     fn describe(&self) -> String {
         format!("PostgreSQL at {}", self.place)
     }

@@ -149,6 +149,19 @@ pub(crate) async fn agree_on(tx: &mut Tx, name: &str, value: i64) -> sqlx::Resul
     row.try_get("value")
 }
 
+pub(crate) async fn take_turn(tx: &mut Tx, name: &str, now: Timestamp, until: Timestamp) -> sqlx::Result<bool> {
+    let taken = sqlx::query(
+        "INSERT INTO meta (name, value) VALUES ($1, $3) \
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE meta.value <= $2 OR meta.value > $3",
+    )
+    .bind(name)
+    .bind(now.0)
+    .bind(until.0)
+    .execute(&mut *tx.conn)
+    .await?;
+    Ok(taken.rows_affected() > 0)
+}
+
 pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Counts> {
     let mut counts = Counts::default();
     let rows = sqlx::query("SELECT state, COUNT(*) AS tasks FROM tasks WHERE ended_at IS NULL GROUP BY state")

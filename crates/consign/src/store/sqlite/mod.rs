@@ -194,6 +194,11 @@ impl Store for SqliteStore {
         command!(self, [name] sweep::agree_on(&name, value))
     }
 
+    async fn take_turn(&self, name: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+        let name = name.to_owned();
+        command!(self, [name] sweep::take_turn(&name, now, until))
+    }
+
     fn describe(&self) -> String {
         format!("SQLite at {}", self.path.display())
     }

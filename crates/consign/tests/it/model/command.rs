@@ -76,6 +76,10 @@ pub(super) enum Run {
     },
     ReleaseDue,
     ExpireUploads,
+    TakeTurn {
+        name: u8,
+        seconds: u32,
+    },
 }
 
 /// Something that clients and sweeps do to what is there.
@@ -281,6 +285,7 @@ fn running() -> impl Strategy<Value = Run> {
             .prop_map(|(session, leases, percent)| Run::Heartbeat { session, leases, percent }),
         2 => Just(Run::ReleaseDue),
         1 => Just(Run::ExpireUploads),
+        1 => (0..2_u8, seconds()).prop_map(|(name, seconds)| Run::TakeTurn { name, seconds }),
         2 => seldom().prop_map(|is_exclusive| Run::OpenSession { is_exclusive }),
         1 => pick().prop_map(|session| Run::CloseSession { session }),
         1 => (0..60_u32, 1..4_u32)

@@ -89,6 +89,10 @@ impl World {
             }
             Run::ReleaseDue => self.same(async |store| store.release_due(now).await).await,
             Run::ExpireUploads => self.same(async |store| store.expire_uploads(now).await).await,
+            Run::TakeTurn { name, seconds } => {
+                let (name, until) = (format!("turn {name}"), after(now, seconds));
+                self.same(async |store| store.take_turn(&name, now, until).await).await;
+            }
         }
     }
 
