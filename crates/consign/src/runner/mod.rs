@@ -182,6 +182,12 @@ impl Runner {
         &self.shared.tools
     }
 
+    /// The time by which is judged what is due and what is over: the database's where processes share one. What one of them removes
+    /// or ends is gone for all, and a clock that was right at the start may go wrong later.
+    async fn time(&self) -> store::Result<Timestamp> {
+        self.tools().store.session_time(self.tools().clock.now()).await
+    }
+
     fn session(&self) -> SessionId {
         *self.shared.session.borrow()
     }

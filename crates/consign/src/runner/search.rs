@@ -49,9 +49,8 @@ async fn is_its_turn(runner: &Runner) -> bool {
 }
 
 async fn take_turn(runner: &Runner) -> Result<bool> {
-    let tools = runner.tools();
-    let now = tools.store.session_time(tools.clock.now()).await?;
-    tools.store.take_turn(TURN, now, now.plus(EVERY)).await
+    let now = runner.time().await?;
+    runner.tools().store.take_turn(TURN, now, now.plus(EVERY)).await
 }
 
 /// Removes files that no row names: of attempts that lost their lease, of tasks that are gone.

@@ -346,7 +346,8 @@ async fn transition(
     };
     match next_retry(runner, number, error) {
         Retry::Later(asked) => {
-            let applied = tools.store.delay(id, token, now.plus(retry::pause(number, asked)), now).await;
+            let until = runner.time().await?.plus(retry::pause(number, asked));
+            let applied = tools.store.delay(id, token, until, now).await;
             connectors::fail_point!("runner.delayed");
             applied
         }

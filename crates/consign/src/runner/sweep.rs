@@ -49,7 +49,7 @@ fn told(swept: Result<()>) {
 
 async fn expire(runner: &Runner) -> Result<()> {
     let tools = runner.tools();
-    let now = tools.clock.now();
+    let now = runner.time().await?;
     loop {
         let removed = tools.store.expire(now.minus(tools.config.retention.0), BATCH, now).await?;
         if removed > 0 {

@@ -121,7 +121,7 @@ pub struct Expired {
 #[async_trait]
 pub trait Transitions: Send + Sync {
     /// The time by the clock that sessions live by: the database's where processes share one, for their own may differ; else
-    /// `own`. All moments of sessions are of this clock.
+    /// `own`. All moments of sessions are of this clock, and it says what is due and what is kept no longer.
     async fn session_time(&self, own: Timestamp) -> Result<Timestamp>;
 
     /// Registers a process start. `exclusive` says that no other process can be alive on this database: all older

@@ -233,10 +233,8 @@ impl Dispatcher {
 
     /// Removes old deliveries until it is cancelled.
     async fn expire(self) {
-        let tools = self.tools();
         loop {
-            let ended_before = tools.clock.now().minus(tools.retention);
-            match tools.store.expire_deliveries(ended_before, EXPIRE_BATCH).await {
+            match self.expire_some().await {
                 Ok(removed) if removed >= u64::from(EXPIRE_BATCH) => continue,
                 Ok(_) => {}
                 Err(error) => {
@@ -245,6 +243,13 @@ impl Dispatcher {
             }
             tokio::time::sleep(EXPIRE_EVERY).await;
         }
+    }
+
+    /// Removes some by the database's clock, where processes share one: what one of them removes is gone for all.
+    async fn expire_some(&self) -> store::Result<u64> {
+        let tools = self.tools();
+        let now = tools.store.session_time(tools.clock.now()).await?;
+        tools.store.expire_deliveries(now.minus(tools.retention), EXPIRE_BATCH).await
     }
 }
 

@@ -58,8 +58,9 @@ const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be unused before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(5);
 
-/// How far the clocks of this machine and of the database may be apart. Leases do not depend on it, they live by the database's
-/// clock; what is due does, and how long somebody else leaves alone what this process has taken.
+/// How far the clocks of this machine and of the database may be apart. Leases do not depend on it, nor what is removed and which
+/// tasks are due: they live by the database's clock. When something ended does, and how long somebody else leaves alone what this
+/// process has taken.
 const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
 
 /// Prepared statements kept by each connection.
