@@ -15,8 +15,11 @@ const EVERY: Duration = Duration::from_secs(30);
 const EVERY_MIN: Duration = Duration::from_secs(1);
 /// Time between sweeps at the least: what removes a job or a task asks for one, and a burst of them gets one together.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Rows handled in one go.
+/// Jobs, or lines of the trash, handled in one go.
 const BATCH: u32 = 500;
+/// Tasks removed in one transaction, and those of one job more: on SQLite everybody else who writes waits for it, and a heartbeat
+/// must not do so for seconds; PostgreSQL ends what takes longer than half a minute.
+const TASKS_MAX: u32 = 5_000;
 
 /// Removes jobs that have expired until it is cancelled. They do so by themselves, so they are looked for by the clock only.
 pub(super) async fn expire_jobs(runner: Runner) {
@@ -51,13 +54,11 @@ async fn expire(runner: &Runner) -> Result<()> {
     let tools = runner.tools();
     let now = runner.time().await?;
     loop {
-        let removed = tools.store.expire(now.minus(tools.config.retention.0), BATCH, now).await?;
-        if removed > 0 {
-            connectors::fail_point!("sweep.expired");
-        }
-        if removed < u64::from(BATCH) {
+        let removed = tools.store.expire(now.minus(tools.config.retention.0), BATCH, TASKS_MAX, now).await?;
+        if removed == 0 {
             return Ok(());
         }
+        connectors::fail_point!("sweep.expired");
     }
 }
 

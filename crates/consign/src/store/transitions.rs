@@ -180,6 +180,7 @@ pub trait Transitions: Send + Sync {
     async fn delete_job(&self, user: UserId, id: JobId, now: Timestamp) -> Result<Deletion>;
 
     /// Removes jobs and tasks of their own that ended before `ended_before` and of which the outbox has nothing to tell
-    /// any more, old idempotency keys and sessions; at most `limit` jobs and tasks. Returns how many jobs and tasks went.
-    async fn expire(&self, ended_before: Timestamp, limit: u32, now: Timestamp) -> Result<u64>;
+    /// any more, old idempotency keys and sessions; at most `limit` jobs and tasks of their own, and no further job once
+    /// `tasks_max` tasks are gone: a job goes whole, however many it has. Returns how many jobs and tasks of their own went.
+    async fn expire(&self, ended_before: Timestamp, limit: u32, tasks_max: u32, now: Timestamp) -> Result<u64>;
 }

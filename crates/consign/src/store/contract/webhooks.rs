@@ -218,7 +218,7 @@ async fn a_job_stays_until_its_end_is_told(scene: Scene) {
     assert_eq!(scene.states(&made).await, "error: a error CANCELLED, b error CANCELLED");
     assert_eq!(events_of(&scene, &made).await, [EventKind::JobCreated, EventKind::JobFailed], "once");
     scene.wait(10);
-    assert_eq!(scene.store.expire(scene.now(), 10, scene.now()).await.unwrap(), 0, "nor does it expire");
+    assert_eq!(scene.store.expire(scene.now(), 10, 100, scene.now()).await.unwrap(), 0, "nor does it expire");
     tell_all(&scene, &webhook).await;
     assert_eq!(delete().await, Deletion::Done);
     assert_eq!(delete().await, Deletion::NotFound);
@@ -229,7 +229,7 @@ async fn a_job_stays_until_its_end_is_told(scene: Scene) {
     scene.run_all(&[]).await;
     tell_all(&scene, &webhook).await;
     scene.wait(1);
-    assert_eq!(scene.store.expire(scene.now(), 10, scene.now()).await.unwrap(), 1);
+    assert_eq!(scene.store.expire(scene.now(), 10, 100, scene.now()).await.unwrap(), 1);
     assert_eq!(scene.store.job(scene.user, other.id).await.unwrap(), None);
     let known = scene.store.deliveries(scene.user, DeliveryFilter::Job(other.id), PAGE).await.unwrap();
     assert_eq!(known.unwrap().0.len(), 2);

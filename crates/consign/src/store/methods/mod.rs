@@ -197,8 +197,8 @@ impl Transitions for Database {
         command!(self, [] sweep::delete_job(user, id, now))
     }
 
-    async fn expire(&self, ended_before: Timestamp, limit: u32, now: Timestamp) -> Result<u64> {
-        command!(self, [] sweep::expire(ended_before, limit, now))
+    async fn expire(&self, ended_before: Timestamp, limit: u32, tasks_max: u32, now: Timestamp) -> Result<u64> {
+        command!(self, [] sweep::expire(ended_before, limit, tasks_max, now))
     }
 }
 

@@ -39,7 +39,13 @@ pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timest
     Ok(Deletion::Done)
 }
 
-pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32, now: Timestamp) -> sqlx::Result<u64> {
+pub(crate) async fn expire(
+    tx: &mut Tx,
+    ended_before: Timestamp,
+    limit: u32,
+    tasks_max: u32,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
     let jobs = sqlx::query(concat!(
         "SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < $1 \
              AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job_id = jobs.id) \
@@ -50,23 +56,29 @@ pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32, now
     .bind(i64::from(limit))
     .fetch_all(&mut *tx.conn)
     .await?;
+    let (mut removed, mut tasks_removed) = (0_i64, 0_u64);
     for row in &jobs {
-        remove_job(tx, row.try_get("id")?, now).await?;
+        if tasks_removed >= u64::from(tasks_max) {
+            break;
+        }
+        tasks_removed += remove_job(tx, row.try_get("id")?, now).await?;
+        removed += 1;
     }
+    let room = bigint(u64::from(tasks_max).saturating_sub(tasks_removed)).min(i64::from(limit) - removed);
     let tasks = sqlx::query(concat!(
         "SELECT id FROM tasks WHERE job_id IS NULL AND ended_at IS NOT NULL AND ended_at < $1 \
          ORDER BY ended_at LIMIT $2",
         skip_locked!()
     ))
     .bind(ended_before.0)
-    .bind(i64::from(limit) - bigint(jobs.len()))
+    .bind(room)
     .fetch_all(&mut *tx.conn)
     .await?;
     for row in &tasks {
         remove_task(tx, row.try_get("id")?, now).await?;
     }
     expire_lines(tx, now).await?;
-    Ok(bigint(jobs.len() + tasks.len()).unsigned_abs())
+    Ok((removed + bigint(tasks.len())).unsigned_abs())
 }
 
 async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
@@ -89,8 +101,8 @@ async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Removes an ended job; the rows of its tasks go with it.
-async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
+/// Removes an ended job; the rows of its tasks go with it. Returns how many tasks it had.
+async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<u64> {
     sqlx::query(
         "INSERT INTO trash (task_id, created_at) SELECT id, $2 FROM tasks WHERE job_id = $1 ON CONFLICT DO NOTHING",
     )
@@ -98,11 +110,11 @@ async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
     .bind(now.0)
     .execute(&mut *tx.conn)
     .await?;
-    sqlx::query("DELETE FROM tasks WHERE job_id = $1").bind(id).execute(&mut *tx.conn).await?;
+    let tasks = sqlx::query("DELETE FROM tasks WHERE job_id = $1").bind(id).execute(&mut *tx.conn).await?;
     sqlx::query("DELETE FROM jobs WHERE id = $1").bind(id).execute(&mut *tx.conn).await?;
     tx.changed.ids.insert(id);
     tx.changed.sweep = true;
-    Ok(())
+    Ok(tasks.rows_affected())
 }
 
 /// Removes an ended task; `false` when somebody else has.

@@ -159,7 +159,7 @@ impl World {
                 self.same(async |store| store.delete_job(user, id, now).await).await;
             }
             Ending::Expire { seconds } => {
-                self.same(async |store| store.expire(before(now, seconds), 1000, now).await).await;
+                self.same(async |store| store.expire(before(now, seconds), 1000, 1000, now).await).await;
             }
             Ending::EmptyTrash { tasks } => {
                 let mut trash: Vec<TaskId> = self.model.trash(u32::MAX).await.unwrap();
