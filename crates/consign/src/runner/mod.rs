@@ -2,8 +2,9 @@
 //!
 //! Seven loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
 //! lost), `recover` puts back what others lost and what is due, the two of `sweep` remove what is no longer needed,
-//! `search` finds files that nobody knows of, `abort` clears up at destinations. What happens to one task is in `step`, how its files are opened in `inputs`, what is
-//! sent of a file before its export's turn in `ahead`. The runner meets HTTP only in the store.
+//! `search` finds files that no row names, `abort` clears up at destinations. What happens to one task is in `step`,
+//! how its files are opened in `inputs`, what is sent of a file before its export's turn in `ahead`. The runner meets
+//! HTTP only in the store.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -179,6 +179,31 @@ async fn a_clock_that_is_far_ahead_removes_and_ends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trash_that_another_has_taken_is_left_alone() {
+    let Some(mut fleet) = Fleet::new().await else { return };
+    let mut scene = Scene::new(fleet.store().await).await;
+    scene.clock = Clock::system();
+    let delete = async || {
+        let single = scene.single(&[]);
+        let id = single.task.id;
+        assert_eq!(scene.store.create_task(single).await.unwrap(), Creation::Created);
+        assert!(scene.store.delete_task(scene.user, id, scene.now()).await.unwrap());
+        id
+    };
+    let taken = delete().await;
+    let until = scene.now().plus(Duration::from_hours(1));
+    assert_eq!(scene.store.take_trash(9, scene.now(), until).await.unwrap(), [taken]);
+    delete().await;
+    let (runner, _) = fleet.runner(Clock::system()).await;
+    let trash = async || fleet.ask("SELECT task_id FROM trash").await;
+    eventually("the other's end", async || (trash().await == taken.to_string()).then_some(())).await;
+    // A sweep more, after a hint.
+    delete().await;
+    eventually("an end of that as well", async || (trash().await == taken.to_string()).then_some(())).await;
+    runner.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_claim_leaves_out_is_asked_for_again_soon() {
     let Some(mut fleet) = Fleet::new().await else { return };
     let mut scene = Scene::new(fleet.store().await).await;

@@ -1,5 +1,6 @@
 //! Deleting and retention.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Scene, cases};
@@ -15,6 +16,7 @@ cases!(
     only_what_ended_long_ago_expires,
     only_so_many_expire_at_once,
     jobs_of_many_tasks_expire_few_at_once,
+    trash_is_taken_for_a_while,
     a_turn_is_one_s_own_until_it_ends,
 );
 
@@ -148,6 +150,30 @@ async fn jobs_of_many_tasks_expire_few_at_once(scene: Scene) {
     assert_eq!(expire(&scene, scene.now(), 10, 20).await, 1);
     assert_eq!(expire(&scene, scene.now(), 10, 20).await, 0);
     assert_eq!(trash(&scene).await.len(), 81);
+}
+
+async fn trash_is_taken_for_a_while(scene: Scene) {
+    let made = [scene.job("a").await, scene.job("a").await, scene.job("a").await];
+    for made in &made {
+        scene.wait(1);
+        assert_eq!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap(), Deletion::Done);
+    }
+    let [first, second, third] = made.map(|made| made.task("a"));
+    let take = async |limit: u32, now: Timestamp| {
+        let taken = scene.store.take_trash(limit, now, now.plus(Duration::from_secs(30))).await.unwrap();
+        taken.into_iter().collect::<BTreeSet<_>>()
+    };
+    let now = scene.now();
+    assert_eq!(take(2, now).await, BTreeSet::from([first, second]), "the longest gone");
+    assert_eq!(take(2, now).await, BTreeSet::from([third]), "the others have been taken");
+    assert_eq!(take(2, now).await, BTreeSet::new());
+    assert_eq!(trash(&scene).await.len(), 3, "they are still to be removed");
+    scene.store.trash_emptied(&[first]).await.unwrap();
+    assert_eq!(take(9, now.plus(Duration::from_secs(29))).await, BTreeSet::new());
+    let again = take(9, now.plus(Duration::from_secs(30))).await;
+    assert_eq!(again, BTreeSet::from([second, third]), "whoever had them has died");
+    scene.store.trash_emptied(&[second, third]).await.unwrap();
+    assert_eq!(take(9, now.plus(Duration::from_mins(9))).await, BTreeSet::new());
 }
 
 async fn a_turn_is_one_s_own_until_it_ends(scene: Scene) {

@@ -108,6 +108,10 @@ impl Jobs for Database {
         read!(self, sweep::trash(limit))
     }
 
+    async fn take_trash(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<TaskId>> {
+        command!(self, [] sweep::take_trash(limit, now, until))
+    }
+
     async fn trash_emptied(&self, ids: &[TaskId]) -> Result<()> {
         let ids = ids.to_vec();
         command!(self, [ids] sweep::trash_emptied(&ids))

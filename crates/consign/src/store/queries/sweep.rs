@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, for_update, listed, skip_locked};
+use super::dialect::{self, among, for_update, listed, skip_locked};
 use super::rows::{bigint, moment_if_any, number, user_id};
 use super::transitions::{cancel, cancel_job};
 use super::webhooks::{is_untold, lag};
@@ -137,6 +137,28 @@ pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskI
     let rows = sqlx::query("SELECT task_id FROM trash ORDER BY created_at LIMIT $1")
         .bind(i64::from(limit))
         .fetch_all(conn)
+        .await?;
+    rows.iter().map(|row| row.try_get("task_id").map(TaskId)).collect()
+}
+
+/// Takes lines of the trash. In the order of one index, so that a server reads no more of them than it must.
+pub(crate) const TAKE_TRASH_SQL: &str = concat!(
+    "UPDATE trash SET taken_until = $3 WHERE task_id ",
+    among!("SELECT task_id FROM trash WHERE taken_until IS NULL OR taken_until <= $2 ORDER BY created_at LIMIT $1"),
+    " RETURNING task_id"
+);
+
+pub(crate) async fn take_trash(
+    tx: &mut Tx,
+    limit: u32,
+    now: Timestamp,
+    until: Timestamp,
+) -> sqlx::Result<Vec<TaskId>> {
+    let rows = sqlx::query(TAKE_TRASH_SQL)
+        .bind(i64::from(limit))
+        .bind(now.0)
+        .bind(until.0)
+        .fetch_all(&mut *tx.conn)
         .await?;
     rows.iter().map(|row| row.try_get("task_id").map(TaskId)).collect()
 }
