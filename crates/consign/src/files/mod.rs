@@ -366,4 +366,4 @@ impl From<Error> for TaskError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

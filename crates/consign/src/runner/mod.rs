@@ -1,9 +1,10 @@
 //! The runner: claims tasks that are ready, drives their operations, and cleans up.
 //!
-//! Five loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
-//! lost), `recover` puts back what others lost and what is due, `sweep` removes what is no longer needed,
-//! `abort` does so at destinations. What happens to one task is in `step`, how its files are opened in `inputs`, what is
-//! sent of a file before its export's turn in `ahead`. The runner meets HTTP only in the store.
+//! Seven loops share one [`Runner`]: `claim` takes tasks on, `lease` keeps them (and gives up work that it may have
+//! lost), `recover` puts back what others lost and what is due, the two of `sweep` remove what is no longer needed,
+//! `search` finds files that no row names, `abort` clears up at destinations. What happens to one task is in `step`,
+//! how its files are opened in `inputs`, what is sent of a file before its export's turn in `ahead`. The runner meets
+//! HTTP only in the store.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +37,7 @@ mod meter;
 pub mod ownership;
 mod recover;
 mod retry;
+mod search;
 mod step;
 mod sweep;
 
@@ -131,7 +133,9 @@ impl Runner {
         loops.start(claim::run(runner.clone()));
         loops.start(lease::run(runner.clone()));
         loops.start(recover::run(runner.clone()));
+        loops.start(sweep::expire_jobs(runner.clone()));
         loops.start(sweep::run(runner.clone()));
+        loops.start(search::run(runner.clone()));
         loops.start(abort::run(runner.clone()));
         Ok(runner)
     }
@@ -177,6 +181,12 @@ impl Runner {
 
     fn tools(&self) -> &Tools {
         &self.shared.tools
+    }
+
+    /// The time by which is judged what is due and what is over: the database's where processes share one. What one of them removes
+    /// or ends is gone for all, and a clock that was right at the start may go wrong later.
+    async fn time(&self) -> store::Result<Timestamp> {
+        self.tools().store.session_time(self.tools().clock.now()).await
     }
 
     fn session(&self) -> SessionId {

@@ -69,15 +69,14 @@ impl Strays {
 /// Looks once; returns for how long nothing more is due.
 async fn look(runner: &Runner) -> Result<Option<Duration>> {
     let tools = runner.tools();
-    let now = tools.clock.now();
+    let began = Instant::now();
+    let now = runner.time().await?;
     let attempts_max = tools.config.limits.attempts_max;
     let mut pauses: Vec<Duration> = Vec::new();
     // A process that lost touch itself must not judge others.
     if runner.may_work() {
-        let began = Instant::now();
-        let time = tools.store.session_time(now).await?;
         let Expired { tasks: recovered, oldest } =
-            tools.store.expire_sessions(time.minus(SESSION_DEAD_AFTER), attempts_max, now).await?;
+            tools.store.expire_sessions(now.minus(SESSION_DEAD_AFTER), attempts_max, now).await?;
         tools.metrics.stored("recover", began.elapsed());
         tools.metrics.recovered.inc_by(recovered);
         if recovered > 0 {
@@ -85,7 +84,7 @@ async fn look(runner: &Runner) -> Result<Option<Duration>> {
             tracing::warn!(tasks = recovered, "took back the tasks of a dead process");
         }
         // Work that nobody does waits no longer than it must: the next look is when the next session would be dead.
-        pauses.extend(oldest.map(|seen| seen.plus(SESSION_DEAD_AFTER + Duration::from_millis(1)).since(time)));
+        pauses.extend(oldest.map(|seen| seen.plus(SESSION_DEAD_AFTER + Duration::from_millis(1)).since(now)));
     }
     let released = tools.store.release_due(now).await?;
     connectors::fail_point!("recover.released");

@@ -16,7 +16,7 @@ use tracing::{Instrument as _, Span, error_span};
 use super::ahead::Ahead;
 use super::journal::TaskJournal;
 use super::meter::{self, TaskMeter};
-use super::{Runner, Running, inputs, retry, sweep};
+use super::{Runner, Running, inputs, retry, search};
 use crate::error::{Code, TaskError};
 use crate::id::{TaskId, Token};
 use crate::model::Task;
@@ -156,7 +156,7 @@ async fn discard(runner: &Runner, id: TaskId, token: Token) {
     if named.is_ok_and(|tasks| !tasks.iter().flat_map(|(_, _, blobs)| blobs).any(|blob| blob.is_of(id, token)))
         && let Err(error) = tools.files.remove_attempt(id, token).await
     {
-        tracing::warn!(error = &error as &dyn std::error::Error, "files of a lost attempt stay until the next sweep");
+        tracing::warn!(error = &error as &dyn std::error::Error, "files of a lost attempt stay until the next search");
     }
 }
 
@@ -164,10 +164,10 @@ async fn discard(runner: &Runner, id: TaskId, token: Token) {
 async fn discard_earlier(runner: &Runner, id: TaskId) {
     let blobs = runner.tools().store.blobs(&[id]).await;
     for (id, _, blobs) in blobs.into_iter().flatten() {
-        if let Err(error) = sweep::keep_only(runner, id, &blobs).await {
+        if let Err(error) = search::keep_only(runner, id, &blobs).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "files of an earlier attempt stay until the next sweep"
+                "files of an earlier attempt stay until the next search"
             );
         }
     }
@@ -346,7 +346,8 @@ async fn transition(
     };
     match next_retry(runner, number, error) {
         Retry::Later(asked) => {
-            let applied = tools.store.delay(id, token, now.plus(retry::pause(number, asked)), now).await;
+            let until = runner.time().await?.plus(retry::pause(number, asked));
+            let applied = tools.store.delay(id, token, until, now).await;
             connectors::fail_point!("runner.delayed");
             applied
         }

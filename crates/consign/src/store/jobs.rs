@@ -135,7 +135,11 @@ pub trait Jobs: Send + Sync {
     /// Tasks whose rows are gone and whose files are still to be removed, at most `limit`.
     async fn trash(&self, limit: u32) -> Result<Vec<TaskId>>;
 
-    /// Strikes tasks off that list.
+    /// Takes tasks of that list which nobody has, those that were removed first, at most `limit`: nobody else gets them before
+    /// `until`.
+    async fn take_trash(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<TaskId>>;
+
+    /// Strikes tasks off that list, whoever has them.
     async fn trash_emptied(&self, ids: &[TaskId]) -> Result<()>;
 
     /// For each of the given tasks that exists: its state and the blobs that its rows name.

@@ -93,6 +93,13 @@ pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks 
     /// [`Error::Unavailable`].
     async fn agree_on(&self, name: &str, value: i64) -> Result<i64>;
 
+    /// Takes a turn at what only one process is to do: `false` while another has it, until then. One that ends later than `until`
+    /// was taken by a clock that was ahead, and does not count. Whoever dies with a turn has had it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    async fn take_turn(&self, name: &str, now: Timestamp, until: Timestamp) -> Result<bool>;
+
     /// Which database this is and where, for people.
     fn describe(&self) -> String;
 

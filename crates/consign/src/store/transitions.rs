@@ -121,7 +121,7 @@ pub struct Expired {
 #[async_trait]
 pub trait Transitions: Send + Sync {
     /// The time by the clock that sessions live by: the database's where processes share one, for their own may differ; else
-    /// `own`. All moments of sessions are of this clock.
+    /// `own`. All moments of sessions are of this clock, and it says what is due and what is kept no longer.
     async fn session_time(&self, own: Timestamp) -> Result<Timestamp>;
 
     /// Registers a process start. `exclusive` says that no other process can be alive on this database: all older
@@ -180,6 +180,7 @@ pub trait Transitions: Send + Sync {
     async fn delete_job(&self, user: UserId, id: JobId, now: Timestamp) -> Result<Deletion>;
 
     /// Removes jobs and tasks of their own that ended before `ended_before` and of which the outbox has nothing to tell
-    /// any more, old idempotency keys and sessions; at most `limit` jobs and tasks. Returns how many jobs and tasks went.
-    async fn expire(&self, ended_before: Timestamp, limit: u32, now: Timestamp) -> Result<u64>;
+    /// any more, old idempotency keys and sessions; at most `limit` jobs and tasks of their own, and no further job once
+    /// `tasks_max` tasks are gone: a job goes whole, however many it has. Returns how many jobs and tasks of their own went.
+    async fn expire(&self, ended_before: Timestamp, limit: u32, tasks_max: u32, now: Timestamp) -> Result<u64>;
 }

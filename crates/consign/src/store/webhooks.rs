@@ -157,6 +157,10 @@ pub trait Webhooks: Send + Sync {
     /// The oldest lines of the outbox, at most `limit`.
     async fn outbox(&self, limit: u32) -> Result<Vec<OutboxLine>>;
 
+    /// Takes the oldest lines of the outbox that nobody has, at most `limit`: nobody else gets them here before `until`. Whoever
+    /// tells one all the same has told it.
+    async fn take_outbox(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<OutboxLine>>;
+
     /// The lines of the outbox about a job.
     async fn outbox_of(&self, job: JobId) -> Result<Vec<OutboxLine>>;
 

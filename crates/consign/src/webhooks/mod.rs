@@ -2,8 +2,9 @@
 //!
 //! Two loops: one turns lines of the outbox into deliveries ([`Teller`]), the other takes deliveries that are due and
 //! sends each in a task of its own ([`send`]). Both are woken by hints of the store and look again by themselves after a
-//! while. Deliveries are rows, claimed by a lease in their due time: any number of processes may send, and what a
-//! process was sending when it died is due again. So a receiver gets everything at least once, in no particular order.
+//! while. In a fleet each process takes lines of the outbox from the others for a while, so that they share the work.
+//! Deliveries are rows, claimed by a lease in their due time: any number of processes may send, and what a process was
+//! sending when it died is due again. So a receiver gets everything at least once, in no particular order.
 //!
 //! One that is slow delays nobody else: what is sent at once is bounded in all, by user and by receiver, and a claim goes
 //! from receiver to receiver, so that nobody's backlog can fill it.
@@ -23,7 +24,7 @@ use crate::clock::Clock;
 use crate::http::event::Teller;
 use crate::id::DeliveryId;
 use crate::secret::Vault;
-use crate::store::{self, DeliveryClaim, Parcel, Receiver, Store};
+use crate::store::{self, DeliveryClaim, OutboxLine, Parcel, Receiver, Store};
 use crate::telemetry::loops::Loops;
 use crate::telemetry::metrics::Metrics;
 
@@ -37,10 +38,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
 /// The shortest pause between looks while there is more due than may be sent.
 const BOUNDED_PAUSE: Duration = Duration::from_secs(1);
-/// Lines of the outbox that are read in one go.
+/// Lines of the outbox that are read, or taken, in one go.
 const LINES: u32 = 100;
-/// Lines that are told at once: their transactions share a commit.
-const TELLING_MAX: usize = 16;
+/// For how long a process takes lines from the others: what one that died had, or failed to tell, is left for so long. Should it
+/// take longer, two tell the same line, and the second one finds it told.
+const TAKEN_FOR: Duration = Duration::from_secs(10);
+/// Lines that are told at once: their transactions share a commit on SQLite. Each needs a connection on PostgreSQL, where half of
+/// those that a process has by default are left to others.
+const TELLING_MAX: usize = 8;
 /// Deliveries that this process sends at once.
 const SENDING_MAX: u32 = 64;
 /// Those of one user.
@@ -143,9 +148,11 @@ impl Dispatcher {
     /// Turns the outbox into deliveries until it is cancelled.
     async fn tell(self) {
         let tools = self.tools();
+        // In a fleet nobody announces that somebody has died with lines that he had taken.
+        let look_again = if tools.exclusive { LOOK_AGAIN } else { TAKEN_FOR };
         loop {
             let pause = match self.tell_all().await {
-                Ok(()) => LOOK_AGAIN,
+                Ok(()) => look_again,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the outbox has to wait");
                     FAILED_PAUSE
@@ -158,7 +165,7 @@ impl Dispatcher {
 
     async fn tell_all(&self) -> store::Result<()> {
         loop {
-            let lines = self.tools().store.outbox(LINES).await?;
+            let lines = self.take_lines().await?;
             // One that cannot be told must not keep the others from being told.
             let mut outcome = Ok(());
             for some in lines.chunks(TELLING_MAX) {
@@ -170,6 +177,20 @@ impl Dispatcher {
                 return Ok(());
             }
         }
+    }
+
+    /// Lines that this process is to tell. One that is alone has all anyway; what was taken by the one before it must not wait.
+    async fn take_lines(&self) -> store::Result<Vec<OutboxLine>> {
+        let store = &self.tools().store;
+        if self.tools().exclusive {
+            return store.outbox(LINES).await;
+        }
+        // Taking is a transaction: not for nothing.
+        if store.outbox(1).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = store.session_time(self.tools().clock.now()).await?;
+        store.take_outbox(LINES, now, now.plus(TAKEN_FOR)).await
     }
 
     /// Sends what is due until it is cancelled.
@@ -233,10 +254,8 @@ impl Dispatcher {
 
     /// Removes old deliveries until it is cancelled.
     async fn expire(self) {
-        let tools = self.tools();
         loop {
-            let ended_before = tools.clock.now().minus(tools.retention);
-            match tools.store.expire_deliveries(ended_before, EXPIRE_BATCH).await {
+            match self.expire_some().await {
                 Ok(removed) if removed >= u64::from(EXPIRE_BATCH) => continue,
                 Ok(_) => {}
                 Err(error) => {
@@ -245,6 +264,13 @@ impl Dispatcher {
             }
             tokio::time::sleep(EXPIRE_EVERY).await;
         }
+    }
+
+    /// Removes some by the database's clock, where processes share one: what one of them removes is gone for all.
+    async fn expire_some(&self) -> store::Result<u64> {
+        let tools = self.tools();
+        let now = tools.store.session_time(tools.clock.now()).await?;
+        tools.store.expire_deliveries(now.minus(tools.retention), EXPIRE_BATCH).await
     }
 }
 

@@ -10,11 +10,12 @@ use connectors::{Limits, Network, OpenUpload, Secret};
 use consign::clock::Clock;
 use consign::config::Config;
 use consign::files::Files;
+use consign::id::TaskId;
 use consign::runner::{Runner, Tools};
 use consign::secret::Vault;
 use consign::store::contract::Scene;
 use consign::store::postgres::Options;
-use consign::store::{Creation, PostgresStore, Store};
+use consign::store::{Applied, Creation, PostgresStore, Store};
 use consign::telemetry::metrics::Metrics;
 use serde_json::json;
 use sqlx::Connection as _;
@@ -153,6 +154,53 @@ async fn clocks_that_differ_cost_nobody_a_lease() {
     for (runner, _) in runners {
         runner.stop(Duration::ZERO).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_far_ahead_removes_and_ends_nothing() {
+    let Some(mut fleet) = Fleet::new().await else { return };
+    let mut scene = Scene::new(fleet.store().await).await;
+    scene.clock = Clock::system();
+    let (ended, waits, delayed) = (scene.job("a").await, scene.job("up^").await, scene.job("a").await);
+    let claims = scene.claim(2).await;
+    let of = |task: TaskId| claims.iter().find(|claim| claim.task.id == task).unwrap();
+    scene.finish(of(ended.task("a"))).await;
+    let (claim, until) = (of(delayed.task("a")), scene.now().plus(Duration::from_hours(1)));
+    let applied = scene.store.delay(claim.task.id, claim.token, until, scene.now()).await.unwrap();
+    assert_eq!(applied, Applied::Done);
+    let retention = Config::default().retention.0;
+    let (runner, _) = fleet.runner(Clock::manual(scene.now().plus(retention * 2))).await;
+    // It has looked for what has expired when it started, and for what is due at each heartbeat since.
+    sleep(consign::runner::HEARTBEAT_EVERY * 2).await;
+    assert_eq!(scene.states(&ended).await, "finished: a finished", "it is kept");
+    assert_eq!(scene.states(&waits).await, "waiting: up uploading", "there is time left");
+    assert_eq!(scene.states(&delayed).await, "processing: a delayed", "it is not due");
+    runner.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trash_that_another_has_taken_is_left_alone() {
+    let Some(mut fleet) = Fleet::new().await else { return };
+    let mut scene = Scene::new(fleet.store().await).await;
+    scene.clock = Clock::system();
+    let delete = async || {
+        let single = scene.single(&[]);
+        let id = single.task.id;
+        assert_eq!(scene.store.create_task(single).await.unwrap(), Creation::Created);
+        assert!(scene.store.delete_task(scene.user, id, scene.now()).await.unwrap());
+        id
+    };
+    let taken = delete().await;
+    let until = scene.now().plus(Duration::from_hours(1));
+    assert_eq!(scene.store.take_trash(9, scene.now(), until).await.unwrap(), [taken]);
+    delete().await;
+    let (runner, _) = fleet.runner(Clock::system()).await;
+    let trash = async || fleet.ask("SELECT task_id FROM trash").await;
+    eventually("the other's end", async || (trash().await == taken.to_string()).then_some(())).await;
+    // A sweep more, after a hint.
+    delete().await;
+    eventually("an end of that as well", async || (trash().await == taken.to_string()).then_some(())).await;
+    runner.stop(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,6 +158,9 @@ async fn ended(scene: &Scene) {
     let id = gone.task.id;
     assert_eq!(store.create_task(gone).await.unwrap(), Creation::Created);
     assert!(store.delete_task(user, id, now).await.unwrap());
+    let until = now.plus(Duration::from_secs(10));
+    assert_eq!(store.take_trash(9, now, until).await.unwrap(), [id]);
+    assert_eq!(store.take_outbox(1, now, until).await.unwrap().len(), 1);
 
     let whole = scene.job("alone").await;
     assert_eq!(store.cancel(user, whole.task("alone"), now).await.unwrap(), Cancellation::Done);

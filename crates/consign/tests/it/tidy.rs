@@ -121,7 +121,7 @@ fn group(text: &str) -> Vec<&str> {
 fn transitions() -> Vec<String> {
     let text = fs::read_to_string(crates().join("consign/src/store/transitions.rs")).unwrap();
     let names = text.lines().filter_map(|line| line.trim().strip_prefix("async fn ")?.split_once('('));
-    names.map(|(name, _)| name.to_owned()).filter(|name| name != "holds").collect()
+    names.map(|(name, _)| name.to_owned()).filter(|name| name != "holds" && name != "session_time").collect()
 }
 
 /// Which of these methods a text calls on a store.

@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, stream as streams};
 
 use super::*;
 use crate::clock::Timestamp;
+pub(crate) use staged::{Act, Staged, goes};
 
 mod bounds;
 mod bucket;
@@ -17,6 +18,12 @@ mod staged;
 mod suite;
 
 const LIMIT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A file store on a bucket that a test directs.
+pub(crate) async fn on_stage(store: Arc<Staged>, folder: &Path) -> Files {
+    let settings = BucketSettings { prefix: String::new(), ..bucket::settings(store, folder) };
+    Files::in_bucket(settings).await.unwrap()
+}
 
 fn task() -> TaskId {
     TaskId::new(Timestamp(0))

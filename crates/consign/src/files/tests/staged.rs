@@ -18,7 +18,7 @@ const PART_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What is asked of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Put,
     Stat,
     Read,
@@ -32,7 +32,7 @@ pub(super) enum Act {
 type Cue = dyn Fn(&Staged, Act, &str) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
 /// The store. Its cue is asked before everything that is done.
-pub(super) struct Staged {
+pub(crate) struct Staged {
     pub(super) objects: Mutex<BTreeMap<String, Bytes>>,
     pub(super) uploads: Mutex<BTreeSet<String>>,
     acts: Mutex<Vec<(Act, String)>>,
@@ -42,7 +42,7 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub(super) fn new(
+    pub(crate) fn new(
         cue: impl Fn(&Self, Act, &str) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Staged {
     }
 
     /// How often it was asked for this.
-    pub(super) fn count(&self, act: Act) -> usize {
+    pub(crate) fn count(&self, act: Act) -> usize {
         self.acts.lock().unwrap().iter().filter(|(done, _)| *done == act).count()
     }
 
@@ -86,7 +86,7 @@ pub(super) fn fails(kind: Kind) -> BoxFuture<'static, Result<()>> {
 }
 
 /// Nothing out of the ordinary.
-pub(super) fn goes() -> BoxFuture<'static, Result<()>> {
+pub(crate) fn goes() -> BoxFuture<'static, Result<()>> {
     Box::pin(std::future::ready(Ok(())))
 }
 

@@ -8,8 +8,8 @@ use connectors::OpenUpload;
 
 use super::{Made, Scene, cases, file};
 use crate::id::SessionId;
-use crate::model::State;
-use crate::store::{Applied, Cancellation, Claim, ClaimRequest, Creation};
+use crate::model::{EventKind, State};
+use crate::store::{Applied, Cancellation, Claim, ClaimRequest, Creation, NewWebhook};
 
 cases!(
     many_claim_at_once,
@@ -22,6 +22,8 @@ cases!(
     a_cascade_against_a_finish,
     the_same_request_twice_at_once,
     many_abort_at_once,
+    many_take_a_turn_at_once,
+    many_take_the_trash_and_the_outbox_at_once,
 );
 
 /// How often a race is run.
@@ -228,4 +230,51 @@ async fn many_abort_at_once(scene: Scene) {
         assert_eq!(scene.store.ledger_orphans(now, 10).await.unwrap()[0].abort_tries, 1, "one try for all");
         scene.store.ledger_aborted(id, "t").await.unwrap();
     }
+}
+
+async fn many_take_a_turn_at_once(scene: Scene) {
+    for run in 0..RUNS {
+        let mut runners = Vec::new();
+        for _ in 0..8 {
+            let (store, now) = (Arc::clone(&scene.store), scene.now());
+            runners.push(tokio::spawn(async move {
+                store.take_turn(&format!("turn {run}"), now, now.plus(Duration::from_secs(30))).await.unwrap()
+            }));
+        }
+        let mut taken = 0;
+        for runner in runners {
+            taken += u32::from(runner.await.unwrap());
+        }
+        assert_eq!(taken, 1, "one has it");
+    }
+}
+
+async fn many_take_the_trash_and_the_outbox_at_once(scene: Scene) {
+    for _ in 0..60 {
+        let single = scene.single(&[]);
+        let id = single.task.id;
+        assert_eq!(scene.store.create_task(single).await.unwrap(), Creation::Created);
+        assert!(scene.store.delete_task(scene.user, id, scene.now()).await.unwrap());
+    }
+    let (url, secret) = (b"sealed url".to_vec(), b"sealed".to_vec());
+    let new = NewWebhook { user_id: scene.user, url, events: EventKind::ALL.to_vec(), secret };
+    scene.store.create_webhook(new, 10, scene.now()).await.unwrap().expect("there is room");
+    for _ in 0..60 {
+        scene.job("a").await;
+    }
+    let mut runners = Vec::new();
+    for _ in 0..8 {
+        let (store, now) = (Arc::clone(&scene.store), scene.now());
+        runners.push(tokio::spawn(async move {
+            let until = now.plus(Duration::from_secs(30));
+            (store.take_trash(20, now, until).await.unwrap(), store.take_outbox(20, now, until).await.unwrap())
+        }));
+    }
+    let (mut trash, mut lines) = (BTreeSet::new(), BTreeSet::new());
+    for runner in runners {
+        let (tasks, told) = runner.await.unwrap();
+        assert!(tasks.into_iter().all(|id| trash.insert(id)), "removed twice");
+        assert!(told.into_iter().all(|line| lines.insert(line.id)), "told twice");
+    }
+    assert_eq!((trash.len(), lines.len()), (60, 60), "eight times twenty are enough for all");
 }

@@ -1,5 +1,6 @@
 //! Deleting and retention.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Scene, cases};
@@ -14,12 +15,19 @@ cases!(
     a_deleted_input_is_gone_but_named,
     only_what_ended_long_ago_expires,
     only_so_many_expire_at_once,
+    jobs_of_many_tasks_expire_few_at_once,
+    trash_is_taken_for_a_while,
+    a_turn_is_one_s_own_until_it_ends,
 );
 
 async fn trash(scene: &Scene) -> Vec<TaskId> {
     let mut trash = scene.store.trash(100).await.unwrap();
     trash.sort_unstable();
     trash
+}
+
+async fn expire(scene: &Scene, ended_before: Timestamp, limit: u32, tasks_max: u32) -> u64 {
+    scene.store.expire(ended_before, limit, tasks_max, scene.now()).await.unwrap()
 }
 
 async fn deleting_a_task_revokes_its_lease(scene: Scene) {
@@ -90,8 +98,8 @@ async fn only_what_ended_long_ago_expires(scene: Scene) {
     scene.run_all(&[]).await;
     let blobs = scene.store.blobs(&[old.task("a")]).await.unwrap();
     assert_eq!(blobs[0].2.len(), 1);
-    assert_eq!(scene.store.expire(scene.now().minus(Duration::from_secs(100)), 10, scene.now()).await.unwrap(), 0);
-    assert_eq!(scene.store.expire(scene.now(), 10, scene.now()).await.unwrap(), 2, "a job and a task of its own");
+    assert_eq!(expire(&scene, scene.now().minus(Duration::from_secs(100)), 10, 100).await, 0);
+    assert_eq!(expire(&scene, scene.now(), 10, 100).await, 2, "a job and a task of its own");
     assert_eq!(scene.store.job(scene.user, old.id).await.unwrap(), None);
     assert_eq!(scene.store.task(scene.user, old_task).await.unwrap(), None);
     assert_eq!(scene.states(&half).await, "processing: a finished, up uploading");
@@ -100,7 +108,7 @@ async fn only_what_ended_long_ago_expires(scene: Scene) {
     gone.sort_unstable();
     assert_eq!(trash(&scene).await, gone);
     assert!(scene.store.blobs(&gone).await.unwrap().is_empty());
-    assert_eq!(scene.store.expire(Timestamp(i64::MAX), 10, scene.now()).await.unwrap(), 1);
+    assert_eq!(expire(&scene, Timestamp(i64::MAX), 10, 100).await, 1);
 }
 
 async fn only_so_many_expire_at_once(scene: Scene) {
@@ -111,8 +119,74 @@ async fn only_so_many_expire_at_once(scene: Scene) {
     scene.run_all(&[]).await;
     scene.wait(1);
     for expected in [4, 2, 0] {
-        assert_eq!(scene.store.expire(scene.now(), 4, scene.now()).await.unwrap(), expected);
+        assert_eq!(expire(&scene, scene.now(), 4, 100).await, expected);
     }
     assert_eq!(trash(&scene).await.len(), 6);
     assert_eq!(scene.store.trash(5).await.unwrap().len(), 5);
+}
+
+async fn jobs_of_many_tasks_expire_few_at_once(scene: Scene) {
+    let graph = (0..20).map(|n| format!("t{n}")).collect::<Vec<_>>().join("; ");
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        made.push(scene.job(&graph).await);
+        scene.run_all(&[]).await;
+        scene.wait(1);
+    }
+    let single = scene.single(&[]);
+    assert_eq!(scene.store.create_task(single).await.unwrap(), Creation::Created);
+    scene.run_all(&[]).await;
+    scene.wait(1);
+    let left = async || {
+        let ids: Vec<_> = made.iter().map(|made| made.id).collect();
+        scene.store.jobs(scene.user, &ids).await.unwrap().len()
+    };
+    assert_eq!(expire(&scene, scene.now(), 10, 1).await, 1, "one is begun with, however many tasks it has");
+    assert_eq!((left().await, trash(&scene).await.len()), (3, 20));
+    assert_eq!(expire(&scene, scene.now(), 10, 21).await, 2, "the second one begins below the bound");
+    assert_eq!((left().await, trash(&scene).await.len()), (1, 60));
+    assert_eq!(expire(&scene, scene.now(), 10, 20).await, 1, "there is no room for the task of its own");
+    assert_eq!((left().await, trash(&scene).await.len()), (0, 80));
+    assert_eq!(expire(&scene, scene.now(), 10, 20).await, 1);
+    assert_eq!(expire(&scene, scene.now(), 10, 20).await, 0);
+    assert_eq!(trash(&scene).await.len(), 81);
+}
+
+async fn trash_is_taken_for_a_while(scene: Scene) {
+    let made = [scene.job("a").await, scene.job("a").await, scene.job("a").await];
+    for made in &made {
+        scene.wait(1);
+        assert_eq!(scene.store.delete_job(scene.user, made.id, scene.now()).await.unwrap(), Deletion::Done);
+    }
+    let [first, second, third] = made.map(|made| made.task("a"));
+    let take = async |limit: u32, now: Timestamp| {
+        let taken = scene.store.take_trash(limit, now, now.plus(Duration::from_secs(30))).await.unwrap();
+        taken.into_iter().collect::<BTreeSet<_>>()
+    };
+    let now = scene.now();
+    assert_eq!(take(2, now).await, BTreeSet::from([first, second]), "the longest gone");
+    assert_eq!(take(2, now).await, BTreeSet::from([third]), "the others have been taken");
+    assert_eq!(take(2, now).await, BTreeSet::new());
+    assert_eq!(trash(&scene).await.len(), 3, "they are still to be removed");
+    scene.store.trash_emptied(&[first]).await.unwrap();
+    assert_eq!(take(9, now.plus(Duration::from_secs(29))).await, BTreeSet::new());
+    let again = take(9, now.plus(Duration::from_secs(30))).await;
+    assert_eq!(again, BTreeSet::from([second, third]), "whoever had them has died");
+    scene.store.trash_emptied(&[second, third]).await.unwrap();
+    assert_eq!(take(9, now.plus(Duration::from_mins(9))).await, BTreeSet::new());
+}
+
+async fn a_turn_is_one_s_own_until_it_ends(scene: Scene) {
+    const HOUR: Duration = Duration::from_hours(1);
+
+    let take = async |now: Timestamp| scene.store.take_turn("search", now, now.plus(HOUR)).await.unwrap();
+    let began = scene.now();
+    assert!(take(began).await);
+    assert!(!take(began).await);
+    assert!(!take(began.plus(HOUR).minus(Duration::from_micros(1))).await);
+    assert!(scene.store.take_turn("something else", began, began.plus(HOUR)).await.unwrap());
+    assert!(take(began.plus(HOUR)).await, "it is over");
+    assert!(!take(began.plus(HOUR)).await);
+    assert!(take(began.minus(HOUR)).await, "nobody can have taken it for so long by now");
+    assert!(!take(began.minus(HOUR)).await);
 }

@@ -16,6 +16,7 @@ cases!(
     secrets_of_jobs_are_made_once_and_rotated,
     nothing_is_written_for_nobody,
     each_event_is_told_once,
+    lines_are_taken_for_a_while,
     a_job_of_its_own_address_tells_only_its_end,
     who_is_gone_by_then_is_told_nothing,
     a_job_stays_until_its_end_is_told,
@@ -172,6 +173,27 @@ async fn each_event_is_told_once(scene: Scene) {
     assert_eq!(lines(&scene).await.len(), 5);
 }
 
+async fn lines_are_taken_for_a_while(scene: Scene) {
+    let webhook = hook_of(&scene, scene.user, &[EventKind::JobCreated]).await;
+    for _ in 0..3 {
+        scene.wait(1);
+        scene.job("a").await;
+    }
+    let all = lines(&scene).await;
+    let take = async |limit: u32, now: Timestamp| {
+        scene.store.take_outbox(limit, now, now.plus(Duration::from_secs(10))).await.unwrap()
+    };
+    let now = scene.now();
+    assert_eq!(take(2, now).await, all[..2], "the oldest");
+    assert_eq!(take(2, now).await, all[2..], "the others have been taken");
+    assert_eq!(take(2, now).await, []);
+    assert_eq!(lines(&scene).await, all, "they are still to be told");
+    assert!(scene.store.tell(all[0], vec![to(&webhook, &scene)], now).await.unwrap());
+    assert!(scene.store.tell(all[2], vec![], now).await.unwrap(), "by whomever");
+    assert_eq!(take(9, now.plus(Duration::from_secs(9))).await, []);
+    assert_eq!(take(9, now.plus(Duration::from_secs(10))).await, all[1..2], "whoever had it has died");
+}
+
 async fn a_job_of_its_own_address_tells_only_its_end(scene: Scene) {
     let mut new = scene.new_job(scene.user, "a");
     new.job.webhook_url = Some("sealed".to_owned());
@@ -218,7 +240,7 @@ async fn a_job_stays_until_its_end_is_told(scene: Scene) {
     assert_eq!(scene.states(&made).await, "error: a error CANCELLED, b error CANCELLED");
     assert_eq!(events_of(&scene, &made).await, [EventKind::JobCreated, EventKind::JobFailed], "once");
     scene.wait(10);
-    assert_eq!(scene.store.expire(scene.now(), 10, scene.now()).await.unwrap(), 0, "nor does it expire");
+    assert_eq!(scene.store.expire(scene.now(), 10, 100, scene.now()).await.unwrap(), 0, "nor does it expire");
     tell_all(&scene, &webhook).await;
     assert_eq!(delete().await, Deletion::Done);
     assert_eq!(delete().await, Deletion::NotFound);
@@ -229,7 +251,7 @@ async fn a_job_stays_until_its_end_is_told(scene: Scene) {
     scene.run_all(&[]).await;
     tell_all(&scene, &webhook).await;
     scene.wait(1);
-    assert_eq!(scene.store.expire(scene.now(), 10, scene.now()).await.unwrap(), 1);
+    assert_eq!(scene.store.expire(scene.now(), 10, 100, scene.now()).await.unwrap(), 1);
     assert_eq!(scene.store.job(scene.user, other.id).await.unwrap(), None);
     let known = scene.store.deliveries(scene.user, DeliveryFilter::Job(other.id), PAGE).await.unwrap();
     assert_eq!(known.unwrap().0.len(), 2);

@@ -242,8 +242,20 @@ impl Jobs for MemoryStore {
         Ok(found)
     }
 
+    async fn take_trash(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<TaskId>> {
+        let mut found = self.trash(u32::MAX).await?;
+        let mut rows = self.read();
+        found.retain(|id| rows.taken_trash.get(id).is_none_or(|taken| *taken <= now));
+        found.truncate(limit as usize);
+        rows.taken_trash.extend(found.iter().map(|id| (*id, until)));
+        Ok(found)
+    }
+
     async fn trash_emptied(&self, ids: &[TaskId]) -> Result<()> {
-        self.change(|rows| rows.trash.retain(|id, _| !ids.contains(id)));
+        self.change(|rows| {
+            rows.trash.retain(|id, _| !ids.contains(id));
+            rows.taken_trash.retain(|id, _| !ids.contains(id));
+        });
         Ok(())
     }
 

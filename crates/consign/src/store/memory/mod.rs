@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::state::{Imported, Line as StateLine};
 use super::{Counts, Error, Hints, Load, OutboxLine, Result, Store};
 use crate::clock::Timestamp;
-use crate::id::{DeliveryId, JobId, SessionId, SignedUrlId, TaskId, Token, UserId, WebhookId};
+use crate::id::{DeliveryId, EventId, JobId, SessionId, SignedUrlId, TaskId, Token, UserId, WebhookId};
 use crate::model::{ApiKey, Delivery, DeliveryState, Job, SignedUrl, State, Task, User, Webhook};
 
 mod accounts;
@@ -45,7 +45,11 @@ struct Rows {
     ledger: BTreeMap<(TaskId, String), Line>,
     idempotency: BTreeMap<(UserId, String), Promise>,
     trash: BTreeMap<TaskId, Timestamp>,
+    /// Until when somebody has what is in the trash.
+    taken_trash: BTreeMap<TaskId, Timestamp>,
     outbox: Vec<(Timestamp, OutboxLine)>,
+    /// Until when somebody has a line of it.
+    taken_lines: BTreeMap<EventId, Timestamp>,
     webhooks: BTreeMap<WebhookId, Webhook>,
     webhooks_made: i32,
     webhook_secrets: BTreeMap<UserId, Vec<u8>>,
@@ -243,6 +247,15 @@ impl Store for MemoryStore {
 
     async fn agree_on(&self, name: &str, value: i64) -> Result<i64> {
         Ok(*self.read().agreed.entry(name.to_owned()).or_insert(value))
+    }
+
+    async fn take_turn(&self, name: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+        let mut rows = self.read();
+        let taken = rows.agreed.get(name).is_some_and(|ends| (now.0 + 1..=until.0).contains(ends));
+        if !taken {
+            rows.agreed.insert(name.to_owned(), until.0);
+        }
+        Ok(!taken)
     }
 
     fn describe(&self) -> String {

@@ -60,11 +60,14 @@ impl Rows {
         self.trash.entry(id).or_insert(now);
     }
 
-    fn remove_job(&mut self, id: JobId, now: Timestamp) {
-        for task in self.tasks_where(|row| row.task.job_id == Some(id)) {
-            self.remove_task(task, now);
+    /// Returns how many tasks it had.
+    fn remove_job(&mut self, id: JobId, now: Timestamp) -> usize {
+        let tasks = self.tasks_where(|row| row.task.job_id == Some(id));
+        for task in &tasks {
+            self.remove_task(*task, now);
         }
         self.jobs.remove(&id);
+        tasks.len()
     }
 
     fn delete_job(&mut self, user: UserId, id: JobId, now: Timestamp) -> Deletion {
@@ -80,24 +83,28 @@ impl Rows {
         Deletion::Done
     }
 
-    fn expire(&mut self, ended_before: Timestamp, limit: u32, now: Timestamp) -> u64 {
+    fn expire(&mut self, ended_before: Timestamp, limit: u32, tasks_max: u32, now: Timestamp) -> u64 {
         let is_old = |ended_at: Option<Timestamp>| ended_at.is_some_and(|ended| ended < ended_before);
         let jobs = self.jobs.values().map(|row| &row.job);
         let mut jobs: Vec<_> = jobs.filter(|job| is_old(job.ended_at) && !self.is_untold(job.id)).collect();
         jobs.sort_by_key(|job| job.ended_at);
         let jobs: Vec<JobId> = jobs.into_iter().take(limit as usize).map(|job| job.id).collect();
+        let (mut removed, mut tasks_left) = (0, tasks_max as usize);
+        for id in jobs {
+            if tasks_left > 0 {
+                tasks_left = tasks_left.saturating_sub(self.remove_job(id, now));
+                removed += 1;
+            }
+        }
         let mut tasks = self.tasks_where(|row| row.task.job_id.is_none() && is_old(row.task.ended_at));
         tasks.sort_by_key(|id| self.task(*id).task.ended_at);
-        tasks.truncate(limit as usize - jobs.len());
-        for id in &jobs {
-            self.remove_job(*id, now);
-        }
+        tasks.truncate(tasks_left.min(limit as usize - removed));
         for id in &tasks {
             self.remove_task(*id, now);
         }
         self.idempotency.retain(|_, promise| promise.created_at > now.minus(IDEMPOTENCY_KEPT));
         self.signed_results.retain(|_, (_, created_at)| *created_at > now.minus(accounts::RESULTS_KEPT));
-        (jobs.len() + tasks.len()) as u64
+        (removed + tasks.len()) as u64
     }
 
     /// Ends a task that a token holds.
@@ -269,7 +276,7 @@ impl Transitions for MemoryStore {
         Ok(self.change(|rows| rows.delete_job(user, id, now)))
     }
 
-    async fn expire(&self, ended_before: Timestamp, limit: u32, now: Timestamp) -> Result<u64> {
-        Ok(self.change(|rows| rows.expire(ended_before, limit, now)))
+    async fn expire(&self, ended_before: Timestamp, limit: u32, tasks_max: u32, now: Timestamp) -> Result<u64> {
+        Ok(self.change(|rows| rows.expire(ended_before, limit, tasks_max, now)))
     }
 }

@@ -239,6 +239,15 @@ impl Webhooks for MemoryStore {
         Ok(lines.into_iter().take(limit as usize).map(|(_, line)| line).collect())
     }
 
+    async fn take_outbox(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<OutboxLine>> {
+        let mut lines = self.outbox(u32::MAX).await?;
+        let mut rows = self.read();
+        lines.retain(|line| rows.taken_lines.get(&line.id).is_none_or(|taken| *taken <= now));
+        lines.truncate(limit as usize);
+        rows.taken_lines.extend(lines.iter().map(|line| (line.id, until)));
+        Ok(lines)
+    }
+
     async fn outbox_of(&self, job: JobId) -> Result<Vec<OutboxLine>> {
         let mut lines = self.outbox(u32::MAX).await?;
         lines.retain(|line| line.job_id == job);
@@ -249,6 +258,7 @@ impl Webhooks for MemoryStore {
         Ok(self.change(|rows| {
             let untold = rows.outbox.len();
             rows.outbox.retain(|(_, other)| other.id != line.id);
+            rows.taken_lines.remove(&line.id);
             let is_mine = rows.outbox.len() < untold;
             if is_mine {
                 for new in deliveries {

@@ -108,6 +108,10 @@ impl Jobs for Database {
         read!(self, sweep::trash(limit))
     }
 
+    async fn take_trash(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<TaskId>> {
+        command!(self, [] sweep::take_trash(limit, now, until))
+    }
+
     async fn trash_emptied(&self, ids: &[TaskId]) -> Result<()> {
         let ids = ids.to_vec();
         command!(self, [ids] sweep::trash_emptied(&ids))
@@ -197,8 +201,8 @@ impl Transitions for Database {
         command!(self, [] sweep::delete_job(user, id, now))
     }
 
-    async fn expire(&self, ended_before: Timestamp, limit: u32, now: Timestamp) -> Result<u64> {
-        command!(self, [] sweep::expire(ended_before, limit, now))
+    async fn expire(&self, ended_before: Timestamp, limit: u32, tasks_max: u32, now: Timestamp) -> Result<u64> {
+        command!(self, [] sweep::expire(ended_before, limit, tasks_max, now))
     }
 }
 

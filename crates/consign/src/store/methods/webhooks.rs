@@ -39,6 +39,10 @@ impl Webhooks for Database {
         read!(self, webhooks::outbox(limit))
     }
 
+    async fn take_outbox(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<OutboxLine>> {
+        command!(self, [] webhooks::take_outbox(limit, now, until))
+    }
+
     async fn outbox_of(&self, job: JobId) -> Result<Vec<OutboxLine>> {
         read!(self, webhooks::outbox_of(job))
     }

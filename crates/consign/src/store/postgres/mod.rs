@@ -58,8 +58,9 @@ const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may be unused before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(5);
 
-/// How far the clocks of this machine and of the database may be apart. Leases do not depend on it, they live by the database's
-/// clock; what is due does, and how long somebody else leaves alone what this process has taken.
+/// How far the clocks of this machine and of the database may be apart. Leases do not depend on it, nor what is removed and which
+/// tasks are due: they live by the database's clock. When something ended does, and how long somebody else leaves alone what this
+/// process has taken.
 const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
 
 /// Prepared statements kept by each connection.
@@ -100,6 +101,7 @@ const UNHURRIED_SQL: &str = "\
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("../../../../../migrations/postgres/0001_start.sql")),
     (2, "lists", include_str!("../../../../../migrations/postgres/0002_lists.sql")),
+    (3, "taken", include_str!("../../../../../migrations/postgres/0003_taken.sql")),
 ];
 
 /// How to use the database.
@@ -231,6 +233,11 @@ impl Store for PostgresStore {
     async fn agree_on(&self, name: &str, value: i64) -> Result<i64> {
         let name = name.to_owned();
         command!(self, [name] sweep::agree_on(&name, value))
+    }
+
+    async fn take_turn(&self, name: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+        let name = name.to_owned();
+        command!(self, [name] sweep::take_turn(&name, now, until))
     }
 
     fn describe(&self) -> String {

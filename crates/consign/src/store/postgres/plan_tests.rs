@@ -2,7 +2,7 @@
 
 use sqlx::{Executor as _, PgConnection, Row as _};
 
-use super::queries::{claim, deliveries, sessions, settle, transitions};
+use super::queries::{claim, deliveries, sessions, settle, sweep, transitions, webhooks};
 use super::*;
 
 /// A statement, the types of its parameters, values for them, and the index that it must use.
@@ -34,8 +34,10 @@ const CLAIMS: [Case; 9] = [
     (claim::FILES_SQL, "uuid[]", "ARRAY[$ID]::uuid[]", "files_pkey"),
 ];
 
-/// What the dispatcher does.
-const DELIVERIES: [Case; 3] = [
+/// What the dispatcher and the sweep do.
+const DELIVERIES: [Case; 5] = [
+    (webhooks::TAKE_OUTBOX_SQL, "bigint, bigint, bigint", "100, 1, 2", "outbox_created"),
+    (sweep::TAKE_TRASH_SQL, "bigint, bigint, bigint", "100, 1, 2", "trash_created"),
     (deliveries::NEXT_SQL, "", "", "deliveries_due"),
     (deliveries::RECEIVERS_SQL, "bigint", "100", "deliveries_receiver"),
     (deliveries::CLAIM_SQL, "bigint, bigint, bigint, bigint, bigint", "1, 1, 100, 4, 200", "deliveries_receiver"),

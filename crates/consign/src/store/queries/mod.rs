@@ -26,6 +26,7 @@ pub(crate) mod settle;
 pub(crate) mod signed_urls;
 pub(crate) mod state;
 pub(crate) mod sweep;
+pub(crate) mod tables;
 pub(crate) mod transitions;
 pub(crate) mod webhooks;
 

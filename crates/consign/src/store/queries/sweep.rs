@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, for_update, listed, skip_locked};
+use super::dialect::{self, among, for_update, listed, skip_locked};
 use super::rows::{bigint, moment_if_any, number, user_id};
 use super::transitions::{cancel, cancel_job};
 use super::webhooks::{is_untold, lag};
@@ -39,7 +39,13 @@ pub(crate) async fn delete_job(tx: &mut Tx, user: UserId, id: JobId, now: Timest
     Ok(Deletion::Done)
 }
 
-pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32, now: Timestamp) -> sqlx::Result<u64> {
+pub(crate) async fn expire(
+    tx: &mut Tx,
+    ended_before: Timestamp,
+    limit: u32,
+    tasks_max: u32,
+    now: Timestamp,
+) -> sqlx::Result<u64> {
     let jobs = sqlx::query(concat!(
         "SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < $1 \
              AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job_id = jobs.id) \
@@ -50,23 +56,29 @@ pub(crate) async fn expire(tx: &mut Tx, ended_before: Timestamp, limit: u32, now
     .bind(i64::from(limit))
     .fetch_all(&mut *tx.conn)
     .await?;
+    let (mut removed, mut tasks_removed) = (0_i64, 0_u64);
     for row in &jobs {
-        remove_job(tx, row.try_get("id")?, now).await?;
+        if tasks_removed >= u64::from(tasks_max) {
+            break;
+        }
+        tasks_removed += remove_job(tx, row.try_get("id")?, now).await?;
+        removed += 1;
     }
+    let room = bigint(u64::from(tasks_max).saturating_sub(tasks_removed)).min(i64::from(limit) - removed);
     let tasks = sqlx::query(concat!(
         "SELECT id FROM tasks WHERE job_id IS NULL AND ended_at IS NOT NULL AND ended_at < $1 \
          ORDER BY ended_at LIMIT $2",
         skip_locked!()
     ))
     .bind(ended_before.0)
-    .bind(i64::from(limit) - bigint(jobs.len()))
+    .bind(room)
     .fetch_all(&mut *tx.conn)
     .await?;
     for row in &tasks {
         remove_task(tx, row.try_get("id")?, now).await?;
     }
     expire_lines(tx, now).await?;
-    Ok(bigint(jobs.len() + tasks.len()).unsigned_abs())
+    Ok((removed + bigint(tasks.len())).unsigned_abs())
 }
 
 async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
@@ -89,8 +101,8 @@ async fn expire_lines(tx: &mut Tx, now: Timestamp) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Removes an ended job; the rows of its tasks go with it.
-async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
+/// Removes an ended job; the rows of its tasks go with it. Returns how many tasks it had.
+async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<u64> {
     sqlx::query(
         "INSERT INTO trash (task_id, created_at) SELECT id, $2 FROM tasks WHERE job_id = $1 ON CONFLICT DO NOTHING",
     )
@@ -98,11 +110,11 @@ async fn remove_job(tx: &mut Tx, id: Uuid, now: Timestamp) -> sqlx::Result<()> {
     .bind(now.0)
     .execute(&mut *tx.conn)
     .await?;
-    sqlx::query("DELETE FROM tasks WHERE job_id = $1").bind(id).execute(&mut *tx.conn).await?;
+    let tasks = sqlx::query("DELETE FROM tasks WHERE job_id = $1").bind(id).execute(&mut *tx.conn).await?;
     sqlx::query("DELETE FROM jobs WHERE id = $1").bind(id).execute(&mut *tx.conn).await?;
     tx.changed.ids.insert(id);
     tx.changed.sweep = true;
-    Ok(())
+    Ok(tasks.rows_affected())
 }
 
 /// Removes an ended task; `false` when somebody else has.
@@ -129,6 +141,28 @@ pub(crate) async fn trash(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<TaskI
     rows.iter().map(|row| row.try_get("task_id").map(TaskId)).collect()
 }
 
+/// Takes lines of the trash. In the order of one index, so that a server reads no more of them than it must.
+pub(crate) const TAKE_TRASH_SQL: &str = concat!(
+    "UPDATE trash SET taken_until = $3 WHERE task_id ",
+    among!("SELECT task_id FROM trash WHERE taken_until IS NULL OR taken_until <= $2 ORDER BY created_at LIMIT $1"),
+    " RETURNING task_id"
+);
+
+pub(crate) async fn take_trash(
+    tx: &mut Tx,
+    limit: u32,
+    now: Timestamp,
+    until: Timestamp,
+) -> sqlx::Result<Vec<TaskId>> {
+    let rows = sqlx::query(TAKE_TRASH_SQL)
+        .bind(i64::from(limit))
+        .bind(now.0)
+        .bind(until.0)
+        .fetch_all(&mut *tx.conn)
+        .await?;
+    rows.iter().map(|row| row.try_get("task_id").map(TaskId)).collect()
+}
+
 pub(crate) async fn trash_emptied(tx: &mut Tx, ids: &[TaskId]) -> sqlx::Result<()> {
     const SQL: &str = concat!("DELETE FROM trash WHERE task_id ", listed!("$1"));
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
@@ -147,6 +181,19 @@ pub(crate) async fn agree_on(tx: &mut Tx, name: &str, value: i64) -> sqlx::Resul
         .await?;
     let row = sqlx::query("SELECT value FROM meta WHERE name = $1").bind(name).fetch_one(&mut *tx.conn).await?;
     row.try_get("value")
+}
+
+pub(crate) async fn take_turn(tx: &mut Tx, name: &str, now: Timestamp, until: Timestamp) -> sqlx::Result<bool> {
+    let taken = sqlx::query(
+        "INSERT INTO meta (name, value) VALUES ($1, $3) \
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE meta.value <= $2 OR meta.value > $3",
+    )
+    .bind(name)
+    .bind(now.0)
+    .bind(until.0)
+    .execute(&mut *tx.conn)
+    .await?;
+    Ok(taken.rows_affected() > 0)
 }
 
 pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Counts> {

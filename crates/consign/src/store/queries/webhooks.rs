@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::dialect::for_update;
+use super::dialect::{among, for_update};
 use super::rows::{moment, nonsense, number, user_id};
 use super::{Conn, Row, Tx};
 use crate::clock::Timestamp;
@@ -143,6 +143,32 @@ pub(crate) async fn outbox(conn: &mut Conn, limit: u32) -> sqlx::Result<Vec<Outb
         .fetch_all(conn)
         .await?;
     rows.iter().map(line).collect()
+}
+
+/// Takes lines of the outbox. In the order of one index, so that a server reads no more of them than it must.
+pub(crate) const TAKE_OUTBOX_SQL: &str = concat!(
+    "UPDATE outbox SET taken_until = $3 WHERE id ",
+    among!("SELECT id FROM outbox WHERE taken_until IS NULL OR taken_until <= $2 ORDER BY created_at LIMIT $1"),
+    " RETURNING ",
+    line_columns!()
+);
+
+pub(crate) async fn take_outbox(
+    tx: &mut Tx,
+    limit: u32,
+    now: Timestamp,
+    until: Timestamp,
+) -> sqlx::Result<Vec<OutboxLine>> {
+    let rows = sqlx::query(TAKE_OUTBOX_SQL)
+        .bind(i64::from(limit))
+        .bind(now.0)
+        .bind(until.0)
+        .fetch_all(&mut *tx.conn)
+        .await?;
+    let mut lines = rows.iter().map(line).collect::<sqlx::Result<Vec<_>>>()?;
+    // What was changed comes back in no order; ids begin with their time.
+    lines.sort_by_key(|line| line.id);
+    Ok(lines)
 }
 
 pub(crate) async fn outbox_of(conn: &mut Conn, job: JobId) -> sqlx::Result<Vec<OutboxLine>> {

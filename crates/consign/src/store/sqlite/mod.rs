@@ -72,6 +72,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "webhooks", include_str!("../../../../../migrations/sqlite/0002_webhooks.sql")),
     (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
     (4, "lists", include_str!("../../../../../migrations/sqlite/0004_lists.sql")),
+    (5, "taken", include_str!("../../../../../migrations/sqlite/0005_taken.sql")),
 ];
 
 /// Why a database could not be opened.
@@ -194,6 +195,11 @@ impl Store for SqliteStore {
         command!(self, [name] sweep::agree_on(&name, value))
     }
 
+    async fn take_turn(&self, name: &str, now: Timestamp, until: Timestamp) -> Result<bool> {
+        let name = name.to_owned();
+        command!(self, [name] sweep::take_turn(&name, now, until))
+    }
+
     fn describe(&self) -> String {
         format!("SQLite at {}", self.path.display())
     }
@@ -233,7 +239,7 @@ impl State for SqliteStore {
 
 /// Tables and columns of the whole state, which is the same in every database.
 pub(super) fn state_columns() -> impl Iterator<Item = (&'static str, &'static str)> {
-    queries::state::TABLES.iter().flat_map(|table| table.columns.iter().map(|(column, _)| (table.name, *column)))
+    queries::tables::TABLES.iter().flat_map(|table| table.columns.iter().map(|(column, _)| (table.name, *column)))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

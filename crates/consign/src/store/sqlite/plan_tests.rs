@@ -86,7 +86,7 @@ async fn steps(folder: &TempDir, ended: u32, queued: u32) -> [u64; 4] {
     transitions::release_due(&mut tx, Timestamp(3)).await.unwrap();
     transitions::expire_uploads(&mut tx, Timestamp(3)).await.unwrap();
     let finished = taken();
-    assert_eq!(sweep::expire(&mut tx, Timestamp(2), 10, Timestamp(4)).await.unwrap(), 10);
+    assert_eq!(sweep::expire(&mut tx, Timestamp(2), 10, 1000, Timestamp(4)).await.unwrap(), 10);
     let expired = taken();
     [claimed, refused, finished, expired]
 }

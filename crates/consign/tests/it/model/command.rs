@@ -76,6 +76,10 @@ pub(super) enum Run {
     },
     ReleaseDue,
     ExpireUploads,
+    TakeTurn {
+        name: u8,
+        seconds: u32,
+    },
 }
 
 /// Something that clients and sweeps do to what is there.
@@ -86,6 +90,7 @@ pub(super) enum Ending {
     DeleteTask { task: Pick, is_foreign: bool },
     DeleteJob { job: Pick, is_foreign: bool },
     Expire { seconds: u32 },
+    TakeTrash { seconds: u32 },
     EmptyTrash { tasks: u32 },
 }
 
@@ -95,6 +100,10 @@ pub(super) enum Tell {
     DeleteWebhook {
         webhook: Pick,
         is_foreign: bool,
+    },
+    /// Somebody takes all of the outbox that nobody has.
+    Take {
+        seconds: u32,
     },
     /// A line of the outbox is told; or one that was told already, again.
     Line {
@@ -281,6 +290,7 @@ fn running() -> impl Strategy<Value = Run> {
             .prop_map(|(session, leases, percent)| Run::Heartbeat { session, leases, percent }),
         2 => Just(Run::ReleaseDue),
         1 => Just(Run::ExpireUploads),
+        1 => (0..2_u8, seconds()).prop_map(|(name, seconds)| Run::TakeTurn { name, seconds }),
         2 => seldom().prop_map(|is_exclusive| Run::OpenSession { is_exclusive }),
         1 => pick().prop_map(|session| Run::CloseSession { session }),
         1 => (0..60_u32, 1..4_u32)
@@ -300,6 +310,7 @@ fn ending() -> impl Strategy<Value = Ending> {
         2 => (pick(), seldom()).prop_map(|(task, is_foreign)| Ending::DeleteTask { task, is_foreign }),
         2 => (pick(), seldom()).prop_map(|(job, is_foreign)| Ending::DeleteJob { job, is_foreign }),
         1 => seconds().prop_map(|seconds| Ending::Expire { seconds }),
+        1 => seconds().prop_map(|seconds| Ending::TakeTrash { seconds }),
         1 => (0..4_u32).prop_map(|tasks| Ending::EmptyTrash { tasks }),
     ]
 }
@@ -307,6 +318,7 @@ fn ending() -> impl Strategy<Value = Ending> {
 fn telling() -> impl Strategy<Value = Tell> {
     prop_oneof![
         1 => (pick(), seldom()).prop_map(|(webhook, is_foreign)| Tell::DeleteWebhook { webhook, is_foreign }),
+        1 => seconds().prop_map(|seconds| Tell::Take { seconds }),
         6 => (pick(), seldom()).prop_map(|(line, is_stale)| Tell::Line { line, is_stale }),
         5 => (1..5_u32, 1..3_u32, 1..5_u32)
             .prop_map(|(max, per_receiver_max, per_user_max)| Tell::Claim { max, per_receiver_max, per_user_max }),

@@ -89,6 +89,10 @@ impl World {
             }
             Run::ReleaseDue => self.same(async |store| store.release_due(now).await).await,
             Run::ExpireUploads => self.same(async |store| store.expire_uploads(now).await).await,
+            Run::TakeTurn { name, seconds } => {
+                let (name, until) = (format!("turn {name}"), after(now, seconds));
+                self.same(async |store| store.take_turn(&name, now, until).await).await;
+            }
         }
     }
 
@@ -155,7 +159,16 @@ impl World {
                 self.same(async |store| store.delete_job(user, id, now).await).await;
             }
             Ending::Expire { seconds } => {
-                self.same(async |store| store.expire(before(now, seconds), 1000, now).await).await;
+                self.same(async |store| store.expire(before(now, seconds), 1000, 1000, now).await).await;
+            }
+            Ending::TakeTrash { seconds } => {
+                let until = after(now, seconds);
+                self.same(async |store| {
+                    let mut taken = store.take_trash(1000, now, until).await?;
+                    taken.sort_unstable();
+                    Ok(taken)
+                })
+                .await;
             }
             Ending::EmptyTrash { tasks } => {
                 let mut trash: Vec<TaskId> = self.model.trash(u32::MAX).await.unwrap();
@@ -172,6 +185,16 @@ impl World {
                 let Some((id, owner)) = chosen(&self.webhooks, webhook) else { return };
                 let user = self.whoever(owner, is_foreign);
                 self.same(async |store| store.delete_webhook(user, id).await).await;
+            }
+            Tell::Take { seconds } => {
+                let until = after(now, seconds);
+                self.same(async |store| {
+                    let lines = store.take_outbox(1000, now, until).await?;
+                    let mut taken: Vec<_> = lines.iter().map(|line| (line.job_id, line.event)).collect();
+                    taken.sort_unstable();
+                    Ok(taken)
+                })
+                .await;
             }
             Tell::Line { line, is_stale } => self.tell_line(line, is_stale).await,
             Tell::Claim { max, per_receiver_max, per_user_max } => {

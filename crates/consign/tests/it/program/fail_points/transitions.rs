@@ -77,7 +77,7 @@ const READS: [&str; 23] = [
 /// The same, of what is told.
 const READS_OF_WEBHOOKS: [&str; 3] = ["outbox_of", "next_delivery", "deliveries"];
 /// Methods that take something for a short while only: whoever dies with it puts off what others do with it.
-const LEASES: [&str; 1] = ["ledger_claim_abort"];
+const LEASES: [&str; 3] = ["ledger_claim_abort", "take_trash", "take_outbox"];
 /// Methods that change what a user has set up, or forget what was told long ago: no work is lost with them.
 const SETTINGS: [&str; 7] = [
     "create_signed_url",
