@@ -109,8 +109,10 @@ pub(super) mod sqlite {
         Ok(0)
     }
 
-    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<()> {
-        sqlx::query("UPDATE meta SET value = value WHERE name = 'virtual_time'").execute(conn).await.map(drop)
+    /// Writes. One process has one clock.
+    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<Option<Timestamp>> {
+        sqlx::query("UPDATE meta SET value = value WHERE name = 'virtual_time'").execute(conn).await?;
+        Ok(None)
     }
 }
 
@@ -248,8 +250,16 @@ pub(super) mod postgres {
         Ok(row.try_get::<i64, _>("others")?.unsigned_abs())
     }
 
-    /// Fails on a server that cannot be written to: a transaction number is a write.
-    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<()> {
-        sqlx::query("SELECT pg_current_xact_id()").execute(conn).await.map(drop)
+    /// Writes a row, and tells the time of the database. A transaction number alone would say little: who may not write gets one
+    /// too. Of the rows of `meta` it is the one that no other command waits for, and processes that ask at the same moment do not
+    /// wait for each other: whoever finds it taken knows that somebody has just written it.
+    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<Option<Timestamp>> {
+        sqlx::query(concat!(
+            "UPDATE meta SET value = value WHERE name ",
+            among!("SELECT name FROM meta WHERE name = 'schema_floor'")
+        ))
+        .execute(&mut *conn)
+        .await?;
+        time(conn, Timestamp(0)).await.map(Some)
     }
 }

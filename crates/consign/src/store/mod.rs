@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -63,17 +64,21 @@ pub enum Error {
     Broken(#[source] Cause),
 }
 
+/// How far the clocks of a process and of a database that it shares may be apart. Leases do not depend on it, they live by the
+/// database's clock; what is due does, and how long somebody else leaves alone what this process has taken.
+pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
+
 /// What lies behind a failure, for the log.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything that a database must be able to do.
 #[async_trait]
 pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + State + Debug + Send + Sync {
-    /// Whether the database answers and can be written to.
+    /// Whether the database answers and can be written to: it is. Tells its time, where it has a clock of its own.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    async fn ping(&self) -> Result<()>;
+    async fn ping(&self) -> Result<Option<Timestamp>>;
 
     /// Counts for metrics and `doctor`.
     ///

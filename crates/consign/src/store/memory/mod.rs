@@ -200,8 +200,8 @@ fn seconds_since(moment: Option<Timestamp>, now: Timestamp) -> u64 {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn ping(&self) -> Result<()> {
-        Ok(())
+    async fn ping(&self) -> Result<Option<Timestamp>> {
+        Ok(None)
     }
 
     async fn counts(&self, now: Timestamp) -> Result<Counts> {

@@ -22,7 +22,7 @@ macro_rules! read {
 /// Runs a statement inside a transaction; values that it borrows are named, since it may run more than once.
 macro_rules! command {
     ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        run_command!($store, true, [$($owned),*] $query::$name($($argument),*))
+        run_command!($store, $crate::store::postgres::run::DURABLE, [$($owned),*] $query::$name($($argument),*))
     };
 }
 
@@ -30,7 +30,7 @@ macro_rules! command {
 /// client can see, but for a percentage: it would go back.
 macro_rules! relaxed {
     ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        run_command!($store, false, [$($owned),*] $query::$name($($argument),*))
+        run_command!($store, $crate::store::postgres::run::RELAXED, [$($owned),*] $query::$name($($argument),*))
     };
 }
 
@@ -66,9 +66,9 @@ macro_rules! create_job {
 }
 
 macro_rules! run_command {
-    ($store:expr, $durable:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+    ($store:expr, $way:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
         $store
-            .write($durable, move |mut tx| {
+            .write($way, move |mut tx| {
                 $(let $owned = $owned.clone();)*
                 Box::pin(async move {
                     let done = queries::$query::$name(&mut tx, $($argument),*).await;

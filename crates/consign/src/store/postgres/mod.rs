@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
 use super::state::{Imported, Line, State};
-use super::{Counts, Error, Hints, Load, Result, Store};
+use super::{CLOCKS_APART_MAX, Counts, Error, Hints, Load, Result, Store};
 use crate::clock::{Clock, Timestamp};
 use creations::Create;
 use ends::End;
@@ -57,10 +57,6 @@ const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a connection may be unused before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(5);
-
-/// How far the clocks of this machine and of the database may be apart. Leases do not depend on it, they live by the database's
-/// clock; what is due does, and how long somebody else leaves alone what this process has taken.
-const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
 
 /// Prepared statements kept by each connection.
 const STATEMENTS_KEPT: usize = 256;
@@ -216,8 +212,8 @@ impl fmt::Debug for PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn ping(&self) -> Result<()> {
-        relaxed!(self, [] sweep::ping())
+    async fn ping(&self) -> Result<Option<Timestamp>> {
+        run_command!(self, run::PROBE, [] sweep::ping())
     }
 
     async fn counts(&self, now: Timestamp) -> Result<Counts> {

@@ -35,17 +35,38 @@ const TRY_MAX: Duration = Duration::from_secs(20);
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// A weaker `synchronous_commit` than the server's own disk is made stronger once more: a pooler may have given the connection to
 /// somebody else before, and opened it without us.
-pub(super) const BEGIN: &str = "\
+const BEGIN: &str = "\
      BEGIN; \
      SELECT set_config('synchronous_commit', 'on', TRUE) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
      SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 /// For a group: who waits for a row that somebody holds must not hold up the others for long.
-pub(super) const BEGIN_GROUP: &str = "\
+const BEGIN_GROUP: &str = "\
      BEGIN; SET LOCAL lock_timeout = '1s'; \
      SELECT set_config('synchronous_commit', 'on', TRUE) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
      SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 const BEGIN_RELAXED: &str =
     "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
+
+/// How a command is run.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// What its transaction begins with.
+    begin: &'static str,
+    /// How long lost connections and a server that restarts are waited out.
+    patience: Duration,
+    /// How long a try may take, with the wait for a connection.
+    try_max: Duration,
+}
+
+/// The answer waits for the disk.
+pub(super) const DURABLE: Way = Way { begin: BEGIN, patience: PATIENCE, try_max: TRY_MAX.saturating_add(PATIENCE) };
+/// The same for a group.
+pub(super) const GROUP: Way = Way { begin: BEGIN_GROUP, ..DURABLE };
+/// The answer does not wait for the disk.
+pub(super) const RELAXED: Way = Way { begin: BEGIN_RELAXED, ..DURABLE };
+/// For a look at whether the server works: whoever looks gives up after 2 s, and is to hear before what is wrong.
+pub(super) const PROBE: Way =
+    Way { begin: BEGIN_RELAXED, patience: Duration::from_millis(500), try_max: Duration::from_millis(1600) };
 
 /// Whether there is anything to claim.
 pub(super) const ANY_SQL: &str = "SELECT 1 FROM tasks WHERE state = 'queued' AND ended_at IS NULL LIMIT 1";
@@ -137,18 +158,17 @@ impl PostgresStore {
 
     /// Gives up on a server from which nothing comes.
     pub(super) async fn in_time<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        timeout(TRY_MAX + PATIENCE, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        within(DURABLE.try_max, work).await
     }
 
     /// Runs a command until it is committed, or cannot be. It happens even if the caller stops waiting.
-    pub(super) async fn write<T, F>(&self, durable: bool, work: F) -> Result<T>
+    pub(super) async fn write<T, F>(&self, way: Way, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync + 'static,
     {
         let writer = self.writer.clone();
-        let begin = if durable { BEGIN } else { BEGIN_RELAXED };
-        let running = async move { writer.write(begin, work).await.map_err(store_error) };
+        let running = async move { writer.write(way, work).await.map_err(store_error) };
         let stopped = |error| Error::Broken(Box::new(error));
         tokio::spawn(running.in_current_span()).await.map_err(stopped)?
     }
@@ -167,12 +187,12 @@ impl Writer {
     /// Runs a command until it is committed, or cannot be.
     pub(super) async fn write<T: Send>(
         &self,
-        begin: &'static str,
+        way: Way,
         work: impl Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync,
     ) -> sqlx::Result<T> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::of(way.patience);
         loop {
-            match PostgresStore::in_time(run(&self.pool, begin, &work)).await {
+            match within(way.try_max, run(&self.pool, way.begin, &work)).await {
                 Ok((value, changed)) => {
                     self.news.announce(changed);
                     return Ok(value);
@@ -181,6 +201,11 @@ impl Writer {
             }
         }
     }
+}
+
+/// Gives up on a server from which nothing comes for so long.
+async fn within<T>(time: Duration, work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    timeout(time, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// Runs a command once.
@@ -268,13 +293,18 @@ fn kind(failure: &sqlx::Error) -> Kind {
 /// How long something is tried again.
 pub(super) struct Patience {
     since: Instant,
+    lasts: Duration,
     races: u32,
     pause: Duration,
 }
 
 impl Patience {
     fn new() -> Self {
-        Self { since: Instant::now(), races: 0, pause: PAUSE_MIN }
+        Self::of(PATIENCE)
+    }
+
+    fn of(lasts: Duration) -> Self {
+        Self { since: Instant::now(), lasts, races: 0, pause: PAUSE_MIN }
     }
 
     /// As [`Self::outlast`]; the failure comes back sorted.
@@ -295,7 +325,7 @@ impl Patience {
                 self.races += 1;
                 self.races < RACES_MAX
             }
-            Kind::Lost => self.since.elapsed() < PATIENCE,
+            Kind::Lost => self.since.elapsed() < self.lasts,
             Kind::Final => false,
         };
         if !goes_on {

@@ -135,7 +135,7 @@ pub(crate) async fn trash_emptied(tx: &mut Tx, ids: &[TaskId]) -> sqlx::Result<(
     chosen(&mut tx.conn, SQL, &ids).await.map(drop)
 }
 
-pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<()> {
+pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<Option<Timestamp>> {
     dialect::ping(&mut tx.conn).await
 }
 

@@ -181,7 +181,7 @@ impl fmt::Debug for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Timestamp>> {
         command!(self, [] sweep::ping())
     }
 

@@ -16,7 +16,7 @@ async fn health_and_readiness() {
     let ready = app.request("GET", "/readyz").anonymous().send().await;
     assert_eq!(
         ready.text(),
-        r#"{"ready":true,"reasons":[],"checks":[{"name":"database","ok":true},{"name":"file_store","ok":true},{"name":"serving","ok":true}]}"#
+        r#"{"ready":true,"reasons":[],"checks":[{"name":"database","ok":true},{"name":"clock","ok":true},{"name":"file_store","ok":true},{"name":"serving","ok":true}]}"#
     );
     std::fs::remove_dir_all(app.files_folder()).unwrap();
     // Whoever probes often is given the same answer for half a second.
