@@ -8,7 +8,7 @@ use connectors::Secret;
 use consign::id::{SessionId, TaskId};
 use consign::store::contract::{Made, Scene};
 use consign::store::postgres::{OpenError, Options};
-use consign::store::{Applied, Creation, Jobs as _, PostgresStore, Store, contract};
+use consign::store::{Applied, Cancellation, Creation, Error, Heartbeat, PostgresStore, Store, contract};
 use futures_util::future::join_all;
 use sqlx::Connection as _;
 use testkit::Postgres;
@@ -298,11 +298,73 @@ async fn more_callers_than_connections_take_turns() {
     let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
     let url = server.database().await.unwrap();
     let few = Options { connections_max: 2, listen: true };
-    let store = Arc::new(PostgresStore::open(&Secret::new(url.as_str()), few).await.unwrap());
-    let scene = Scene::new(Arc::clone(&store) as Arc<dyn Store>).await;
-    let creating = (0..200).map(|_| store.create_job(scene.new_job(scene.user, "a; b: a")));
-    assert!(join_all(creating).await.into_iter().all(|made| made.unwrap() == Creation::Created));
-    assert_eq!(store.counts(scene.now()).await.unwrap().queued, 200);
+    let scene = Scene::new(Arc::new(PostgresStore::open(&Secret::new(url.as_str()), few).await.unwrap())).await;
+    let scene = &scene;
+    // These share transactions, so that there are never more than two.
+    let made = join_all((0..60).map(|_| scene.job("a; b: a"))).await;
+    // Each of these has a transaction of its own.
+    let calling = made.iter().map(|made| async move {
+        let (store, user, now) = (&scene.store, scene.user, scene.now());
+        let (created, claims, read, listed, cancelled) = tokio::join!(
+            store.create_task(scene.single(&[])),
+            scene.claim(1),
+            store.job(user, made.id),
+            store.tasks(user, &[made.task("a")]),
+            store.cancel(user, made.task("b"), now),
+        );
+        assert_eq!(created.unwrap(), Creation::Created);
+        assert_eq!((read.unwrap().unwrap().id, listed.unwrap().len()), (made.id, 1));
+        assert_eq!(cancelled.unwrap(), Cancellation::Done);
+        claims.len()
+    });
+    let claimed: usize = join_all(calling).await.into_iter().sum();
+    let counts = scene.store.counts(scene.now()).await.unwrap();
+    assert_eq!((counts.queued + counts.running, counts.running), (120, claimed as u64), "an `a` and one alone each");
+}
+
+/// How long a sign of life may take: far less than others wait for a row.
+const BEAT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Somebody stands still with a job, and all connections of a process wait for it. Its calls fail in time, with an error that says
+/// that they may be made again; and meanwhile it does not lose its leases.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_connections_all_wait_goes_on_saying_that_it_lives() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let few = Options { connections_max: 2, listen: false };
+    let scene = Scene::new(Arc::new(PostgresStore::open(&Secret::new(url.as_str()), few).await.unwrap())).await;
+    let made = scene.job("a; b; c; d; e; f").await;
+    let beat = async || {
+        let beating = async {
+            let now = scene.store.session_time(scene.now()).await?;
+            scene.store.heartbeat(scene.session, &[], now).await
+        };
+        let answer = timeout(BEAT_WITHIN, beating).await.expect("it waits for no other call");
+        assert_eq!(answer.unwrap(), Heartbeat::Alive);
+    };
+    let mut holder = held(&url, "SELECT 1 FROM jobs FOR UPDATE").await;
+    let cancel = |id: &TaskId| {
+        let (store, user, id, now) = (Arc::clone(&scene.store), scene.user, *id, scene.now());
+        tokio::spawn(async move { store.cancel(user, id, now).await })
+    };
+    let cancelling: Vec<_> = made.tasks.values().map(cancel).collect();
+    wait_for_lock(&server, &url, 2).await;
+    while !cancelling.iter().all(tokio::task::JoinHandle::is_finished) {
+        beat().await;
+        sleep(Duration::from_millis(300)).await;
+    }
+    for ended in join_all(cancelling).await {
+        let error = ended.unwrap().expect_err("somebody holds the job");
+        assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    // A connection that is lost is made anew.
+    let name = url.rsplit('/').next().unwrap();
+    let kill = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'");
+    server.psql("postgres", &kill).await.unwrap();
+    beat().await;
+    let cancelled = scene.store.cancel(scene.user, made.task("a"), scene.now()).await;
+    assert_eq!(cancelled.unwrap(), Cancellation::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]

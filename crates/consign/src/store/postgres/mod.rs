@@ -101,7 +101,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 /// How to use the database.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Connections of this process for transactions, at the most. Telling and hearing of changes takes two more.
+    /// Connections of this process for transactions, at the most. Signs of life take one more, which nothing else can hold; telling
+    /// and hearing of changes two.
     pub connections_max: u32,
     /// Hear of changes by `LISTEN`; without it this process asks every second.
     pub listen: bool,
@@ -155,6 +156,8 @@ pub enum OpenError {
 pub struct PostgresStore {
     place: String,
     writer: Writer,
+    /// Has one connection: a process whose others all wait for somebody must not lose its leases because of that.
+    beats: Writer,
     ends: Lane<End>,
     creations: Lane<Create>,
     /// The last claim found nothing.
@@ -194,13 +197,15 @@ impl PostgresStore {
         }
         let hints = Arc::new(Hints::default());
         let news = News::start(&connect, Arc::clone(&hints), use_as.listen && !is_pooled);
-        Ok(Self::over(place, pool, news, hints))
+        let beats = self::pool(1).idle_timeout(None).max_lifetime(None).connect_lazy_with(connect);
+        Ok(Self::over(place, pool, beats, news, hints))
     }
 
-    fn over(place: String, pool: PgPool, news: News, hints: Arc<Hints>) -> Self {
+    fn over(place: String, pool: PgPool, beats: PgPool, news: News, hints: Arc<Hints>) -> Self {
+        let beats = Writer { pool: beats, news: news.clone() };
         let writer = Writer { pool, news };
         let (ends, creations) = (Lane::start(writer.clone()), Lane::start(writer.clone()));
-        Self { place, writer, ends, creations, is_idle: AtomicBool::new(false), hints }
+        Self { place, writer, beats, ends, creations, is_idle: AtomicBool::new(false), hints }
     }
 }
 
@@ -213,7 +218,7 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn ping(&self) -> Result<Option<Timestamp>> {
-        run_command!(self, run::PROBE, [] sweep::ping())
+        run_command!(self.writer, run::PROBE, [] sweep::ping())
     }
 
     async fn counts(&self, now: Timestamp) -> Result<Counts> {
@@ -239,6 +244,7 @@ impl Store for PostgresStore {
 
     async fn close(&self) {
         self.writer.news.stop().await;
+        self.beats.pool.close().await;
         self.writer.pool.close().await;
     }
 }
@@ -247,7 +253,7 @@ impl Store for PostgresStore {
 impl State for PostgresStore {
     async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
         // Not again after a failure: some lines were sent.
-        let mut read = self.snapshot().await.map_err(store_error)?;
+        let mut read = self.writer.snapshot().await.map_err(store_error)?;
         read.execute(UNHURRIED_SQL).await.map_err(store_error)?;
         queries::state::export(&mut read, &lines).await.map_err(store_error)?;
         read.commit().await.map_err(store_error)
