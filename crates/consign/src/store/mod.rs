@@ -62,6 +62,17 @@ pub enum Error {
     /// A statement failed, or a row makes no sense: a fault of the program or of the disk.
     #[error("the database refused a statement")]
     Broken(#[source] Cause),
+    /// A later version has added to the database what this one does not know, and would leave out.
+    #[error(
+        "the database has schema {found}, this program knows schemas up to {known} and would leave out what was added since; \
+         use the later version"
+    )]
+    NewerSchema {
+        /// Schema of the database.
+        found: i64,
+        /// Newest schema that this program knows.
+        known: i64,
+    },
 }
 
 /// How far the clocks of a process and of a database that it shares may be apart. Leases do not depend on it, they live by the

@@ -18,7 +18,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Pg
 use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
-use super::state::{Imported, Line, State};
+use super::state::{self, Imported, Line, State};
 use super::{CLOCKS_APART_MAX, Counts, Error, Hints, Load, Result, Store};
 use crate::clock::{Clock, Timestamp};
 use creations::Create;
@@ -255,6 +255,9 @@ impl State for PostgresStore {
         // Not again after a failure: some lines were sent.
         let mut read = self.writer.snapshot().await.map_err(store_error)?;
         read.execute(UNHURRIED_SQL).await.map_err(store_error)?;
+        // A fleet that is being upgraded lets this program use tables that it does not know all of.
+        let found = queries::state::schema(&mut read).await.map_err(store_error)?;
+        state::check_schema(found, newest_schema())?;
         queries::state::export(&mut read, &lines).await.map_err(store_error)?;
         read.commit().await.map_err(store_error)
     }

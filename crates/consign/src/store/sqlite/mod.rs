@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::dialect::sqlite as dialect;
-use super::state::{Imported, Line, State};
+use super::state::{self, Imported, Line, State};
 use super::{Counts, Error, Hints, Load, Result, Store};
 use crate::clock::Timestamp;
 use writer::Writer;
@@ -217,7 +217,10 @@ impl Store for SqliteStore {
 #[async_trait]
 impl State for SqliteStore {
     async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
-        read!(self, state::export(&lines))
+        let mut read = self.read().await?;
+        let found = queries::state::schema(&mut read).await.map_err(Self::failed)?;
+        state::check_schema(found, newest_schema())?;
+        queries::state::export(&mut read, &lines).await.map_err(Self::failed)
     }
 
     async fn import_state(&self, mut lines: mpsc::Receiver<Option<Line>>) -> Result<Imported> {
