@@ -71,7 +71,15 @@ struct Shared {
     parts: std::sync::Mutex<Vec<(&'static str, Look)>>,
     draining: CancellationToken,
     checked: Mutex<Option<(Instant, [Check; 3])>>,
-    counted: Mutex<Option<Instant>>,
+    counted: Mutex<Counted>,
+}
+
+/// When the store was counted.
+struct Counted {
+    /// When it was last asked.
+    asked: Option<Instant>,
+    /// When it last answered; before, since when this process lives.
+    answered: Instant,
 }
 
 impl Health {
@@ -86,7 +94,7 @@ impl Health {
             parts: std::sync::Mutex::default(),
             draining: CancellationToken::new(),
             checked: Mutex::default(),
-            counted: Mutex::default(),
+            counted: Mutex::new(Counted { asked: None, answered: Instant::now() }),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -126,15 +134,18 @@ impl Health {
         }
         // Held while the text is made, so that nobody sees half of the users.
         let mut counted = shared.counted.lock().await;
-        if counted.is_none_or(|at| at.elapsed() >= SCRAPE_KEPT) {
-            self.count().await;
-            *counted = Some(Instant::now());
+        if counted.asked.is_none_or(|at| at.elapsed() >= SCRAPE_KEPT) {
+            if self.count().await {
+                counted.answered = Instant::now();
+            }
+            counted.asked = Some(Instant::now());
         }
+        metrics.counts_age.set(i64::try_from(counted.answered.elapsed().as_secs()).unwrap_or(i64::MAX));
         metrics.text()
     }
 
-    /// Reads what the store counts; what does not come in time stays as it was.
-    async fn count(&self) {
+    /// Reads what the store counts, and tells whether it could. What does not come in time stays as it was.
+    async fn count(&self) -> bool {
         let Shared { store, clock, metrics, .. } = &*self.shared;
         let began = Instant::now();
         let counts = async { Ok((store.counts(clock.now()).await?, store.loads(USERS_MAX).await?)) };
@@ -142,6 +153,7 @@ impl Health {
             Ok(Ok((counts, loads))) => {
                 metrics.stored("count", began.elapsed());
                 metrics.set_counts(&counts, &loads);
+                return true;
             }
             Ok(Err(error)) => {
                 let error: crate::store::Error = error;
@@ -149,6 +161,7 @@ impl Health {
             }
             Err(_) => tracing::warn!("the store takes too long to be counted"),
         }
+        false
     }
 
     async fn look(&self, kept: Duration) -> Readiness {

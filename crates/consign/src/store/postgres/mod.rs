@@ -96,6 +96,7 @@ const UNHURRIED_SQL: &str = "\
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("../../../../../migrations/postgres/0001_start.sql")),
     (2, "lists", include_str!("../../../../../migrations/postgres/0002_lists.sql")),
+    (3, "ready", include_str!("../../../../../migrations/postgres/0003_ready.sql")),
 ];
 
 /// How to use the database.

@@ -149,6 +149,9 @@ pub(crate) async fn agree_on(tx: &mut Tx, name: &str, value: i64) -> sqlx::Resul
     row.try_get("value")
 }
 
+/// Since when the task has been queued that has been so for the longest: looked up, so that it is known when the queue is long.
+pub(crate) const OLDEST_SQL: &str = "SELECT MIN(ready_at) AS oldest FROM tasks WHERE state = 'queued'";
+
 pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Counts> {
     let mut counts = Counts::default();
     let rows = sqlx::query("SELECT state, COUNT(*) AS tasks FROM tasks WHERE ended_at IS NULL GROUP BY state")
@@ -164,15 +167,15 @@ pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Coun
             crate::model::State::Finished | crate::model::State::Error => {}
         }
     }
+    let row = sqlx::query(OLDEST_SQL).fetch_one(&mut *conn).await?;
+    counts.oldest_queued_secs = moment_if_any(&row, "oldest")?.map_or(0, |oldest| now.since(oldest).as_secs());
     let row = sqlx::query(
-        "SELECT (SELECT MIN(ready_at) FROM tasks WHERE state = 'queued') AS oldest, \
-                (SELECT COUNT(*) FROM ledger) AS open_uploads, \
+        "SELECT (SELECT COUNT(*) FROM ledger) AS open_uploads, \
                 (SELECT COUNT(*) FROM users) AS users, \
                 (SELECT COUNT(*) FROM keys WHERE revoked_at IS NULL) AS keys",
     )
     .fetch_one(&mut *conn)
     .await?;
-    counts.oldest_queued_secs = moment_if_any(&row, "oldest")?.map_or(0, |oldest| now.since(oldest).as_secs());
     counts.open_uploads = number(&row, "open_uploads")?;
     counts.users = number(&row, "users")?;
     counts.keys = number(&row, "keys")?;

@@ -72,6 +72,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "webhooks", include_str!("../../../../../migrations/sqlite/0002_webhooks.sql")),
     (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
     (4, "lists", include_str!("../../../../../migrations/sqlite/0004_lists.sql")),
+    (5, "ready", include_str!("../../../../../migrations/sqlite/0005_ready.sql")),
 ];
 
 /// Why a database could not be opened.

@@ -86,6 +86,8 @@ pub struct Metrics {
     pub slots: Gauge,
     /// Tasks that this process works on.
     pub slots_used: Gauge,
+    /// How many seconds ago the store was counted.
+    pub counts_age: Gauge,
     /// Whether this process can work.
     pub ready: Gauge,
     /// Whether the database answers.
@@ -158,6 +160,7 @@ impl Metrics {
             downloads: Gauge::default(),
             slots: Gauge::default(),
             slots_used: Gauge::default(),
+            counts_age: Gauge::default(),
             ready: Gauge::default(),
             database_up: Gauge::default(),
             file_store_up: Gauge::default(),
@@ -169,6 +172,7 @@ impl Metrics {
 
     fn register(&self, to: &mut Registry) {
         let gauges = [
+            ("consign_counts_age_seconds", &self.counts_age),
             ("consign_ready", &self.ready),
             ("consign_database_up", &self.database_up),
             ("consign_file_store_up", &self.file_store_up),

@@ -65,6 +65,11 @@ pub const TABLE: &[Entry] = &[
     gauge("consign_tasks_running", "", "Tasks that are being worked on"),
     gauge("consign_oldest_queued_seconds", "", "Age of the oldest task that can be claimed"),
     gauge(
+        "consign_counts_age_seconds",
+        "",
+        "How long ago this process last read what is counted in the database: what waits stands still while it grows",
+    ),
+    gauge(
         "consign_user_tasks_queued",
         "user",
         "Tasks that can be claimed, of the 20 users with the most; else `other`",

@@ -81,6 +81,24 @@ async fn probes_and_scrapes_share_what_was_looked_up() {
 }
 
 #[tokio::test]
+async fn counts_that_cannot_be_read_any_more_grow_old() {
+    let app = App::new().await;
+    let age = async || {
+        let text = app.get("/metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix("consign_counts_age_seconds ")).unwrap().to_owned();
+        line.parse::<u64>().unwrap()
+    };
+    assert!(age().await < 5);
+    // Those that were read hold for five seconds; they are read again then.
+    tokio::time::sleep(Duration::from_millis(5100)).await;
+    assert!(age().await < 5);
+    app.state.store.close().await;
+    tokio::time::sleep(Duration::from_millis(5100)).await;
+    assert!(age().await >= 5, "nobody has counted since");
+    assert!(app.get("/metrics").await.text().contains("consign_database_up 0"));
+}
+
+#[tokio::test]
 async fn a_request_has_an_id_that_the_client_may_choose() {
     let app = App::new().await;
     let id = async |given: Option<&str>| {
