@@ -207,6 +207,37 @@ async fn a_database_that_is_ahead_is_used_only_if_it_says_so() {
     assert!(matches!(refused, OpenError::OtherSchema(1)), "{refused}");
 }
 
+/// How long a call may be held up by a change of the schema: longer than that waits for a table, shorter than a call waits for a
+/// row.
+const HELD_UP_MAX: Duration = Duration::from_secs(6);
+
+/// Whoever wants to write to a table waits behind whoever waits for it to change it: he must give up, and try again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_schema_that_has_to_wait_holds_up_nobody_for_long() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    let scene = Scene::new(Arc::new(open(&url).await)).await;
+    let earlier = "DROP INDEX tasks_ready; DELETE FROM _sqlx_migrations WHERE version = 3";
+    server.psql(name, earlier).await.unwrap();
+    // Somebody has written to the table, and stands still.
+    let mut holder = held(&url, "LOCK TABLE tasks IN ROW EXCLUSIVE MODE").await;
+    let later = url.clone();
+    let upgrading = tokio::spawn(async move { open(&later).await });
+    for _ in 0..2 {
+        wait_for_lock(&server, &url, 1).await;
+        timeout(HELD_UP_MAX, scene.job("a")).await.expect("it waits no longer than the upgrade");
+    }
+    assert!(!upgrading.is_finished(), "it tries again");
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    upgrading.await.unwrap().ping().await.unwrap();
+    let made = "SELECT COUNT(*) FROM pg_class WHERE relname = 'tasks_ready'";
+    assert_eq!(server.psql(name, made).await.unwrap(), "1");
+    // One that somebody built before the upgrade, while all others went on, is taken.
+    server.psql(name, "DELETE FROM _sqlx_migrations WHERE version = 3").await.unwrap();
+    open(&url).await.ping().await.unwrap();
+}
+
 /// Jobs that are made while connections and servers come and go.
 const JOBS: usize = 40;
 
