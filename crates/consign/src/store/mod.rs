@@ -144,6 +144,8 @@ pub struct Counts {
     pub deliveries: u64,
     /// For how many seconds the delivery that is overdue the longest has been so.
     pub oldest_delivery_secs: u64,
+    /// Age in seconds of the oldest transaction for which the database keeps rows that are gone, and that claims then pass over.
+    pub oldest_snapshot_secs: u64,
 }
 
 /// What a user has queued and running.

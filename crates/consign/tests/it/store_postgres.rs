@@ -430,8 +430,9 @@ async fn what_one_process_does_another_hears_of_at_once() {
     }
 }
 
+/// What it costs grows with what happens meanwhile, so that it must be seen.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_somebody_holds_stops_nobody() {
+async fn a_snapshot_that_somebody_holds_stops_nobody_and_is_seen() {
     let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
     let url = server.database().await.unwrap();
     let mut scene = Scene::new(Arc::new(open(&url).await)).await;
@@ -443,7 +444,14 @@ async fn a_snapshot_that_somebody_holds_stops_nobody() {
         scene.run_all(&[]).await;
     }
     check(&mut scene, &made).await;
-    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    sleep(Duration::from_millis(1100)).await;
+    assert!(scene.store.counts(scene.now()).await.unwrap().oldest_snapshot_secs >= 1, "it is open for longer");
+    sqlx::raw_sql("COMMIT; BEGIN; SELECT 1").execute(&mut other).await.unwrap();
+    sleep(Duration::from_millis(1100)).await;
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().oldest_snapshot_secs, 0, "it holds nothing any more");
+    // Who has written holds as much as who reads.
+    sqlx::raw_sql("UPDATE users SET vt = vt").execute(&mut other).await.unwrap();
+    assert!(scene.store.counts(scene.now()).await.unwrap().oldest_snapshot_secs >= 1, "it is open for longer");
 }
 
 #[test]

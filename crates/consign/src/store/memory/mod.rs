@@ -221,6 +221,7 @@ impl Store for MemoryStore {
             oldest_event_secs: seconds_since(rows.outbox.iter().map(|(at, _)| *at).min(), now),
             deliveries: pending().count() as u64,
             oldest_delivery_secs: seconds_since(pending().map(|row| row.delivery.due_at).min(), now),
+            oldest_snapshot_secs: 0,
         })
     }
 

@@ -180,6 +180,7 @@ pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Coun
     counts.users = number(&row, "users")?;
     counts.keys = number(&row, "keys")?;
     counts.oldest_event_secs = lag(conn, now).await?;
+    counts.oldest_snapshot_secs = dialect::oldest_snapshot_secs(conn).await?;
     (counts.deliveries, counts.oldest_delivery_secs) = super::deliveries::backlog(conn, now).await?;
     Ok(counts)
 }

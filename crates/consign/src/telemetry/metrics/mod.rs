@@ -65,7 +65,7 @@ pub struct Metrics {
     webhook_attempts: Family<OutcomeLabels, Counter>,
     webhook_seconds: Histogram,
     live: Family<KindLabels, Gauge>,
-    counts: [(Gauge, Read); 11],
+    counts: [(Gauge, Read); 12],
     user_queued: Family<UserLabels, Gauge>,
     user_running: Family<UserLabels, Gauge>,
     /// Heartbeats that were answered.
@@ -114,7 +114,7 @@ impl Metrics {
     }
 
     fn unregistered() -> Self {
-        let counts: [Read; 11] = [
+        let counts: [Read; 12] = [
             |counts| counts.waiting,
             |counts| counts.queued,
             |counts| counts.delayed,
@@ -126,6 +126,7 @@ impl Metrics {
             |counts| counts.oldest_event_secs,
             |counts| counts.deliveries,
             |counts| counts.oldest_delivery_secs,
+            |counts| counts.oldest_snapshot_secs,
         ];
         Self {
             registry: Registry::default(),
@@ -196,6 +197,7 @@ impl Metrics {
             "consign_oldest_event_seconds",
             "consign_webhooks_pending",
             "consign_oldest_webhook_seconds",
+            "consign_oldest_snapshot_seconds",
         ];
         let counts = names.into_iter().zip(self.counts.iter().map(|(gauge, _)| gauge));
         for (name, gauge) in gauges.into_iter().chain(counts).chain(self.memory.gauges()) {

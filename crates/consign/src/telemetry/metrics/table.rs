@@ -81,6 +81,11 @@ pub const TABLE: &[Entry] = &[
     gauge("consign_oldest_event_seconds", "", "Outbox lag: age of the oldest event that no delivery was made of"),
     gauge("consign_webhooks_pending", "", "Deliveries of webhooks that are not at their end"),
     gauge("consign_oldest_webhook_seconds", "", "How long the delivery that is overdue the longest has been so"),
+    gauge(
+        "consign_oldest_snapshot_seconds",
+        "",
+        "Age of the oldest transaction for which PostgreSQL keeps rows that are gone, of those that our user may see: claims have to pass over these rows",
+    ),
     // The runner.
     gauge("consign_slots", "", "Tasks that this process may work on at once; 0 without a runner"),
     gauge("consign_slots_used", "", "Tasks that this process works on"),
