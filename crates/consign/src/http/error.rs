@@ -70,7 +70,7 @@ impl From<store::Error> for ApiError {
             store::Error::DiskFull(_) => {
                 Self::new(Code::StorageFull, "The server's disk is full; its operator must make room.")
             }
-            store::Error::Broken(_) => {
+            store::Error::Broken(_) | store::Error::NewerSchema { .. } => {
                 Self::new(Code::Internal, "Something went wrong in the server; its log says what.")
             }
         }

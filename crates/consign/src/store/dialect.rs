@@ -109,8 +109,16 @@ pub(super) mod sqlite {
         Ok(0)
     }
 
-    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<()> {
-        sqlx::query("UPDATE meta SET value = value WHERE name = 'virtual_time'").execute(conn).await.map(drop)
+    /// Nobody keeps rows alive that are gone.
+    #[expect(clippy::unused_async, reason = "the other database is asked here")]
+    pub(crate) async fn oldest_snapshot_secs(_: &mut Conn) -> sqlx::Result<u64> {
+        Ok(0)
+    }
+
+    /// Writes. One process has one clock.
+    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<Option<Timestamp>> {
+        sqlx::query("UPDATE meta SET value = value WHERE name = 'virtual_time'").execute(conn).await?;
+        Ok(None)
     }
 }
 
@@ -248,8 +256,31 @@ pub(super) mod postgres {
         Ok(row.try_get::<i64, _>("others")?.unsigned_abs())
     }
 
-    /// Fails on a server that cannot be written to: a transaction number is a write.
-    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<()> {
-        sqlx::query("SELECT pg_current_xact_id()").execute(conn).await.map(drop)
+    /// The age of the oldest transaction for which the server keeps rows that are gone, as far as it tells us. Its own cleaning is
+    /// not one, and those of replicas have no age here.
+    pub(crate) async fn oldest_snapshot_secs(conn: &mut Conn) -> sqlx::Result<u64> {
+        let row = sqlx::query(
+            "SELECT CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp() - MIN(began))) AS BIGINT) AS secs FROM ( \
+                 SELECT xact_start AS began FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' \
+                     AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) \
+                 UNION ALL SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()) AS transactions",
+        )
+        .fetch_one(conn)
+        .await?;
+        Ok(u64::try_from(row.try_get::<Option<i64>, _>("secs")?.unwrap_or_default()).unwrap_or_default())
+    }
+
+    /// Writes a row, and tells the time of the database. A transaction number alone would say little: who may not write gets one
+    /// too. Of the rows of `meta` it is the one that no other command waits for, and processes that ask at the same moment do not
+    /// wait for each other: whoever finds it taken knows that somebody has just written it.
+    pub(crate) async fn ping(conn: &mut Conn) -> sqlx::Result<Option<Timestamp>> {
+        sqlx::query(concat!(
+            "UPDATE meta SET value = value WHERE name ",
+            among!("SELECT name FROM meta WHERE name = 'schema_floor'")
+        ))
+        .execute(&mut *conn)
+        .await?;
+        time(conn, Timestamp(0)).await.map(Some)
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -61,7 +62,22 @@ pub enum Error {
     /// A statement failed, or a row makes no sense: a fault of the program or of the disk.
     #[error("the database refused a statement")]
     Broken(#[source] Cause),
+    /// A later version has added to the database what this one does not know, and would leave out.
+    #[error(
+        "the database has schema {found}, this program knows schemas up to {known} and would leave out what was added since; \
+         use the later version"
+    )]
+    NewerSchema {
+        /// Schema of the database.
+        found: i64,
+        /// Newest schema that this program knows.
+        known: i64,
+    },
 }
+
+/// How far the clocks of a process and of a database that it shares may be apart. Leases do not depend on it, they live by the
+/// database's clock; what is due does, and how long somebody else leaves alone what this process has taken.
+pub const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
 
 /// What lies behind a failure, for the log.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -69,11 +85,11 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// Everything that a database must be able to do.
 #[async_trait]
 pub trait Store: Accounts + Jobs + Transitions + Ledger + SignedUrls + Webhooks + State + Debug + Send + Sync {
-    /// Whether the database answers and can be written to.
+    /// Whether the database answers and can be written to: it is. Tells its time, where it has a clock of its own.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    async fn ping(&self) -> Result<()>;
+    async fn ping(&self) -> Result<Option<Timestamp>>;
 
     /// Counts for metrics and `doctor`.
     ///
@@ -135,6 +151,8 @@ pub struct Counts {
     pub deliveries: u64,
     /// For how many seconds the delivery that is overdue the longest has been so.
     pub oldest_delivery_secs: u64,
+    /// Age in seconds of the oldest transaction for which the database keeps rows that are gone, and that claims then pass over.
+    pub oldest_snapshot_secs: u64,
 }
 
 /// What a user has queued and running.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::Result;
+use super::{Error, Result};
 
 /// Rows up to this size may wait in the queue together, as many as it has places.
 const SMALL_BYTES_MAX: usize = 64 * 1024;
@@ -75,13 +75,18 @@ pub enum Imported {
     NotEmpty,
 }
 
+/// Refuses a database in which there may be more than this program writes down.
+pub(super) fn check_schema(found: i64, known: i64) -> Result<()> {
+    if found > known { Err(Error::NewerSchema { found, known }) } else { Ok(()) }
+}
+
 /// Writing the state down, and reading it in.
 #[async_trait]
 pub trait State: Send + Sync {
     /// Sends every row, as of one moment, in an order in which they can be stored again.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's; [`Error::NewerSchema`] when it has tables or columns that this program may not know.
     async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()>;
 
     /// Stores every row in an empty database once `None` says that these were all; before, or without, nothing is stored.

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
 use super::metrics::{Metrics, USERS_MAX};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::files::Files;
-use crate::store::Store;
+use crate::store::{CLOCKS_APART_MAX, Store};
 
 /// How long a part of the server may take to say that it works.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ const SCRAPE_KEPT: Duration = Duration::from_secs(5);
 /// One thing that must work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Check {
-    /// `database`, `file_store`, `runner`, `webhooks` or `serving`.
+    /// `database`, `clock`, `file_store`, `runner`, `webhooks` or `serving`.
     name: &'static str,
     /// Whether it works.
     ok: bool,
@@ -56,6 +56,9 @@ pub struct Health {
     shared: Arc<Shared>,
 }
 
+/// That something works, or what is wrong and what to do.
+type Found = Result<(), &'static str>;
+
 /// What is wrong with a part, if anything is, and what to do.
 type Look = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
@@ -67,8 +70,16 @@ struct Shared {
     disk: Disk,
     parts: std::sync::Mutex<Vec<(&'static str, Look)>>,
     draining: CancellationToken,
-    checked: Mutex<Option<(Instant, [Check; 2])>>,
-    counted: Mutex<Option<Instant>>,
+    checked: Mutex<Option<(Instant, [Check; 3])>>,
+    counted: Mutex<Counted>,
+}
+
+/// When the store was counted.
+struct Counted {
+    /// When it was last asked.
+    asked: Option<Instant>,
+    /// When it last answered; before, since when this process lives.
+    answered: Instant,
 }
 
 impl Health {
@@ -83,7 +94,7 @@ impl Health {
             parts: std::sync::Mutex::default(),
             draining: CancellationToken::new(),
             checked: Mutex::default(),
-            counted: Mutex::default(),
+            counted: Mutex::new(Counted { asked: None, answered: Instant::now() }),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -123,15 +134,18 @@ impl Health {
         }
         // Held while the text is made, so that nobody sees half of the users.
         let mut counted = shared.counted.lock().await;
-        if counted.is_none_or(|at| at.elapsed() >= SCRAPE_KEPT) {
-            self.count().await;
-            *counted = Some(Instant::now());
+        if counted.asked.is_none_or(|at| at.elapsed() >= SCRAPE_KEPT) {
+            if self.count().await {
+                counted.answered = Instant::now();
+            }
+            counted.asked = Some(Instant::now());
         }
+        metrics.counts_age.set(i64::try_from(counted.answered.elapsed().as_secs()).unwrap_or(i64::MAX));
         metrics.text()
     }
 
-    /// Reads what the store counts; what does not come in time stays as it was.
-    async fn count(&self) {
+    /// Reads what the store counts, and tells whether it could. What does not come in time stays as it was.
+    async fn count(&self) -> bool {
         let Shared { store, clock, metrics, .. } = &*self.shared;
         let began = Instant::now();
         let counts = async { Ok((store.counts(clock.now()).await?, store.loads(USERS_MAX).await?)) };
@@ -139,6 +153,7 @@ impl Health {
             Ok(Ok((counts, loads))) => {
                 metrics.stored("count", began.elapsed());
                 metrics.set_counts(&counts, &loads);
+                return true;
             }
             Ok(Err(error)) => {
                 let error: crate::store::Error = error;
@@ -146,6 +161,7 @@ impl Health {
             }
             Err(_) => tracing::warn!("the store takes too long to be counted"),
         }
+        false
     }
 
     async fn look(&self, kept: Duration) -> Readiness {
@@ -159,38 +175,41 @@ impl Health {
     }
 
     /// What the parts said, not longer ago than this. One asks, the others wait for its answer.
-    async fn checked(&self, kept: Duration) -> [Check; 2] {
+    async fn checked(&self, kept: Duration) -> [Check; 3] {
         let mut checked = self.shared.checked.lock().await;
         if let Some((at, checks)) = &*checked
             && at.elapsed() < kept
         {
             return checks.clone();
         }
-        let (database, files) = tokio::join!(self.database(), self.file_store());
-        let checks = [check("database", database), check("file_store", files)];
+        let ((database, clock), files) = tokio::join!(self.database(), self.file_store());
+        let checks = [check("database", database), check("clock", clock), check("file_store", files)];
         *checked = Some((Instant::now(), checks.clone()));
         checks
     }
 
-    async fn database(&self) -> Result<(), &'static str> {
-        let began = Instant::now();
+    /// Whether the database can be written to, and whether its clock and this machine's agree, as far as it tells.
+    async fn database(&self) -> (Found, Found) {
+        let (began, asked) = (Instant::now(), self.shared.clock.now());
         match timeout(PATIENCE, self.shared.store.ping()).await {
-            Ok(Ok(())) => {
+            Ok(Ok(told)) => {
                 self.shared.metrics.stored("ping", began.elapsed());
-                Ok(())
+                (Ok(()), told.map_or(Ok(()), |told| clocks_agree(asked, told, self.shared.clock.now())))
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the database is not ready");
-                Err(
-                    "The database does not answer or cannot be written to: see that it runs, and that its disk has room.",
-                )
+                let reason = "The database does not answer or cannot be written to: see that it runs, and that its disk has room.";
+                (Err(reason), Ok(()))
             }
-            Err(_) => Err("The database takes too long to answer: see to its load, its disk and the way to it."),
+            Err(_) => {
+                let reason = "The database takes too long to answer: see to its load, its disk and the way to it.";
+                (Err(reason), Ok(()))
+            }
         }
     }
 
     /// The one place that asks the file store, of whatever kind it is.
-    async fn file_store(&self) -> Result<(), &'static str> {
+    async fn file_store(&self) -> Found {
         match timeout(PATIENCE, self.shared.files.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
@@ -202,7 +221,20 @@ impl Health {
     }
 }
 
-fn check(name: &'static str, found: Result<(), &'static str>) -> Check {
+/// Whether a database that was asked at one moment, and had answered at another, told a time between them, or nearly so.
+fn clocks_agree(asked: Timestamp, told: Timestamp, answered: Timestamp) -> Found {
+    let apart = told.since(answered).max(asked.since(told));
+    if apart <= CLOCKS_APART_MAX {
+        return Ok(());
+    }
+    tracing::warn!(apart_secs = apart.as_secs(), "the clocks of this machine and of the database differ");
+    Err(
+        "The clocks of this machine and of the database differ, so that processes do not agree on what is due: synchronise \
+         them (NTP).",
+    )
+}
+
+fn check(name: &'static str, found: Found) -> Check {
     Check { name, ok: found.is_ok(), reason: found.err() }
 }
 

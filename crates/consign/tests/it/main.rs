@@ -12,6 +12,7 @@ mod clients;
 mod http;
 mod model;
 mod program;
+mod readiness;
 mod runners;
 mod security;
 mod state;

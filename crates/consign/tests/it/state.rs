@@ -11,7 +11,7 @@ use consign::store::contract::{Scene, file};
 use consign::store::postgres::Options;
 use consign::store::state::{Imported, Line};
 use consign::store::{
-    Applied, AttemptEnd, Cancellation, Creation, DeliveryClaim, Idempotency, NewDelivery, NewKey, NewWebhook,
+    Applied, AttemptEnd, Cancellation, Creation, DeliveryClaim, Error, Idempotency, NewDelivery, NewKey, NewWebhook,
     PostgresStore, Recipient, SqliteStore, Store,
 };
 use sqlx::Row as _;
@@ -267,6 +267,38 @@ async fn columns_that_came_later_are_left_to_the_database() {
     let other = sqlite(&folder, "strange").await;
     let line = Line { table: "jobs".to_owned(), values: vec![1.into()], columns: Some(["no_such".to_owned()].into()) };
     import(&other, vec![line], true).await.expect_err("there is no such column");
+}
+
+/// An older program may use a database while a fleet is upgraded, but what it would write down might not be all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_ahead_is_not_written_down() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let folder = TempDir::new().unwrap();
+    let url = server.database().await.unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    let (first, second) = (sqlite(&folder, "first").await, postgres(&url).await);
+    let path = folder.path().join("first/consign.db");
+    let mut lite =
+        <sqlx::SqliteConnection as sqlx::Connection>::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let (later, gone) = (
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'later', TRUE, '', 0)",
+        "DELETE FROM _sqlx_migrations WHERE version = 9999",
+    );
+    for is_ahead in [true, false] {
+        let sql = if is_ahead { later } else { gone };
+        sqlx::raw_sql(sql).execute(&mut lite).await.unwrap();
+        server.psql(name, sql).await.unwrap();
+        for store in [&first, &second] {
+            let (sender, mut lines) = mpsc::channel(1000);
+            let exported = store.export_state(sender).await;
+            let is_refused = matches!(&exported, Err(Error::NewerSchema { found: 9999, known }) if *known < 9999);
+            assert_eq!(is_refused, is_ahead, "{}: {exported:?}", store.describe());
+            assert_eq!(lines.recv().await.is_some(), exported.is_ok(), "nothing is half of it");
+        }
+    }
+    let told = Error::NewerSchema { found: 9999, known: 1 }.to_string();
+    assert!(told.contains("use the later version"), "{told}");
 }
 
 #[tokio::test]

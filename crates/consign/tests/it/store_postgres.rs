@@ -8,7 +8,7 @@ use connectors::Secret;
 use consign::id::{SessionId, TaskId};
 use consign::store::contract::{Made, Scene};
 use consign::store::postgres::{OpenError, Options};
-use consign::store::{Applied, Creation, Jobs as _, PostgresStore, Store, contract};
+use consign::store::{Applied, Cancellation, Creation, Error, Heartbeat, PostgresStore, Store, contract};
 use futures_util::future::join_all;
 use sqlx::Connection as _;
 use testkit::Postgres;
@@ -207,6 +207,37 @@ async fn a_database_that_is_ahead_is_used_only_if_it_says_so() {
     assert!(matches!(refused, OpenError::OtherSchema(1)), "{refused}");
 }
 
+/// How long a call may be held up by a change of the schema: longer than that waits for a table, shorter than a call waits for a
+/// row.
+const HELD_UP_MAX: Duration = Duration::from_secs(6);
+
+/// Whoever wants to write to a table waits behind whoever waits for it to change it: he must give up, and try again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_schema_that_has_to_wait_holds_up_nobody_for_long() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let name = url.rsplit('/').next().unwrap();
+    let scene = Scene::new(Arc::new(open(&url).await)).await;
+    let earlier = "DROP INDEX tasks_ready; DELETE FROM _sqlx_migrations WHERE version = 4";
+    server.psql(name, earlier).await.unwrap();
+    // Somebody has written to the table, and stands still.
+    let mut holder = held(&url, "LOCK TABLE tasks IN ROW EXCLUSIVE MODE").await;
+    let later = url.clone();
+    let upgrading = tokio::spawn(async move { open(&later).await });
+    for _ in 0..2 {
+        wait_for_lock(&server, &url, 1).await;
+        timeout(HELD_UP_MAX, scene.job("a")).await.expect("it waits no longer than the upgrade");
+    }
+    assert!(!upgrading.is_finished(), "it tries again");
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    upgrading.await.unwrap().ping().await.unwrap();
+    let made = "SELECT COUNT(*) FROM pg_class WHERE relname = 'tasks_ready'";
+    assert_eq!(server.psql(name, made).await.unwrap(), "1");
+    // One that somebody built before the upgrade, while all others went on, is taken.
+    server.psql(name, "DELETE FROM _sqlx_migrations WHERE version = 4").await.unwrap();
+    open(&url).await.ping().await.unwrap();
+}
+
 /// Jobs that are made while connections and servers come and go.
 const JOBS: usize = 40;
 
@@ -298,11 +329,73 @@ async fn more_callers_than_connections_take_turns() {
     let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
     let url = server.database().await.unwrap();
     let few = Options { connections_max: 2, listen: true };
-    let store = Arc::new(PostgresStore::open(&Secret::new(url.as_str()), few).await.unwrap());
-    let scene = Scene::new(Arc::clone(&store) as Arc<dyn Store>).await;
-    let creating = (0..200).map(|_| store.create_job(scene.new_job(scene.user, "a; b: a")));
-    assert!(join_all(creating).await.into_iter().all(|made| made.unwrap() == Creation::Created));
-    assert_eq!(store.counts(scene.now()).await.unwrap().queued, 200);
+    let scene = Scene::new(Arc::new(PostgresStore::open(&Secret::new(url.as_str()), few).await.unwrap())).await;
+    let scene = &scene;
+    // These share transactions, so that there are never more than two.
+    let made = join_all((0..60).map(|_| scene.job("a; b: a"))).await;
+    // Each of these has a transaction of its own.
+    let calling = made.iter().map(|made| async move {
+        let (store, user, now) = (&scene.store, scene.user, scene.now());
+        let (created, claims, read, listed, cancelled) = tokio::join!(
+            store.create_task(scene.single(&[])),
+            scene.claim(1),
+            store.job(user, made.id),
+            store.tasks(user, &[made.task("a")]),
+            store.cancel(user, made.task("b"), now),
+        );
+        assert_eq!(created.unwrap(), Creation::Created);
+        assert_eq!((read.unwrap().unwrap().id, listed.unwrap().len()), (made.id, 1));
+        assert_eq!(cancelled.unwrap(), Cancellation::Done);
+        claims.len()
+    });
+    let claimed: usize = join_all(calling).await.into_iter().sum();
+    let counts = scene.store.counts(scene.now()).await.unwrap();
+    assert_eq!((counts.queued + counts.running, counts.running), (120, claimed as u64), "an `a` and one alone each");
+}
+
+/// How long a sign of life may take: far less than others wait for a row.
+const BEAT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Somebody stands still with a job, and all connections of a process wait for it. Its calls fail in time, with an error that says
+/// that they may be made again; and meanwhile it does not lose its leases.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_connections_all_wait_goes_on_saying_that_it_lives() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let few = Options { connections_max: 2, listen: false };
+    let scene = Scene::new(Arc::new(PostgresStore::open(&Secret::new(url.as_str()), few).await.unwrap())).await;
+    let made = scene.job("a; b; c; d; e; f").await;
+    let beat = async || {
+        let beating = async {
+            let now = scene.store.session_time(scene.now()).await?;
+            scene.store.heartbeat(scene.session, &[], now).await
+        };
+        let answer = timeout(BEAT_WITHIN, beating).await.expect("it waits for no other call");
+        assert_eq!(answer.unwrap(), Heartbeat::Alive);
+    };
+    let mut holder = held(&url, "SELECT 1 FROM jobs FOR UPDATE").await;
+    let cancel = |id: &TaskId| {
+        let (store, user, id, now) = (Arc::clone(&scene.store), scene.user, *id, scene.now());
+        tokio::spawn(async move { store.cancel(user, id, now).await })
+    };
+    let cancelling: Vec<_> = made.tasks.values().map(cancel).collect();
+    wait_for_lock(&server, &url, 2).await;
+    while !cancelling.iter().all(tokio::task::JoinHandle::is_finished) {
+        beat().await;
+        sleep(Duration::from_millis(300)).await;
+    }
+    for ended in join_all(cancelling).await {
+        let error = ended.unwrap().expect_err("somebody holds the job");
+        assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    // A connection that is lost is made anew.
+    let name = url.rsplit('/').next().unwrap();
+    let kill = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'");
+    server.psql("postgres", &kill).await.unwrap();
+    beat().await;
+    let cancelled = scene.store.cancel(scene.user, made.task("a"), scene.now()).await;
+    assert_eq!(cancelled.unwrap(), Cancellation::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,8 +430,9 @@ async fn what_one_process_does_another_hears_of_at_once() {
     }
 }
 
+/// What it costs grows with what happens meanwhile, so that it must be seen.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_somebody_holds_stops_nobody() {
+async fn a_snapshot_that_somebody_holds_stops_nobody_and_is_seen() {
     let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
     let url = server.database().await.unwrap();
     let mut scene = Scene::new(Arc::new(open(&url).await)).await;
@@ -350,7 +444,14 @@ async fn a_snapshot_that_somebody_holds_stops_nobody() {
         scene.run_all(&[]).await;
     }
     check(&mut scene, &made).await;
-    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    sleep(Duration::from_millis(1100)).await;
+    assert!(scene.store.counts(scene.now()).await.unwrap().oldest_snapshot_secs >= 1, "it is open for longer");
+    sqlx::raw_sql("COMMIT; BEGIN; SELECT 1").execute(&mut other).await.unwrap();
+    sleep(Duration::from_millis(1100)).await;
+    assert_eq!(scene.store.counts(scene.now()).await.unwrap().oldest_snapshot_secs, 0, "it holds nothing any more");
+    // Who has written holds as much as who reads.
+    sqlx::raw_sql("UPDATE users SET vt = vt").execute(&mut other).await.unwrap();
+    assert!(scene.store.counts(scene.now()).await.unwrap().oldest_snapshot_secs >= 1, "it is open for longer");
 }
 
 #[test]

@@ -204,8 +204,8 @@ fn seconds_since(moment: Option<Timestamp>, now: Timestamp) -> u64 {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn ping(&self) -> Result<()> {
-        Ok(())
+    async fn ping(&self) -> Result<Option<Timestamp>> {
+        Ok(None)
     }
 
     async fn counts(&self, now: Timestamp) -> Result<Counts> {
@@ -225,6 +225,7 @@ impl Store for MemoryStore {
             oldest_event_secs: seconds_since(rows.outbox.iter().map(|(at, _)| *at).min(), now),
             deliveries: pending().count() as u64,
             oldest_delivery_secs: seconds_since(pending().map(|row| row.delivery.due_at).min(), now),
+            oldest_snapshot_secs: 0,
         })
     }
 

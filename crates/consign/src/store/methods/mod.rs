@@ -1,5 +1,5 @@
 //! The store's methods, written once: each database includes this folder, and says with its own `read!`, `command!`,
-//! `relaxed!`, `create_job!`, `claim!` and `finish!` how a statement is run.
+//! `beat!`, `beat_read!`, `create_job!`, `claim!` and `finish!` how a statement is run.
 
 use async_trait::async_trait;
 use connectors::{OpenUpload, Part};
@@ -125,7 +125,7 @@ impl Jobs for Database {
 #[async_trait]
 impl Transitions for Database {
     async fn session_time(&self, own: Timestamp) -> Result<Timestamp> {
-        read!(self, sessions::time(own))
+        beat_read!(self, sessions::time(own))
     }
 
     async fn open_session(&self, id: SessionId, host_name: &str, exclusive: bool, now: Timestamp) -> Result<()> {
@@ -136,7 +136,7 @@ impl Transitions for Database {
     async fn heartbeat(&self, id: SessionId, progress: &[TaskProgress], now: Timestamp) -> Result<Heartbeat> {
         let progress = progress.to_vec();
         // A crash of the database may take back a percentage; whoever keeps the lease tells it again with the next one.
-        relaxed!(self, [progress] sessions::heartbeat(id, &progress, now))
+        beat!(self, [progress] sessions::heartbeat(id, &progress, now))
     }
 
     async fn close_session(&self, id: SessionId, now: Timestamp) -> Result<()> {

@@ -2,16 +2,29 @@
 
 /// Runs a statement inside a read transaction.
 macro_rules! read {
-    ($store:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {{
-        let mut patience = Database::patience();
+    ($store:expr, $($query:tt)*) => {
+        read_on!($store.writer, $crate::store::postgres::run::DURABLE, $($query)*)
+    };
+}
+
+/// The same on the connection of signs of life.
+macro_rules! beat_read {
+    ($store:expr, $($query:tt)*) => {
+        read_on!($store.beats, $crate::store::postgres::run::BEAT, $($query)*)
+    };
+}
+
+macro_rules! read_on {
+    ($writer:expr, $way:expr, $query:ident :: $name:ident ( $($argument:expr),* )) => {{
+        let mut patience = $way.patience();
         loop {
             let looked = async {
-                let mut read = $store.snapshot().await?;
+                let mut read = $writer.snapshot().await?;
                 let found = queries::$query::$name(&mut read, $($argument),*).await?;
                 read.commit().await?;
                 Ok(found)
             };
-            match Database::in_time(looked).await {
+            match $way.in_time(looked).await {
                 Ok(found) => break Ok(found),
                 Err(failure) => patience.after(failure).await?,
             }
@@ -22,15 +35,15 @@ macro_rules! read {
 /// Runs a statement inside a transaction; values that it borrows are named, since it may run more than once.
 macro_rules! command {
     ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        run_command!($store, true, [$($owned),*] $query::$name($($argument),*))
+        run_command!($store.writer, $crate::store::postgres::run::DURABLE, [$($owned),*] $query::$name($($argument),*))
     };
 }
 
-/// As `command!`, for what may be lost when the server crashes: the answer does not wait for the disk. Never for a state that a
-/// client can see, but for a percentage: it would go back.
-macro_rules! relaxed {
+/// As `command!`, for a sign of life: on a connection that is kept for it, and may be lost when the server crashes, since the
+/// answer does not wait for the disk. Never for a state that a client can see, but for a percentage: it would go back.
+macro_rules! beat {
     ($store:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        run_command!($store, false, [$($owned),*] $query::$name($($argument),*))
+        run_command!($store.beats, $crate::store::postgres::run::BEAT, [$($owned),*] $query::$name($($argument),*))
     };
 }
 
@@ -66,9 +79,9 @@ macro_rules! create_job {
 }
 
 macro_rules! run_command {
-    ($store:expr, $durable:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
-        $store
-            .write($durable, move |mut tx| {
+    ($writer:expr, $way:expr, [$($owned:ident),*] $query:ident :: $name:ident ( $($argument:expr),* )) => {
+        $writer
+            .command($way, move |mut tx| {
                 $(let $owned = $owned.clone();)*
                 Box::pin(async move {
                     let done = queries::$query::$name(&mut tx, $($argument),*).await;

@@ -12,7 +12,7 @@ use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::queries::Tx;
-use super::run::{BEGIN, BEGIN_GROUP, Writer, is_of_one, shared_error, store_error};
+use super::run::{DURABLE, GROUP, Writer, is_of_one, shared_error, store_error};
 use crate::store::{Error, Result};
 
 /// Commands that may wait for a group; more callers than that wait for a place.
@@ -129,7 +129,7 @@ async fn write<C: Grouped>(writer: Writer, mut group: Vec<Waiting<C>>, slot: Own
             (tx, done)
         })
     };
-    match writer.write(BEGIN_GROUP, together).await {
+    match writer.write(GROUP, together).await {
         Ok(answers) => {
             for (waiting, answer) in group.into_iter().zip(answers) {
                 waiting.answer(Ok(answer));
@@ -162,5 +162,5 @@ async fn write_alone<C: Grouped>(writer: Writer, waiting: Waiting<C>) {
             (tx, done)
         })
     };
-    waiting.answer(writer.write(BEGIN, alone).await.map_err(store_error));
+    waiting.answer(writer.write(DURABLE, alone).await.map_err(store_error));
 }

@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connectors::Secret;
-use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool, Row as _};
 use tokio::sync::mpsc;
 
 use super::dialect::postgres as dialect;
-use super::state::{Imported, Line, State};
-use super::{Counts, Error, Hints, Load, Result, Store};
+use super::state::{self, Imported, Line, State};
+use super::{CLOCKS_APART_MAX, Counts, Error, Hints, Load, Result, Store};
 use crate::clock::{Clock, Timestamp};
 use creations::Create;
 use ends::End;
@@ -40,6 +39,7 @@ mod plan_tests;
 #[path = "../queries/mod.rs"]
 mod queries;
 mod run;
+mod schema;
 mod sets;
 #[cfg(test)]
 mod state_tests;
@@ -57,11 +57,6 @@ const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a connection may be unused before it is closed.
 const IDLE_MAX: Duration = Duration::from_mins(5);
-
-/// How far the clocks of this machine and of the database may be apart. Leases do not depend on it, nor what is removed and which
-/// tasks are due: they live by the database's clock. When something ended does, and how long somebody else leaves alone what this
-/// process has taken.
-const CLOCKS_APART_MAX: Duration = Duration::from_secs(4);
 
 /// Prepared statements kept by each connection.
 const STATEMENTS_KEPT: usize = 256;
@@ -97,17 +92,11 @@ const UNHURRIED_SQL: &str = "\
      SET LOCAL idle_in_transaction_session_timeout = 0; \
      SELECT set_config('transaction_timeout', '0', TRUE) WHERE current_setting('server_version_num')::int >= 170000";
 
-/// All migrations, oldest first: version, name, text. Never changed once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "start", include_str!("../../../../../migrations/postgres/0001_start.sql")),
-    (2, "lists", include_str!("../../../../../migrations/postgres/0002_lists.sql")),
-    (3, "taken", include_str!("../../../../../migrations/postgres/0003_taken.sql")),
-];
-
 /// How to use the database.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Connections of this process for transactions, at the most. Telling and hearing of changes takes two more.
+    /// Connections of this process for transactions, at the most. Signs of life take one more, which nothing else can hold; telling
+    /// and hearing of changes two.
     pub connections_max: u32,
     /// Hear of changes by `LISTEN`; without it this process asks every second.
     pub listen: bool,
@@ -149,6 +138,12 @@ pub enum OpenError {
         /// Newest schema that this program knows.
         known: i64,
     },
+    /// A table that is to be changed was held all the time.
+    #[error(
+        "the tables cannot be changed for this version, since for half a minute other transactions held one of them; end those \
+         that are old (pg_stat_activity), and start again"
+    )]
+    TablesHeld,
     /// The database was made by something else.
     #[error("the database's schema {0} is not the one this program makes; it was changed by hand or is not ours")]
     OtherSchema(i64),
@@ -161,6 +156,8 @@ pub enum OpenError {
 pub struct PostgresStore {
     place: String,
     writer: Writer,
+    /// Has one connection: a process whose others all wait for somebody must not lose its leases because of that.
+    beats: Writer,
     ends: Lane<End>,
     creations: Lane<Create>,
     /// The last claim found nothing.
@@ -187,7 +184,7 @@ impl PostgresStore {
         let mut conn = connect.connect().await.map_err(unreachable)?;
         check_version(&mut conn).await?;
         check_clock(&mut conn).await?;
-        migrate(&mut conn).await?;
+        schema::migrate(&mut conn).await?;
         let pool = pool(use_as.connections_max).connect_with(connect.clone()).await.map_err(unreachable)?;
         let is_pooled = is_pooled(&mut conn, &pool).await?;
         // Whoever counts connections must not find this one.
@@ -200,13 +197,15 @@ impl PostgresStore {
         }
         let hints = Arc::new(Hints::default());
         let news = News::start(&connect, Arc::clone(&hints), use_as.listen && !is_pooled);
-        Ok(Self::over(place, pool, news, hints))
+        let beats = self::pool(1).idle_timeout(None).max_lifetime(None).connect_lazy_with(connect);
+        Ok(Self::over(place, pool, beats, news, hints))
     }
 
-    fn over(place: String, pool: PgPool, news: News, hints: Arc<Hints>) -> Self {
+    fn over(place: String, pool: PgPool, beats: PgPool, news: News, hints: Arc<Hints>) -> Self {
+        let beats = Writer { pool: beats, news: news.clone() };
         let writer = Writer { pool, news };
         let (ends, creations) = (Lane::start(writer.clone()), Lane::start(writer.clone()));
-        Self { place, writer, ends, creations, is_idle: AtomicBool::new(false), hints }
+        Self { place, writer, beats, ends, creations, is_idle: AtomicBool::new(false), hints }
     }
 }
 
@@ -218,8 +217,8 @@ impl fmt::Debug for PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn ping(&self) -> Result<()> {
-        relaxed!(self, [] sweep::ping())
+    async fn ping(&self) -> Result<Option<Timestamp>> {
+        run_command!(self.writer, run::PROBE, [] sweep::ping())
     }
 
     async fn counts(&self, now: Timestamp) -> Result<Counts> {
@@ -250,6 +249,7 @@ impl Store for PostgresStore {
 
     async fn close(&self) {
         self.writer.news.stop().await;
+        self.beats.pool.close().await;
         self.writer.pool.close().await;
     }
 }
@@ -258,8 +258,11 @@ impl Store for PostgresStore {
 impl State for PostgresStore {
     async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
         // Not again after a failure: some lines were sent.
-        let mut read = self.snapshot().await.map_err(store_error)?;
+        let mut read = self.writer.snapshot().await.map_err(store_error)?;
         read.execute(UNHURRIED_SQL).await.map_err(store_error)?;
+        // A fleet that is being upgraded lets this program use tables that it does not know all of.
+        let found = queries::state::schema(&mut read).await.map_err(store_error)?;
+        state::check_schema(found, schema::newest())?;
         queries::state::export(&mut read, &lines).await.map_err(store_error)?;
         read.commit().await.map_err(store_error)
     }
@@ -334,54 +337,6 @@ async fn backend(conn: &mut PgConnection) -> std::result::Result<i32, OpenError>
 /// them ended at another one than before: neither can be where each has a backend of its own.
 fn are_shared(seen: &[[i32; 2]]) -> bool {
     seen.iter().any(|[first, second]| first == second) || seen.windows(2).any(|looks| looks[0] != looks[1])
-}
-
-fn newest_schema() -> i64 {
-    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
-}
-
-/// Held by whoever changes the schema: the name of this program in ASCII.
-const SCHEMA_LOCK: &str =
-    "SET LOCAL client_min_messages = warning; SELECT pg_advisory_xact_lock(x'636f6e7369676e'::bigint)";
-
-/// Brings the schema up to date, one process at a time, in one transaction: its lock goes with it, whatever happens and whoever
-/// else a pooler gives the connection to. A database that is ahead of this program is left as it is, if its
-/// schema says that this program may use it: so a fleet is upgraded one process after the other.
-async fn migrate(conn: &mut PgConnection) -> std::result::Result<(), OpenError> {
-    const TABLE: &str = "_sqlx_migrations";
-    let mut conn = conn.begin().await.map_err(failed)?;
-    conn.execute(SCHEMA_LOCK).await.map_err(failed)?;
-    conn.ensure_migrations_table(TABLE).await.map_err(migration_failed)?;
-    let row = sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations").fetch_one(&mut *conn).await;
-    let found: Option<i64> = row.and_then(|row| row.try_get("version")).map_err(failed)?;
-    if let Some(found) = found.filter(|found| *found > newest_schema()) {
-        let row = sqlx::query("SELECT value FROM meta WHERE name = 'schema_floor'").fetch_one(&mut *conn).await;
-        let floor: i64 = row.and_then(|row| row.try_get("value")).map_err(failed)?;
-        let known = newest_schema();
-        if floor > known {
-            return Err(OpenError::NewerSchema { found, floor, known });
-        }
-    }
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|&(version, name, text)| {
-            Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
-        })
-        .collect();
-    let mut migrator = Migrator::with_migrations(migrations);
-    migrator.set_ignore_missing(true).set_locking(false);
-    migrator.run(&mut *conn).await.map_err(migration_failed)?;
-    conn.commit().await.map_err(failed)
-}
-
-fn migration_failed(error: MigrateError) -> OpenError {
-    if let MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) = error {
-        return OpenError::OtherSchema(version);
-    }
-    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
-        return failed(error);
-    }
-    OpenError::Failed(Error::Broken(Box::new(error)))
 }
 
 fn failed(error: sqlx::Error) -> OpenError {

@@ -21,8 +21,8 @@ const ENDS: [Case; 7] = [
     (sets::COUNT_SQL, "uuid[], bigint[], bigint[], bigint", "ARRAY[$ID]::uuid[], '{1}', '{0}', 1", "jobs_pkey"),
 ];
 
-/// What a claim does.
-const CLAIMS: [Case; 9] = [
+/// What a claim does, and how long the longest has waited for one.
+const CLAIMS: [Case; 10] = [
     (run::ANY_SQL, "", "", "tasks_"),
     (sessions::CLAIMER_SQL, "uuid", "$ID", "sessions_pkey"),
     (claim::WINDOW_SQL, "bigint, uuid[]", "64, '{}'", "tasks_open"),
@@ -32,6 +32,7 @@ const CLAIMS: [Case; 9] = [
     (settle::START_SQL, "uuid[], bigint", "ARRAY[$ID]::uuid[], 1", "jobs_pkey"),
     (claim::INPUTS_SQL, "uuid[]", "ARRAY[$ID]::uuid[]", "dependencies_pkey"),
     (claim::FILES_SQL, "uuid[]", "ARRAY[$ID]::uuid[]", "files_pkey"),
+    (sweep::OLDEST_SQL, "", "", "tasks_ready"),
 ];
 
 /// What the dispatcher and the sweep do.

@@ -35,17 +35,52 @@ const TRY_MAX: Duration = Duration::from_secs(20);
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// A weaker `synchronous_commit` than the server's own disk is made stronger once more: a pooler may have given the connection to
 /// somebody else before, and opened it without us.
-pub(super) const BEGIN: &str = "\
+const BEGIN: &str = "\
      BEGIN; \
      SELECT set_config('synchronous_commit', 'on', TRUE) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
      SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 /// For a group: who waits for a row that somebody holds must not hold up the others for long.
-pub(super) const BEGIN_GROUP: &str = "\
+const BEGIN_GROUP: &str = "\
      BEGIN; SET LOCAL lock_timeout = '1s'; \
      SELECT set_config('synchronous_commit', 'on', TRUE) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
      SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
 const BEGIN_RELAXED: &str =
     "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text AS xid, now()::text AS began";
+
+/// How a command is run.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// What its transaction begins with.
+    begin: &'static str,
+    /// How long lost connections and a server that restarts are waited out.
+    patience: Duration,
+    /// How long a try may take, with the wait for a connection.
+    try_max: Duration,
+}
+
+/// The answer waits for the disk.
+pub(super) const DURABLE: Way = Way { begin: BEGIN, patience: PATIENCE, try_max: TRY_MAX.saturating_add(PATIENCE) };
+/// The same for a group.
+pub(super) const GROUP: Way = Way { begin: BEGIN_GROUP, ..DURABLE };
+/// For a sign of life: the answer does not wait for the disk, and one that is not answered soon is of no use, but would keep the
+/// next one from the connection: shorter than the time between two.
+pub(super) const BEAT: Way =
+    Way { begin: BEGIN_RELAXED, patience: Duration::from_millis(2500), try_max: Duration::from_millis(2500) };
+/// For a look at whether the server works: whoever looks gives up after 2 s, and is to hear before what is wrong.
+pub(super) const PROBE: Way =
+    Way { begin: BEGIN_RELAXED, patience: Duration::from_millis(500), try_max: Duration::from_millis(1600) };
+
+impl Way {
+    /// How long it is tried.
+    pub(super) fn patience(self) -> Patience {
+        Patience { since: Instant::now(), lasts: self.patience, races: 0, pause: PAUSE_MIN }
+    }
+
+    /// Gives up a try when nothing comes from the server.
+    pub(super) async fn in_time<T>(self, work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        timeout(self.try_max, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
 
 /// Whether there is anything to claim.
 pub(super) const ANY_SQL: &str = "SELECT 1 FROM tasks WHERE state = 'queued' AND ended_at IS NULL LIMIT 1";
@@ -104,20 +139,13 @@ impl Drop for Link {
 }
 
 impl PostgresStore {
-    /// A connection that reads one snapshot.
-    pub(super) async fn snapshot(&self) -> sqlx::Result<Link> {
-        let mut read = Link { conn: Some(self.writer.pool.acquire().await?) };
-        read.execute(BEGIN_READ).await?;
-        Ok(read)
-    }
-
     /// Whether a claim may find something. One that finds nothing stops all others meanwhile, so whoever found nothing the last time
     /// looks first.
     pub(super) async fn may_claim(&self) -> Result<bool> {
-        let mut patience = Patience::new();
+        let mut patience = DURABLE.patience();
         while self.is_idle.load(Ordering::Relaxed) {
             let looked = sqlx::query(ANY_SQL).fetch_optional(&self.writer.pool);
-            match Self::in_time(looked).await {
+            match DURABLE.in_time(looked).await {
                 Ok(found) => return Ok(found.is_some()),
                 Err(failure) => patience.after(failure).await?,
             }
@@ -129,32 +157,9 @@ impl PostgresStore {
     pub(super) fn claimed(&self, claims: &Result<Vec<Claim>>) {
         self.is_idle.store(claims.as_ref().is_ok_and(Vec::is_empty), Ordering::Relaxed);
     }
-
-    /// How long a read is tried.
-    pub(super) fn patience() -> Patience {
-        Patience::new()
-    }
-
-    /// Gives up on a server from which nothing comes.
-    pub(super) async fn in_time<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        timeout(TRY_MAX + PATIENCE, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-    }
-
-    /// Runs a command until it is committed, or cannot be. It happens even if the caller stops waiting.
-    pub(super) async fn write<T, F>(&self, durable: bool, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync + 'static,
-    {
-        let writer = self.writer.clone();
-        let begin = if durable { BEGIN } else { BEGIN_RELAXED };
-        let running = async move { writer.write(begin, work).await.map_err(store_error) };
-        let stopped = |error| Error::Broken(Box::new(error));
-        tokio::spawn(running.in_current_span()).await.map_err(stopped)?
-    }
 }
 
-/// Runs commands. Cheap to clone.
+/// Reads, and runs commands. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Writer {
     /// Where connections come from.
@@ -164,15 +169,34 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// A connection that reads one snapshot.
+    pub(super) async fn snapshot(&self) -> sqlx::Result<Link> {
+        let mut read = Link { conn: Some(self.pool.acquire().await?) };
+        read.execute(BEGIN_READ).await?;
+        Ok(read)
+    }
+
+    /// Runs a command until it is committed, or cannot be. It happens even if the caller stops waiting.
+    pub(super) async fn command<T, F>(&self, way: Way, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync + 'static,
+    {
+        let writer = self.clone();
+        let running = async move { writer.write(way, work).await.map_err(store_error) };
+        let stopped = |error| Error::Broken(Box::new(error));
+        tokio::spawn(running.in_current_span()).await.map_err(stopped)?
+    }
+
     /// Runs a command until it is committed, or cannot be.
     pub(super) async fn write<T: Send>(
         &self,
-        begin: &'static str,
+        way: Way,
         work: impl Fn(Tx) -> BoxFuture<'static, (Tx, sqlx::Result<T>)> + Send + Sync,
     ) -> sqlx::Result<T> {
-        let mut patience = Patience::new();
+        let mut patience = way.patience();
         loop {
-            match PostgresStore::in_time(run(&self.pool, begin, &work)).await {
+            match way.in_time(run(&self.pool, way.begin, &work)).await {
                 Ok((value, changed)) => {
                     self.news.announce(changed);
                     return Ok(value);
@@ -268,15 +292,12 @@ fn kind(failure: &sqlx::Error) -> Kind {
 /// How long something is tried again.
 pub(super) struct Patience {
     since: Instant,
+    lasts: Duration,
     races: u32,
     pause: Duration,
 }
 
 impl Patience {
-    fn new() -> Self {
-        Self { since: Instant::now(), races: 0, pause: PAUSE_MIN }
-    }
-
     /// As [`Self::outlast`]; the failure comes back sorted.
     ///
     /// # Errors
@@ -295,7 +316,7 @@ impl Patience {
                 self.races += 1;
                 self.races < RACES_MAX
             }
-            Kind::Lost => self.since.elapsed() < PATIENCE,
+            Kind::Lost => self.since.elapsed() < self.lasts,
             Kind::Final => false,
         };
         if !goes_on {

@@ -35,7 +35,7 @@ async fn hurried(server: &testkit::Postgres, limit: &'static str) -> PostgresSto
         .unwrap();
     let hints = Arc::new(Hints::default());
     let news = News::start(&connect, Arc::clone(&hints), false);
-    PostgresStore::over(place(&connect), pool, news, hints)
+    PostgresStore::over(place(&connect), pool.clone(), pool, news, hints)
 }
 
 /// Writes the state down, and stops for a while at a few rows, so that the server has nothing to do, and at many, so that it cannot

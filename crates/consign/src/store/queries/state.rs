@@ -24,6 +24,12 @@ const BYTES_PER_INSERT: usize = 4 * 1024 * 1024;
 /// Names of `meta` that belong to a database and not to the state.
 const OF_THE_DATABASE: &str = "schema_floor";
 
+/// The newest migration that this database had.
+pub(crate) async fn schema(conn: &mut Conn) -> sqlx::Result<i64> {
+    let row = sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations").fetch_one(conn).await?;
+    Ok(row.try_get::<Option<i64>, _>("version")?.unwrap_or_default())
+}
+
 /// Writes all rows down, as of one moment.
 pub(crate) async fn export(conn: &mut Conn, lines: &mpsc::Sender<Line>) -> sqlx::Result<()> {
     for table in TABLES {

@@ -169,7 +169,7 @@ pub(crate) async fn trash_emptied(tx: &mut Tx, ids: &[TaskId]) -> sqlx::Result<(
     chosen(&mut tx.conn, SQL, &ids).await.map(drop)
 }
 
-pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<()> {
+pub(crate) async fn ping(tx: &mut Tx) -> sqlx::Result<Option<Timestamp>> {
     dialect::ping(&mut tx.conn).await
 }
 
@@ -196,6 +196,9 @@ pub(crate) async fn take_turn(tx: &mut Tx, name: &str, now: Timestamp, until: Ti
     Ok(taken.rows_affected() > 0)
 }
 
+/// Since when the task has been queued that has been so for the longest: looked up, so that it is known when the queue is long.
+pub(crate) const OLDEST_SQL: &str = "SELECT MIN(ready_at) AS oldest FROM tasks WHERE state = 'queued'";
+
 pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Counts> {
     let mut counts = Counts::default();
     let rows = sqlx::query("SELECT state, COUNT(*) AS tasks FROM tasks WHERE ended_at IS NULL GROUP BY state")
@@ -211,19 +214,20 @@ pub(crate) async fn counts(conn: &mut Conn, now: Timestamp) -> sqlx::Result<Coun
             crate::model::State::Finished | crate::model::State::Error => {}
         }
     }
+    let row = sqlx::query(OLDEST_SQL).fetch_one(&mut *conn).await?;
+    counts.oldest_queued_secs = moment_if_any(&row, "oldest")?.map_or(0, |oldest| now.since(oldest).as_secs());
     let row = sqlx::query(
-        "SELECT (SELECT MIN(ready_at) FROM tasks WHERE state = 'queued') AS oldest, \
-                (SELECT COUNT(*) FROM ledger) AS open_uploads, \
+        "SELECT (SELECT COUNT(*) FROM ledger) AS open_uploads, \
                 (SELECT COUNT(*) FROM users) AS users, \
                 (SELECT COUNT(*) FROM keys WHERE revoked_at IS NULL) AS keys",
     )
     .fetch_one(&mut *conn)
     .await?;
-    counts.oldest_queued_secs = moment_if_any(&row, "oldest")?.map_or(0, |oldest| now.since(oldest).as_secs());
     counts.open_uploads = number(&row, "open_uploads")?;
     counts.users = number(&row, "users")?;
     counts.keys = number(&row, "keys")?;
     counts.oldest_event_secs = lag(conn, now).await?;
+    counts.oldest_snapshot_secs = dialect::oldest_snapshot_secs(conn).await?;
     (counts.deliveries, counts.oldest_delivery_secs) = super::deliveries::backlog(conn, now).await?;
     Ok(counts)
 }

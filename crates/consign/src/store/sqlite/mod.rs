@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::dialect::sqlite as dialect;
-use super::state::{Imported, Line, State};
+use super::state::{self, Imported, Line, State};
 use super::{Counts, Error, Hints, Load, Result, Store};
 use crate::clock::Timestamp;
 use writer::Writer;
@@ -73,6 +73,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
     (4, "lists", include_str!("../../../../../migrations/sqlite/0004_lists.sql")),
     (5, "taken", include_str!("../../../../../migrations/sqlite/0005_taken.sql")),
+    (6, "ready", include_str!("../../../../../migrations/sqlite/0006_ready.sql")),
 ];
 
 /// Why a database could not be opened.
@@ -182,7 +183,7 @@ impl fmt::Debug for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn ping(&self) -> Result<()> {
+    async fn ping(&self) -> Result<Option<Timestamp>> {
         command!(self, [] sweep::ping())
     }
 
@@ -223,7 +224,10 @@ impl Store for SqliteStore {
 #[async_trait]
 impl State for SqliteStore {
     async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
-        read!(self, state::export(&lines))
+        let mut read = self.read().await?;
+        let found = queries::state::schema(&mut read).await.map_err(Self::failed)?;
+        state::check_schema(found, newest_schema())?;
+        queries::state::export(&mut read, &lines).await.map_err(Self::failed)
     }
 
     async fn import_state(&self, mut lines: mpsc::Receiver<Option<Line>>) -> Result<Imported> {

@@ -157,9 +157,12 @@ async fn a_list_of_few_does_not_read_the_many() {
 async fn the_claim_uses_its_indexes() {
     let folder = TempDir::new().unwrap();
     let (mut tx, _) = filled(&folder, 10, 10).await;
-    for (sql, index) in
-        [(claim::WINDOW_SQL, "tasks_open"), (sets::USER_SQL, "tasks_queued"), (sets::OWNERS_SQL, "tasks_queued")]
-    {
+    for (sql, index) in [
+        (claim::WINDOW_SQL, "tasks_open"),
+        (sets::USER_SQL, "tasks_queued"),
+        (sets::OWNERS_SQL, "tasks_queued"),
+        (sweep::OLDEST_SQL, "tasks_ready"),
+    ] {
         let text = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let rows = sqlx::query(text).fetch_all(&mut *tx.conn).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

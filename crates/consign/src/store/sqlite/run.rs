@@ -17,8 +17,15 @@ macro_rules! command {
     };
 }
 
-/// Hands over a statement that need not survive a power cut. Here it is written with the others all the same.
-macro_rules! relaxed {
+/// Reads for a sign of life. Here nobody has to wait for a reader.
+macro_rules! beat_read {
+    ($($query:tt)*) => {
+        read!($($query)*)
+    };
+}
+
+/// Hands over a sign of life, which need not survive a power cut. Here it is written with the others all the same.
+macro_rules! beat {
     ($($command:tt)*) => {
         command!($($command)*)
     };

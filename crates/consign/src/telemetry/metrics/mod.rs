@@ -65,7 +65,7 @@ pub struct Metrics {
     webhook_attempts: Family<OutcomeLabels, Counter>,
     webhook_seconds: Histogram,
     live: Family<KindLabels, Gauge>,
-    counts: [(Gauge, Read); 11],
+    counts: [(Gauge, Read); 12],
     user_queued: Family<UserLabels, Gauge>,
     user_running: Family<UserLabels, Gauge>,
     /// Heartbeats that were answered.
@@ -86,6 +86,8 @@ pub struct Metrics {
     pub slots: Gauge,
     /// Tasks that this process works on.
     pub slots_used: Gauge,
+    /// How many seconds ago the store was counted.
+    pub counts_age: Gauge,
     /// Whether this process can work.
     pub ready: Gauge,
     /// Whether the database answers.
@@ -112,7 +114,7 @@ impl Metrics {
     }
 
     fn unregistered() -> Self {
-        let counts: [Read; 11] = [
+        let counts: [Read; 12] = [
             |counts| counts.waiting,
             |counts| counts.queued,
             |counts| counts.delayed,
@@ -124,6 +126,7 @@ impl Metrics {
             |counts| counts.oldest_event_secs,
             |counts| counts.deliveries,
             |counts| counts.oldest_delivery_secs,
+            |counts| counts.oldest_snapshot_secs,
         ];
         Self {
             registry: Registry::default(),
@@ -158,6 +161,7 @@ impl Metrics {
             downloads: Gauge::default(),
             slots: Gauge::default(),
             slots_used: Gauge::default(),
+            counts_age: Gauge::default(),
             ready: Gauge::default(),
             database_up: Gauge::default(),
             file_store_up: Gauge::default(),
@@ -169,6 +173,7 @@ impl Metrics {
 
     fn register(&self, to: &mut Registry) {
         let gauges = [
+            ("consign_counts_age_seconds", &self.counts_age),
             ("consign_ready", &self.ready),
             ("consign_database_up", &self.database_up),
             ("consign_file_store_up", &self.file_store_up),
@@ -192,6 +197,7 @@ impl Metrics {
             "consign_oldest_event_seconds",
             "consign_webhooks_pending",
             "consign_oldest_webhook_seconds",
+            "consign_oldest_snapshot_seconds",
         ];
         let counts = names.into_iter().zip(self.counts.iter().map(|(gauge, _)| gauge));
         for (name, gauge) in gauges.into_iter().chain(counts).chain(self.memory.gauges()) {

@@ -65,6 +65,11 @@ pub const TABLE: &[Entry] = &[
     gauge("consign_tasks_running", "", "Tasks that are being worked on"),
     gauge("consign_oldest_queued_seconds", "", "Age of the oldest task that can be claimed"),
     gauge(
+        "consign_counts_age_seconds",
+        "",
+        "How long ago this process last read what is counted in the database: what waits stands still while it grows",
+    ),
+    gauge(
         "consign_user_tasks_queued",
         "user",
         "Tasks that can be claimed, of the 20 users with the most; else `other`",
@@ -76,6 +81,11 @@ pub const TABLE: &[Entry] = &[
     gauge("consign_oldest_event_seconds", "", "Outbox lag: age of the oldest event that no delivery was made of"),
     gauge("consign_webhooks_pending", "", "Deliveries of webhooks that are not at their end"),
     gauge("consign_oldest_webhook_seconds", "", "How long the delivery that is overdue the longest has been so"),
+    gauge(
+        "consign_oldest_snapshot_seconds",
+        "",
+        "Age of the oldest transaction for which PostgreSQL keeps rows that are gone, of those that our user may see: claims have to pass over these rows",
+    ),
     // The runner.
     gauge("consign_slots", "", "Tasks that this process may work on at once; 0 without a runner"),
     gauge("consign_slots_used", "", "Tasks that this process works on"),

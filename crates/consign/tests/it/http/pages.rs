@@ -16,7 +16,7 @@ async fn health_and_readiness() {
     let ready = app.request("GET", "/readyz").anonymous().send().await;
     assert_eq!(
         ready.text(),
-        r#"{"ready":true,"reasons":[],"checks":[{"name":"database","ok":true},{"name":"file_store","ok":true},{"name":"serving","ok":true}]}"#
+        r#"{"ready":true,"reasons":[],"checks":[{"name":"database","ok":true},{"name":"clock","ok":true},{"name":"file_store","ok":true},{"name":"serving","ok":true}]}"#
     );
     std::fs::remove_dir_all(app.files_folder()).unwrap();
     // Whoever probes often is given the same answer for half a second.
@@ -78,6 +78,24 @@ async fn probes_and_scrapes_share_what_was_looked_up() {
     let all = futures_util::future::join_all((0..50).map(|_| app.get("/readyz"))).await;
     assert!(all.iter().all(|reply| reply.status == 200));
     assert_eq!(pings() - before, 1);
+}
+
+#[tokio::test]
+async fn counts_that_cannot_be_read_any_more_grow_old() {
+    let app = App::new().await;
+    let age = async || {
+        let text = app.get("/metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix("consign_counts_age_seconds ")).unwrap().to_owned();
+        line.parse::<u64>().unwrap()
+    };
+    assert!(age().await < 5);
+    // Those that were read hold for five seconds; they are read again then.
+    tokio::time::sleep(Duration::from_millis(5100)).await;
+    assert!(age().await < 5);
+    app.state.store.close().await;
+    tokio::time::sleep(Duration::from_millis(5100)).await;
+    assert!(age().await >= 5, "nobody has counted since");
+    assert!(app.get("/metrics").await.text().contains("consign_database_up 0"));
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ async fn a_runner_alone_tells_its_health_and_metrics() {
     let ready: Value = serde_json::from_str(&ready).unwrap();
     let checks: Vec<&str> =
         ready["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!((status, checks), (200, vec!["database", "file_store", "runner", "webhooks", "serving"]));
+    assert_eq!((status, checks), (200, vec!["database", "clock", "file_store", "runner", "webhooks", "serving"]));
     assert_eq!(text(&base, "/v2/users/me").await.0, 404, "nothing else is there");
     sleep(Duration::from_millis(3500)).await;
     let (_, metrics) = text(&base, "/metrics").await;
