@@ -22,6 +22,7 @@ mod machine;
 mod network;
 mod outside;
 mod process;
+mod receiver;
 mod recovery;
 mod report;
 mod schedule;

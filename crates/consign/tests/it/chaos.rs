@@ -3,10 +3,12 @@
 //! Jobs and faults follow from a seed. `CONSIGN_TEST_SEED` gives another one, `cargo xtask chaos --seconds 3600` takes an hour.
 //! The fleet lets exports begin early (`transfer.overlap`), the single process does not.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chaos::Options;
+use chaos::{Options, Place};
+use consign::operations;
 use testkit::or_skip;
 
 /// Another one than the day before finds more; the same one every day tells whose change broke it.
@@ -44,4 +46,12 @@ async fn one_process_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_loses_nothing() {
     nothing_is_lost("a fleet", Duration::from_secs(45), true).await;
+}
+
+/// Whoever adds an export is told here that nothing breaks it yet.
+#[test]
+fn files_are_delivered_by_every_export_that_there_is() {
+    let exports: BTreeSet<&str> =
+        operations::all().map(|entry| entry.name).filter(|name| name.starts_with("export/")).collect();
+    assert_eq!(Place::ALL.map(Place::operation).into_iter().collect::<BTreeSet<_>>(), exports);
 }
