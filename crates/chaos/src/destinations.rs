@@ -13,6 +13,7 @@ use testkit::{Azurite, Ceph, Gcs, Key, Missing, OpenStack, Sshd, User};
 
 use crate::gate::Gate;
 use crate::jobs::{Place, Spec};
+use crate::receiver::Receiver;
 
 /// Before every 16 KiB to the SSH server: large files are under way for some seconds, and faults meet them.
 const SFTP_PAUSE: Duration = Duration::from_millis(4);
@@ -22,6 +23,7 @@ pub(crate) struct Destinations {
     container: String,
     s3: Behind<Ceph>,
     sftp: Sftp,
+    upload: Upload,
     azure: Option<Behind<Azurite>>,
     gcs: Option<Behind<Gcs>>,
     swift: Option<Swift>,
@@ -38,6 +40,12 @@ struct Sftp {
     sshd: Sshd,
     folder: PathBuf,
     proxy: Proxy,
+}
+
+/// A web server that takes files, and the path to it.
+struct Upload {
+    receiver: Receiver,
+    gate: Gate,
 }
 
 struct Swift {
@@ -61,7 +69,10 @@ impl Destinations {
         let s3 = Behind { gate: Gate::start(world, ceph.addr()).await?, server: ceph, witness };
         let proxy = Proxy::start_on(world, sshd.addr()).await?;
         let sftp = Sftp { folder: sshd.folder("chaos")?, proxy, sshd };
-        let mut found = Self { container: container.to_owned(), s3, sftp, azure: None, gcs: None, swift: None };
+        let receiver = Receiver::start().await?;
+        let upload = Upload { gate: Gate::start(world, receiver.addr()).await?, receiver };
+        let own = container.to_owned();
+        let mut found = Self { container: own, s3, sftp, upload, azure: None, gcs: None, swift: None };
         found.heal();
         if all {
             found.azure = if_there(azure(world, container).await)?;
@@ -79,7 +90,7 @@ impl Destinations {
     /// Those that jobs can deliver to.
     pub(crate) fn places(&self) -> Vec<Place> {
         let is_there = |place: &Place| match place {
-            Place::S3 | Place::Sftp | Place::Url => true,
+            Place::S3 | Place::Sftp | Place::Upload | Place::Url => true,
             Place::Azure => self.azure.is_some(),
             Place::Gcs => self.gcs.is_some(),
             Place::Swift => self.swift.is_some(),
@@ -95,7 +106,7 @@ impl Destinations {
             Place::S3 => {
                 let Behind { server: ceph, gate, .. } = &self.s3;
                 json!({
-                    "operation": "export/s3", "bucket": container, "region": ceph.region, "key": name,
+                    "operation": place.operation(), "bucket": container, "region": ceph.region, "key": name,
                     "endpoint": gate.endpoint(), "access_key_id": ceph.account.access_key_id,
                     "secret_access_key": ceph.account.secret_access_key,
                 })
@@ -103,7 +114,7 @@ impl Destinations {
             Place::Sftp => {
                 let addr = self.sftp.proxy.addr();
                 json!({
-                    "operation": "export/sftp", "host": addr.ip().to_string(), "port": addr.port(),
+                    "operation": place.operation(), "host": addr.ip().to_string(), "port": addr.port(),
                     "username": self.sftp.sshd.user(), "private_key": self.sftp.sshd.key(Key::Ed25519)?,
                     "file": self.sftp.folder.join(name),
                 })
@@ -111,14 +122,14 @@ impl Destinations {
             Place::Azure => {
                 let Behind { server: azurite, gate, .. } = self.azure.as_ref().with_context(missing)?;
                 json!({
-                    "operation": "export/azure/blob", "endpoint": azurite.endpoint_at(gate.addr()), "blob": name,
+                    "operation": place.operation(), "endpoint": azurite.endpoint_at(gate.addr()), "blob": name,
                     "storage_account": azurite.account, "storage_access_key": azurite.key, "container": container,
                 })
             }
             Place::Gcs => {
                 let Behind { server: gcs, gate, .. } = self.gcs.as_ref().with_context(missing)?;
                 json!({
-                    "operation": "export/google-cloud-storage", "endpoint": gate.endpoint(),
+                    "operation": place.operation(), "endpoint": gate.endpoint(),
                     "token_uri": format!("{}/token", gate.endpoint()), "project_id": "p", "bucket": container,
                     "client_email": gcs.client_email, "private_key": gcs.private_key, "file": name,
                 })
@@ -126,12 +137,16 @@ impl Destinations {
             Place::Swift => {
                 let Swift { store: swift, keystone, region } = self.swift.as_ref().with_context(missing)?;
                 json!({
-                    "operation": "export/openstack", "auth_url": keystone.endpoint(), "username": User::Demo.name(),
+                    "operation": place.operation(), "auth_url": keystone.endpoint(), "username": User::Demo.name(),
                     "password": swift.server.password(User::Demo), "region": region, "project_name": "demo",
                     "container": container, "file": name,
                 })
             }
-            Place::Url => json!({"operation": "export/url"}),
+            Place::Upload => {
+                let url = self.upload.gate.endpoint() + &Receiver::path(&name);
+                json!({"operation": place.operation(), "url": url})
+            }
+            Place::Url => json!({"operation": place.operation()}),
         })
     }
 
@@ -174,7 +189,8 @@ impl Destinations {
         let azure = self.azure.as_ref().map(|azure| (Place::Azure, &azure.gate));
         let gcs = self.gcs.as_ref().map(|gcs| (Place::Gcs, &gcs.gate));
         let swift = self.swift.iter().flat_map(|it| [(Place::Swift, &it.keystone), (Place::Swift, &it.store.gate)]);
-        [(Place::S3, &self.s3.gate)].into_iter().chain(azure).chain(gcs).chain(swift).collect()
+        let always = [(Place::S3, &self.s3.gate), (Place::Upload, &self.upload.gate)];
+        always.into_iter().chain(azure).chain(gcs).chain(swift).collect()
     }
 
     /// All objects: place, name and SHA-256.
@@ -188,6 +204,8 @@ impl Destinations {
             let digests = testkit::bytes::digest_file(&self.sftp.folder.join(&name))?;
             found.push((Place::Sftp, name, digests.sha256));
         }
+        let uploaded = self.upload.receiver.files();
+        found.extend(uploaded.into_iter().map(|(name, sha256)| (Place::Upload, name, sha256)));
         Ok(found)
     }
 

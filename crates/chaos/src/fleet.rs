@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use testkit::proxy::Proxy;
@@ -64,6 +64,11 @@ impl Fleet {
     ) -> Result<Self> {
         let postgres = if options.fleet { Some(database().await?) } else { None };
         let has_store = options.fleet && options.shared_files;
+        let no_disk = Disk::why_not().await;
+        if let (Some(why), None) = (&no_disk, network.why_not()) {
+            // Whoever may make namespaces of networks may make those of mounts.
+            ensure!(!testkit::in_ci(), "{why}");
+        }
         let server = destinations.ceph().addr();
         let files = if has_store { Some(Gate::start([127, 0, 0, 1].into(), server).await?) } else { None };
         let mut fleet = Self {
@@ -74,7 +79,7 @@ impl Fleet {
             postgres: postgres.map(Mutex::new),
             files,
             paths: BTreeMap::new(),
-            no_disk: Disk::why_not().await,
+            no_disk,
             turns: ["destinations", "files"].map(|target| (target.to_owned(), Mutex::default())).into(),
         };
         for (name, role) in options.processes() {

@@ -29,13 +29,15 @@ pub enum Place {
     Gcs,
     /// `export/openstack`.
     Swift,
+    /// `export/upload`.
+    Upload,
     /// `export/url`.
     Url,
 }
 
 impl Place {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::S3, Self::Sftp, Self::Azure, Self::Gcs, Self::Swift, Self::Url];
+    /// All of them: one for each export that the program has.
+    pub const ALL: [Self; 7] = [Self::S3, Self::Sftp, Self::Azure, Self::Gcs, Self::Swift, Self::Upload, Self::Url];
 
     /// Those that take parts of a file that is still arriving.
     const EARLY: [Self; 4] = [Self::S3, Self::Azure, Self::Gcs, Self::Sftp];
@@ -48,7 +50,21 @@ impl Place {
             Self::Azure => "azure",
             Self::Gcs => "gcs",
             Self::Swift => "swift",
+            Self::Upload => "upload",
             Self::Url => "url",
+        }
+    }
+
+    /// The operation that delivers there.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::S3 => "export/s3",
+            Self::Sftp => "export/sftp",
+            Self::Azure => "export/azure/blob",
+            Self::Gcs => "export/google-cloud-storage",
+            Self::Swift => "export/openstack",
+            Self::Upload => "export/upload",
+            Self::Url => "export/url",
         }
     }
 }

@@ -22,6 +22,7 @@ mod machine;
 mod network;
 mod outside;
 mod process;
+mod receiver;
 mod recovery;
 mod report;
 mod schedule;
@@ -44,7 +45,7 @@ pub use check::{Violation, check};
 pub use history::{Entry, Event, History, Setup, Status, Whose, read};
 pub use jobs::{Change, Follow, Import, Place, Spec};
 pub use report::report;
-pub use schedule::Kind;
+pub use schedule::{Kind, long_enough};
 pub use summary::summary;
 
 use client::Client;
@@ -102,6 +103,8 @@ pub struct Outcome {
     pub summary: String,
     /// Broken promises.
     pub violations: BTreeSet<Violation>,
+    /// Kinds of faults that should have struck and never did: the run was too short.
+    pub missed: BTreeSet<Kind>,
 }
 
 /// Runs it.
@@ -137,12 +140,18 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let entries = history.entries();
     let violations = check(&entries);
     let mut summary = summary(&entries, &violations);
+    let mut due = fleet.targets().kinds();
+    due.retain(|kind| kind.name().contains(&options.faults));
+    let missed = summary::missed(&due, &entries);
+    for kind in &missed {
+        let _ = writeln!(summary, "{:<40} NEVER STRUCK: the run is too short", kind.name());
+    }
     if !violations.is_empty() {
         for process in &fleet.processes {
             let _ = write!(summary, "\n== the last lines of {}\n{}\n", process.name, process.log_tail(12));
         }
     }
-    Ok(Outcome { summary, violations })
+    Ok(Outcome { summary, violations, missed })
 }
 
 async fn setup(options: &Options, fleet: &Fleet) -> Result<Setup> {

@@ -29,7 +29,7 @@ struct Cli {
     /// Keep the files of a fleet in a folder that all share.
     #[arg(long)]
     local_files: bool,
-    /// Deliver to S3 and SFTP only: the other servers take a while to start.
+    /// Deliver to S3, SFTP and web addresses only: the other servers take a while to start.
     #[arg(long)]
     few_destinations: bool,
     /// Let exports begin while their import still arrives.

@@ -1,5 +1,6 @@
 //! Which fault strikes whom and when, as data: the same seed gives the same schedule.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,12 @@ use crate::dice::Dice;
 const FROZEN: Duration = Duration::from_secs(13);
 /// Before the first fault, so that there is work under way.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// After the last fault began, so that it meets work.
+const LAST: Duration = Duration::from_secs(1);
+/// So many faults make a run, if it is long enough for them.
+const FAULTS_MIN: u128 = 18;
+/// From one fault to the next, on average; in milliseconds.
+const GAP_MS: std::ops::RangeInclusive<u64> = 2000..=8000;
 /// Between two faults of which each is looked at by itself; in milliseconds.
 const ALONE_MS: u64 = 20_000;
 
@@ -108,6 +115,11 @@ impl Kind {
     }
 }
 
+/// How long faults have to strike a fleet, or one process, for every kind to have its turn.
+pub fn long_enough(fleet: bool) -> Duration {
+    Duration::from_secs(if fleet { 45 } else { 20 })
+}
+
 /// A fault of the schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -136,6 +148,11 @@ pub(crate) struct Targets {
 impl Targets {
     fn is_single(&self) -> bool {
         self.apis == self.runners
+    }
+
+    /// What can be done to them.
+    pub(crate) fn kinds(&self) -> BTreeSet<Kind> {
+        self.bag(&mut Dice::new(0)).into_iter().map(|(kind, _)| kind).collect()
     }
 
     /// Every fault that there is for them, with its target. A kind that can strike several of a sort picks one.
@@ -173,22 +190,27 @@ impl Targets {
     }
 }
 
-/// Plans the faults of `length`: all kinds in a random order, again and again, at random moments. The last ones are taken
-/// back when it is over. With `only`, faults whose name contains it, each after the one before is over.
+/// Plans the faults of `length`: all kinds in a random order, again and again, each at a random moment of a time of its own. A run
+/// that is [`long_enough`] has them all. The last ones are taken back when it is over. With `only`, faults whose name contains
+/// it, each after the one before is over.
 pub(crate) fn plan(seed: u64, length: Duration, targets: &Targets, only: &str) -> Vec<Fault> {
     let mut dice = Dice::new(seed ^ 0xfa17);
-    let (mut faults, mut bag, mut at) = (Vec::new(), Vec::new(), WARM_UP);
+    let draw = |dice: &mut Dice| {
+        let mut bag = targets.bag(dice);
+        bag.retain(|(kind, _)| kind.name().contains(only));
+        bag
+    };
+    let (mut faults, mut bag, mut from) = (Vec::new(), draw(&mut dice), WARM_UP);
+    // What takes longest comes first, so that it can end.
+    bag.sort_by_key(|(kind, _)| *kind == Kind::Freeze);
     // Short runs strike closer together, so that each kind has its turn.
-    let gap_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX) / 18;
-    let gap_ms = if only.is_empty() { gap_ms.clamp(2000, 8000) } else { ALONE_MS };
-    while at + Duration::from_secs(1) < length {
+    let gap_ms = length.as_millis() / FAULTS_MIN;
+    let gap_ms = gap_ms.min(length.saturating_sub(WARM_UP + LAST).as_millis() / bag.len().max(1) as u128);
+    let gap_ms = u64::try_from(gap_ms).unwrap_or(u64::MAX).clamp(*GAP_MS.start(), *GAP_MS.end());
+    let gap_ms = if only.is_empty() { gap_ms } else { ALONE_MS };
+    while from + Duration::from_millis(gap_ms / 2) + LAST <= length {
         if bag.is_empty() {
-            bag = targets.bag(&mut dice);
-            bag.retain(|(kind, _)| kind.name().contains(only));
-            // What takes longest comes first, so that it can end.
-            if faults.is_empty() {
-                bag.sort_by_key(|(kind, _)| *kind == Kind::Freeze);
-            }
+            bag = draw(&mut dice);
         }
         let Some((kind, target)) = bag.pop() else { break };
         let lasts = match kind {
@@ -205,16 +227,15 @@ pub(crate) fn plan(seed: u64, length: Duration, targets: &Targets, only: &str) -
             | Kind::DestinationAnswersLost
             | Kind::DiskFull => Duration::from_millis(dice.within(1500..5000)),
         };
+        let at = from + Duration::from_millis(dice.within(0..gap_ms / 2));
         faults.push(Fault { at, kind, target, lasts });
-        at += Duration::from_millis(dice.within(gap_ms / 2..gap_ms * 3 / 2));
+        from += Duration::from_millis(gap_ms);
     }
     faults
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn fleet() -> Targets {
@@ -227,6 +248,11 @@ mod tests {
         }
     }
 
+    fn one() -> Targets {
+        let one = vec!["all".to_owned()];
+        Targets { apis: one.clone(), runners: one, has_database: false, has_file_store: false }
+    }
+
     #[test]
     fn a_seed_gives_the_same_schedule() {
         let length = Duration::from_mins(1);
@@ -235,14 +261,21 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_has_every_kind_of_fault_and_all_are_over_in_time() {
-        for seed in 0..50 {
-            let length = Duration::from_mins(1);
-            let faults = plan(seed, length, &fleet(), "");
-            let kinds: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
-            assert!(kinds.len() >= 10, "{seed}: {kinds:?}");
-            assert!(kinds.contains(&Kind::Freeze), "{seed}");
-            assert!(faults.is_sorted_by_key(|fault| fault.at) && faults.last().unwrap().at < length);
+    fn a_run_that_is_long_enough_has_every_kind_of_fault_and_all_are_over_in_time() {
+        assert_eq!(fleet().kinds(), Kind::ALL.into());
+        for (targets, enough) in [(fleet(), long_enough(true)), (one(), long_enough(false))] {
+            for (length, seed) in
+                [enough, Duration::from_mins(1)].into_iter().flat_map(|it| (0..200).map(move |n| (it, n)))
+            {
+                let faults = plan(seed, length, &targets, "");
+                let kinds: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
+                assert_eq!(kinds, targets.kinds(), "{seed}, {length:?}");
+                assert_eq!(faults[0].kind, Kind::Freeze, "{seed}");
+                assert!(faults.is_sorted_by_key(|fault| fault.at) && faults.last().unwrap().at + LAST <= length);
+                // What excuses a request that fails has to leave moments without an excuse.
+                let nearest = faults.windows(2).map(|pair| pair[1].at.saturating_sub(pair[0].at)).min().unwrap();
+                assert!(nearest >= Duration::from_millis(GAP_MS.start() / 2), "{seed}: {nearest:?}");
+            }
         }
     }
 
@@ -282,9 +315,7 @@ mod tests {
 
     #[test]
     fn one_process_is_not_struck_where_it_has_nothing() {
-        let one = vec!["all".to_owned()];
-        let targets = Targets { apis: one.clone(), runners: one, has_database: false, has_file_store: false };
-        let faults = plan(1, Duration::from_mins(10), &targets, "");
+        let faults = plan(1, Duration::from_mins(10), &one(), "");
         let kinds: BTreeSet<Kind> = faults.iter().map(|fault| fault.kind).collect();
         assert!(!kinds.contains(&Kind::DatabaseCrash) && !kinds.contains(&Kind::FilesCut), "{kinds:?}");
         assert!(faults.iter().all(|fault| ["all", "destinations"].contains(&fault.target.as_str())));

@@ -58,6 +58,17 @@ pub(crate) fn not_done(history: &[Entry]) -> BTreeSet<(Kind, &str)> {
     found
 }
 
+/// Kinds that were due, and neither struck nor could not be done.
+pub(crate) fn missed(due: &BTreeSet<Kind>, history: &[Entry]) -> BTreeSet<Kind> {
+    let mut missed = due.clone();
+    for Entry { event, .. } in history {
+        if let Event::Fault { kind, .. } | Event::Skipped { kind, .. } = event {
+            missed.remove(kind);
+        }
+    }
+    missed
+}
+
 /// What became of the jobs of a run, and what was checked of it.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
@@ -140,4 +151,19 @@ fn totals(history: &[Entry], text: &mut String) {
     let _ = writeln!(text, "requests: {answered} answered, {refused} answered with 5xx, {failed} without an answer");
     let (rolling, clear) = rolling_restarts(history);
     let _ = writeln!(text, "rolling restarts: {rolling}, of which {clear} clear of faults that excuse failed requests");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_never_struck_is_missed_unless_the_machine_cannot_do_it() {
+        let due = BTreeSet::from([Kind::Kill, Kind::DiskFull, Kind::Unplugged]);
+        let struck = Event::Fault { number: 0, kind: Kind::Kill, target: "api-1".to_owned() };
+        let skipped = Event::Skipped { kind: Kind::DiskFull, why: "no root".to_owned() };
+        let history = [struck, skipped].map(|event| Entry { at_ms: 0, event });
+        assert_eq!(missed(&due, &history), [Kind::Unplugged].into());
+        assert_eq!(missed(&due, &[]), due);
+    }
 }

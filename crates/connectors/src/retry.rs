@@ -27,8 +27,15 @@ tokio::task_local! {
     static WATCH: Watch;
 }
 
-/// Tells `watch` of every repetition inside `work`.
+/// Tells `watch` of every repetition inside `work`, after whoever watches already.
 pub async fn watched<T>(watch: Watch, work: impl Future<Output = T>) -> T {
+    let watch: Watch = match WATCH.try_with(Arc::clone) {
+        Ok(outer) => Arc::new(move |kind: Kind| {
+            outer(kind);
+            watch(kind);
+        }),
+        Err(_) => watch,
+    };
     WATCH.scope(watch, work).await
 }
 
@@ -118,10 +125,14 @@ mod tests {
             let _ = tokio::spawn(apart).await.unwrap();
             let _ = request(3, |_| fails(Kind::NotFound)).await;
         };
-        watched(watch, inner).await;
+        watched(Arc::clone(&watch), inner).await;
         assert_eq!(*seen.lock().unwrap(), [Kind::Throttled, Kind::Throttled, Kind::Timeout]);
+        seen.lock().unwrap().clear();
+        let inner = watched(Arc::clone(&watch), async { request(2, |_| fails(Kind::Timeout)).await });
+        let _ = watched(watch, inner).await;
+        assert_eq!(*seen.lock().unwrap(), [Kind::Timeout; 2], "one inside another, and each is told");
         let _ = request(2, |_| fails(Kind::Throttled)).await;
-        assert_eq!(seen.lock().unwrap().len(), 3, "what is not watched is not told");
+        assert_eq!(seen.lock().unwrap().len(), 2, "what is not watched is not told");
     }
 
     fn asked(fields: &[(&'static str, &str)]) -> Option<Duration> {

@@ -57,7 +57,7 @@ pub use crate::azurite::{Azurite, azurite};
 pub use crate::ceph::{Account, Ceph, ceph};
 pub use crate::gcs::{Gcs, gcs};
 pub use crate::openstack::{OpenStack, User, openstack};
-pub use crate::place::note_skipped;
+pub use crate::place::{in_ci, note_skipped};
 pub use crate::pooler::{CONNECTIONS as POOLER_CONNECTIONS, Pooler, pooler};
 pub use crate::postgres::{OwnPostgres, Postgres, own_postgres, postgres};
 pub use crate::sshd::{Key, Sshd, sshd};

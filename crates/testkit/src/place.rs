@@ -33,7 +33,7 @@ pub(crate) fn scripts() -> PathBuf {
 }
 
 /// Whether a missing server is a failure.
-pub(crate) fn in_ci() -> bool {
+pub fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug_span};
 
-use connectors::{ByteStream, Journal, Network, OpenUpload, Progress, Receipt, Source, WholeDigest};
+use connectors::retry::{self, Watch};
+use connectors::{ByteStream, Journal, Kind, Network, OpenUpload, Progress, Receipt, Source, WholeDigest};
 use futures_util::future::BoxFuture;
 
 use crate::clock::Clock;
@@ -69,6 +70,9 @@ pub struct Transfer<'a> {
 pub trait Meter: Send + Sync {
     /// A transfer ended.
     fn moved(&self, transfer: &Transfer<'_>);
+
+    /// A request of a transfer from or to this host is made again.
+    fn repeated(&self, host: &str, reason: Kind);
 }
 
 /// Sends a file on while it arrives, if somebody waits for it.
@@ -116,6 +120,8 @@ pub struct NoMeter;
 
 impl Meter for NoMeter {
     fn moved(&self, _: &Transfer<'_>) {}
+
+    fn repeated(&self, _: &str, _: Kind) {}
 }
 
 /// Bounds of one task.
@@ -202,7 +208,7 @@ impl Context {
         })
     }
 
-    /// Moves one file from or to a host, and tells the meter how that went.
+    /// Moves one file from or to a host, and tells the meter how that went and what of it was repeated.
     ///
     /// # Errors
     /// Those of the transfer.
@@ -216,10 +222,20 @@ impl Context {
         F: Future<Output = Result<File, TaskError>> + Send,
     {
         let began = Instant::now();
-        let moved = transfer.instrument(debug_span!("transfer", host, is_import)).await;
+        let transfer = transfer.instrument(debug_span!("transfer", host, is_import));
+        let moved = match host {
+            Some(host) => retry::watched(self.watch(host), transfer).await,
+            None => transfer.await,
+        };
         let size_bytes = moved.as_ref().ok().map(|file| file.size);
         self.meter.moved(&Transfer { host, is_import, size_bytes, took: began.elapsed() });
         moved
+    }
+
+    /// Tells the meter of requests to a host that are made again.
+    fn watch(&self, host: &str) -> Watch {
+        let (meter, host) = (Arc::clone(&self.meter), host.to_owned());
+        Arc::new(move |reason| meter.repeated(&host, reason))
     }
 
     /// Counts towards `total_bytes` and reports percents as they rise; never back, even if bytes are sent again.
@@ -254,11 +270,39 @@ impl fmt::Debug for Context {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use bytes::Bytes;
+    use connectors::Error;
     use futures_util::{StreamExt as _, stream};
 
+    use super::*;
     use crate::error::Code;
     use crate::operations::testing::Bench;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(String, Kind)>>);
+
+    impl Meter for Told {
+        fn moved(&self, _: &Transfer<'_>) {}
+
+        fn repeated(&self, host: &str, reason: Kind) {
+            self.0.lock().unwrap().push((host.to_owned(), reason));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_transfer_repeats_is_told_with_its_host() {
+        let (bench, told) = (Bench::new().await, Arc::new(Told::default()));
+        let task = Context { meter: Arc::<Told>::clone(&told), ..bench.context(&[]) };
+        for (host, kind) in [(Some("h.test"), Kind::Throttled), (None, Kind::Timeout)] {
+            let fails = |_: u32| async move { Err::<File, _>(Error::new(kind, "trying", "it did not work")) };
+            let transfer = async { Ok(retry::request(2, fails).await?) };
+            let error = task.metered(host, false, transfer).await.unwrap_err();
+            assert_eq!(error.code, Code::from(kind));
+        }
+        assert_eq!(*told.0.lock().unwrap(), [("h.test".to_owned(), Kind::Throttled)]);
+    }
 
     fn ten_pieces() -> connectors::ByteStream {
         stream::iter((0..10).map(|_| Ok(Bytes::from_static(b"0123456789")))).boxed()

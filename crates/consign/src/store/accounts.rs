@@ -33,7 +33,7 @@ pub trait Accounts: Send + Sync {
     /// Finds a user.
     async fn user(&self, id: UserId) -> Result<Option<User>>;
 
-    /// Stores a key; `None` when a key of that name exists that is not revoked.
+    /// Stores a key, once however often it is asked for; `None` when another key of that name exists that is not revoked.
     async fn create_key(&self, key: NewKey, now: Timestamp) -> Result<Option<ApiKey>>;
 
     /// Finds a key, valid or not, and its user by the hash of the key.

@@ -10,7 +10,7 @@ use crate::model::{SignedUrl, User};
 /// Signed URLs.
 #[async_trait]
 pub trait SignedUrls: Send + Sync {
-    /// Stores one; `false` when there is one of that name that is not revoked.
+    /// Stores one, once however often it is asked for; `false` when there is another one of that name that is not revoked.
     async fn create_signed_url(&self, new: SignedUrl) -> Result<bool>;
 
     /// Finds one, revoked or not.

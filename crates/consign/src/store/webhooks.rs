@@ -16,7 +16,7 @@ pub struct NewWebhook {
     pub url: Vec<u8>,
     /// What it is told.
     pub events: Vec<EventKind>,
-    /// What signs its deliveries, sealed.
+    /// What signs its deliveries, sealed. No two are alike, so that a creation that is run again is known by it.
     pub secret: Vec<u8>,
 }
 
@@ -139,7 +139,7 @@ pub enum Redelivery {
 /// Webhooks, and what they are told.
 #[async_trait]
 pub trait Webhooks: Send + Sync {
-    /// Stores a webhook; `None` when the user has `webhooks_max` already.
+    /// Stores a webhook, once however often it is asked for; `None` when the user has `webhooks_max` already.
     async fn create_webhook(&self, new: NewWebhook, webhooks_max: u32, now: Timestamp) -> Result<Option<Webhook>>;
 
     /// All webhooks of a user, newest first.

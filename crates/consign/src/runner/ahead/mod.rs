@@ -341,7 +341,7 @@ impl Upload {
             progress: reporting(&state),
             memory: tools.network.memory.share(),
         };
-        let watch = meter::watch(&tools.metrics, &operation);
+        let watch = meter::watch_host(&tools.metrics, &operation, connector.host());
         let sent = connectors::retry::watched(watch, connector.put(put)).await;
         if let (Err(error), None) = (&sent, state.shown.get()) {
             tracing::debug!(export = %follower, error = error as &dyn std::error::Error, "a head start has ended");

@@ -45,6 +45,16 @@ fn addresses_are_read() {
         panic!("no bucket")
     };
     address.store(&with("s3://b", s3())).unwrap();
+    let azure = |own| FileStore { storage_account: Some("acct".to_owned()), ..own };
+    let (key, token) = (Some(Secret::new("a2V5")), Some(Secret::new("?sv=1&sig=x")));
+    for files in [
+        azure(FileStore { storage_access_key: key, ..FileStore::default() }),
+        azure(FileStore { sas_token: token, ..FileStore::default() }),
+    ] {
+        let config = with("az://container", files);
+        let Place::Bucket(address) = place(&config).unwrap() else { panic!("no container") };
+        address.store(&config).unwrap();
+    }
 }
 
 #[test]

@@ -42,7 +42,13 @@ async fn keys_are_found_by_hash(scene: Scene) {
 }
 
 async fn names_of_keys_are_unique_until_revoked(scene: Scene) {
-    assert!(scene.store.create_key(key(&scene, "ci", 1), scene.now()).await.unwrap().is_some());
+    let new = key(&scene, "ci", 1);
+    let made = scene.store.create_key(new.clone(), scene.now()).await.unwrap();
+    assert!(made.is_some());
+    let again = scene.store.create_key(new.clone(), scene.now().plus(Duration::from_secs(1))).await.unwrap();
+    assert_eq!(again, made, "the answer was lost after the commit, and it is run again");
+    let other = NewKey { id: KeyId::new(scene.now()), ..new };
+    assert_eq!(scene.store.create_key(other, scene.now()).await.unwrap(), None, "the same key with another id");
     assert!(scene.store.create_key(key(&scene, "ci", 2), scene.now()).await.unwrap().is_none());
     assert!(!scene.store.revoke_key("other", scene.now()).await.unwrap());
     scene.wait(1);

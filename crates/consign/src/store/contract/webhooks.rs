@@ -13,6 +13,7 @@ use crate::store::{
 
 cases!(
     webhooks_are_made_listed_and_removed_by_their_owner,
+    a_creation_that_is_run_again_makes_no_second_webhook,
     secrets_of_jobs_are_made_once_and_rotated,
     nothing_is_written_for_nobody,
     each_event_is_told_once,
@@ -30,10 +31,13 @@ cases!(
 const ALL: [EventKind; 3] = EventKind::ALL;
 const PAGE: Page = Page { number: 1, size: 100 };
 
+fn new_hook(scene: &Scene, user: UserId, events: &[EventKind]) -> NewWebhook {
+    let secret = DeliveryId::new(scene.now()).0.as_bytes().to_vec();
+    NewWebhook { user_id: user, url: b"sealed url".to_vec(), events: events.to_vec(), secret }
+}
+
 async fn hook_of(scene: &Scene, user: UserId, events: &[EventKind]) -> Webhook {
-    let new =
-        NewWebhook { user_id: user, url: b"sealed url".to_vec(), events: events.to_vec(), secret: b"sealed".to_vec() };
-    scene.store.create_webhook(new, 10, scene.now()).await.unwrap().expect("there is room")
+    scene.store.create_webhook(new_hook(scene, user, events), 10, scene.now()).await.unwrap().expect("there is room")
 }
 
 async fn hook(scene: &Scene) -> Webhook {
@@ -120,6 +124,19 @@ async fn webhooks_are_made_listed_and_removed_by_their_owner(scene: Scene) {
     assert!(scene.store.delete_webhook(scene.user, second.id).await.unwrap());
     assert!(!scene.store.delete_webhook(scene.user, second.id).await.unwrap());
     assert_ne!(hook(&scene).await.id, second.id, "numbers are not given twice");
+}
+
+async fn a_creation_that_is_run_again_makes_no_second_webhook(scene: Scene) {
+    let new = new_hook(&scene, scene.user, &ALL);
+    let made = scene.store.create_webhook(new.clone(), 1, scene.now()).await.unwrap().expect("there is room");
+    scene.wait(1);
+    // The answer was lost after the commit. There would be no room for another one.
+    let again = scene.store.create_webhook(new.clone(), 1, scene.now()).await.unwrap();
+    assert_eq!(again, Some(made.clone()));
+    assert_eq!(scene.store.webhooks(scene.user).await.unwrap(), [made.clone()]);
+    let eve = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
+    let hers = scene.store.create_webhook(NewWebhook { user_id: eve, ..new }, 1, scene.now()).await.unwrap();
+    assert_ne!(hers.expect("there is room").id, made.id, "nobody is given another user's");
 }
 
 async fn secrets_of_jobs_are_made_once_and_rotated(scene: Scene) {
@@ -263,7 +280,7 @@ async fn a_claim_is_a_lease(scene: Scene) {
     let webhook = backlog(&scene, scene.user, 1).await;
     assert_eq!(scene.store.next_delivery().await.unwrap(), Some(scene.now()));
     let parcel = claim_one(&scene).await;
-    assert_eq!((parcel.number, parcel.secret.as_deref()), (1, Some(&b"sealed"[..])));
+    assert_eq!((parcel.number, parcel.secret.as_deref()), (1, Some(webhook.secret.as_slice())));
     assert!(claim(&scene).await.is_empty(), "somebody is at it");
     assert_eq!(scene.store.next_delivery().await.unwrap(), Some(scene.now().plus(Duration::from_mins(1))));
     scene.wait(61);

@@ -41,6 +41,10 @@ impl Accounts for MemoryStore {
 
     async fn create_key(&self, key: NewKey, now: Timestamp) -> Result<Option<ApiKey>> {
         Ok(self.change(|rows| {
+            let is_same = |(hash, other): &&([u8; 32], ApiKey)| *hash == key.hash && other.id == key.id;
+            if let Some((_, stored)) = rows.keys.iter().find(is_same) {
+                return Some(stored.clone());
+            }
             let clashes = |(hash, other): &([u8; 32], ApiKey)| {
                 *hash == key.hash || other.id == key.id || (other.name == key.name && other.revoked_at.is_none())
             };
@@ -82,11 +86,11 @@ impl SignedUrls for MemoryStore {
         Ok(self.change(|rows| {
             let clashes =
                 |other: &SignedUrl| other.id == new.id || (other.name == new.name && other.revoked_at.is_none());
-            let is_new = !rows.signed_urls.iter().any(clashes);
-            if is_new {
-                rows.signed_urls.push(SignedUrl { revoked_at: None, ..new });
+            if let Some(other) = rows.signed_urls.iter().find(|other| clashes(other)) {
+                return other.id == new.id;
             }
-            is_new
+            rows.signed_urls.push(SignedUrl { revoked_at: None, ..new });
+            true
         }))
     }
 

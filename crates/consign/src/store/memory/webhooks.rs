@@ -186,6 +186,10 @@ impl MemoryStore {
 impl Webhooks for MemoryStore {
     async fn create_webhook(&self, new: NewWebhook, webhooks_max: u32, now: Timestamp) -> Result<Option<Webhook>> {
         Ok(self.change(|rows| {
+            let is_same = |webhook: &&Webhook| webhook.user_id == new.user_id && webhook.secret == new.secret;
+            if let Some(stored) = rows.webhooks.values().find(is_same) {
+                return Some(stored.clone());
+            }
             let has = rows.webhooks.values().filter(|webhook| webhook.user_id == new.user_id).count();
             if !rows.users.contains_key(&new.user_id) || has >= webhooks_max as usize {
                 return None;

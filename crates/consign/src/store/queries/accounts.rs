@@ -56,7 +56,12 @@ pub(crate) async fn create_key(tx: &mut Tx, key: &NewKey, now: Timestamp) -> sql
     .bind(key.expires_at.map(|moment| moment.0))
     .execute(&mut *tx.conn)
     .await?;
-    Ok((inserted.rows_affected() == 1).then(|| ApiKey {
+    if inserted.rows_affected() == 0 {
+        // It was stored already, and the answer lost: id and hash are the caller's own.
+        let stored = key_by_hash(&mut tx.conn, &key.hash).await?;
+        return Ok(stored.map(|(stored, _)| stored).filter(|stored| stored.id == key.id));
+    }
+    Ok(Some(ApiKey {
         id: key.id,
         user_id: key.user_id,
         name: key.name.clone(),

@@ -29,7 +29,8 @@ pub(crate) async fn create(tx: &mut Tx, new: &SignedUrl) -> sqlx::Result<bool> {
     .bind(new.created_at.0)
     .execute(&mut *tx.conn)
     .await?;
-    Ok(inserted.rows_affected() == 1)
+    // Or it was stored already, and the answer lost: the id is the caller's own.
+    Ok(inserted.rows_affected() == 1 || find(&mut tx.conn, new.id).await?.is_some())
 }
 
 pub(crate) async fn find(conn: &mut Conn, id: SignedUrlId) -> sqlx::Result<Option<SignedUrl>> {

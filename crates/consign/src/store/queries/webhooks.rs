@@ -33,6 +33,16 @@ pub(crate) async fn create(
         .bind(i64::from(new.user_id.0))
         .execute(&mut *tx.conn)
         .await?;
+    // It was stored already, and the answer lost: the secret is the caller's own.
+    let stored =
+        sqlx::query(concat!("SELECT ", webhook_columns!(), " FROM webhooks WHERE user_id = $1 AND secret = $2"))
+            .bind(i64::from(new.user_id.0))
+            .bind(&new.secret)
+            .fetch_optional(&mut *tx.conn)
+            .await?;
+    if let Some(stored) = stored {
+        return webhook(&stored).map(Some);
+    }
     let events: Vec<&str> = new.events.iter().map(|event| event.wire()).collect();
     let row = sqlx::query(concat!(
         "INSERT INTO webhooks (user_id, url, events, secret, disabled, failing, created_at, updated_at) \

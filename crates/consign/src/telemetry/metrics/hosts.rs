@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use super::Metrics;
+use super::labels::HostRetryLabels;
+use crate::error::Code;
+
 /// Hosts that a process tells apart; what comes later is [`OTHER`]. Who came first keeps its place until the restart, as series
 /// that vanish and come again would be worse to reckon with: one user with many hosts can use them up.
 pub const HOSTS_MAX: usize = 64;
@@ -28,6 +32,14 @@ impl Hosts {
         }
         known.insert(name.clone());
         name
+    }
+}
+
+impl Metrics {
+    /// Counts a request to a host that is made again while a file is moved.
+    pub fn host_retried(&self, host: &str, reason: Code) {
+        let labels = HostRetryLabels { host: self.hosts.label(host), reason: reason.wire() };
+        self.host_retries.get_or_create(&labels).inc();
     }
 }
 

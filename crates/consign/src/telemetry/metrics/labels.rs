@@ -91,6 +91,15 @@ pub struct HostLabels {
     pub direction: &'static str,
 }
 
+/// Labels of what is tried again at a host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HostRetryLabels {
+    /// The host, or `other`.
+    pub host: String,
+    /// The code of the error that made it necessary.
+    pub reason: &'static str,
+}
+
 /// Labels of transfers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TransferLabels {

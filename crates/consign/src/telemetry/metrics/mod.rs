@@ -27,8 +27,8 @@ pub mod table;
 pub use event::{Held, LeaseLoss, Moved};
 pub use hosts::{HOSTS_MAX, OTHER};
 use labels::{
-    BuildLabels, CallLabels, HostLabels, KindLabels, OperationLabels, OutcomeLabels, ReasonLabels, RequestLabels,
-    RetryLabels, RouteLabels, TaskLabels, TransferLabels, UserLabels,
+    BuildLabels, CallLabels, HostLabels, HostRetryLabels, KindLabels, OperationLabels, OutcomeLabels, ReasonLabels,
+    RequestLabels, RetryLabels, RouteLabels, TaskLabels, TransferLabels, UserLabels,
 };
 
 /// Upper bounds in seconds of the duration histograms: from a database read to a long transfer.
@@ -62,6 +62,7 @@ pub struct Metrics {
     host_transfers: Family<TransferLabels, Counter>,
     host_bytes: Family<HostLabels, Counter>,
     host_seconds: Family<HostLabels, Seconds>,
+    host_retries: Family<HostRetryLabels, Counter>,
     webhook_attempts: Family<OutcomeLabels, Counter>,
     webhook_seconds: Histogram,
     live: Family<KindLabels, Gauge>,
@@ -146,6 +147,7 @@ impl Metrics {
             host_transfers: Family::default(),
             host_bytes: Family::default(),
             host_seconds: Family::default(),
+            host_retries: Family::default(),
             webhook_attempts: Family::default(),
             webhook_seconds: histogram(),
             live: Family::default(),
@@ -228,6 +230,7 @@ impl Metrics {
         add(to, "consign_host_transfers_total", &self.host_transfers);
         add(to, "consign_host_bytes_total", &self.host_bytes);
         add(to, "consign_host_transfer_seconds_total", &self.host_seconds);
+        add(to, "consign_host_retries_total", &self.host_retries);
         add(to, "consign_webhook_attempts_total", &self.webhook_attempts);
         add(to, "consign_webhook_attempt_seconds", &self.webhook_seconds);
         add(to, "consign_live_open", &self.live);

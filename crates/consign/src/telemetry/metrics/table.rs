@@ -135,6 +135,11 @@ pub const TABLE: &[Entry] = &[
     ),
     counter("consign_host_bytes_total", "host, direction", "Bytes of files moved, by host"),
     counter("consign_host_transfer_seconds_total", "host, direction", "Time spent moving files, by host"),
+    counter(
+        "consign_host_retries_total",
+        "host, reason",
+        "Requests repeated while a file was moved, by host and error code",
+    ),
     // HTTP.
     counter("consign_http_requests_total", "method, route, status", "Requests by route and status"),
     histogram("consign_http_request_seconds", "method, route", "Time to the head of the answer"),

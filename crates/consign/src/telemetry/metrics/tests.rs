@@ -16,6 +16,7 @@ fn filled() -> Metrics {
     metrics.stored("claim", took);
     metrics.task_retried("export/s3", Code::RemoteTimeout);
     metrics.connector_retried("export/s3", Code::RemoteTimeout);
+    metrics.host_retried("h.test:1", Code::RemoteTimeout);
     for (is_import, size_bytes) in [(true, Some(5)), (false, Some(7)), (false, None)] {
         metrics.moved(&Moved { operation: "o", host: Some("h.test:1"), is_import, size_bytes, took });
     }
@@ -103,12 +104,33 @@ fn who_fills_the_queue_is_named_and_the_rest_is_summed() {
 }
 
 #[test]
+fn repetitions_share_the_bounded_names_of_hosts_with_transfers() {
+    let metrics = Metrics::new();
+    for number in 0..HOSTS_MAX {
+        let host = format!("h{number}.test");
+        let (host, took) = (Some(host.as_str()), Duration::ZERO);
+        metrics.moved(&Moved { operation: "o", host, is_import: false, size_bytes: None, took });
+    }
+    for host in ["H0.test:443", "late.test", "later.test"] {
+        metrics.host_retried(host, Code::RemoteThrottled);
+    }
+    let text = metrics.text();
+    for line in [
+        r#"consign_host_retries_total{host="h0.test",reason="REMOTE_THROTTLED"} 1"#,
+        r#"consign_host_retries_total{host="other",reason="REMOTE_THROTTLED"} 2"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn a_transfer_counts_by_host_and_a_failed_one_brings_no_bytes() {
     let text = filled().text();
     for line in [
         r#"consign_host_transfers_total{host="h.test",direction="in",outcome="ok"} 1"#,
         r#"consign_host_transfers_total{host="h.test",direction="out",outcome="failed"} 1"#,
         r#"consign_host_bytes_total{host="h.test",direction="out"} 7"#,
+        r#"consign_host_retries_total{host="h.test",reason="REMOTE_TIMEOUT"} 1"#,
         r#"consign_import_bytes_total{operation="o"} 5"#,
         r#"consign_export_bytes_total{operation="o"} 7"#,
         r#"consign_lease_losses_total{reason="fenced"} 0"#,

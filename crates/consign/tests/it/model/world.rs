@@ -300,9 +300,12 @@ impl World {
             user_id,
             url: b"sealed url".to_vec(),
             events: EventKind::ALL.to_vec(),
-            secret: b"sealed secret".to_vec(),
+            secret: self.id().as_bytes().to_vec(),
         };
         let made = self.both(async |store| store.create_webhook(new.clone(), 2, self.now).await).await;
+        // Whoever does not know whether it was made runs it again.
+        let again = self.both(async |store| store.create_webhook(new.clone(), 2, self.now).await).await;
+        assert_eq!(again, made);
         self.webhooks.extend(made.map(|webhook| (webhook.id, user_id)));
     }
 

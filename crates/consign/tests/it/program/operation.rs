@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -221,6 +222,29 @@ async fn every_line_of_an_attempt_and_of_a_request_says_which_it_belongs_to() {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
     assert!(!metrics.contains(CANARY));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_repeated_counts_for_its_host() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let taken = put(move |_: Bytes| {
+        let is_first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        std::future::ready(if is_first { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::CREATED })
+    });
+    let origin = serve(Router::new().route("/b", taken)).await;
+    let program = Program::started(&[]).await;
+    let job = json!({
+        "in": {"operation": "import/raw", "file": "a", "filename": "a"},
+        "out": {"operation": "export/upload", "input": "in", "url": format!("http://{origin}/b")},
+    });
+    program.finished(&program.job(job).await).await;
+    let (_, metrics) = program.text("/metrics").await;
+    for line in [
+        r#"consign_connector_retries_total{operation="export/upload",reason="REMOTE_UNAVAILABLE"} 1"#,
+        r#"consign_host_retries_total{host="127.0.0.1",reason="REMOTE_UNAVAILABLE"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[derive(Clone, Default)]

@@ -11,6 +11,8 @@ use connectors::{Digests, Limits};
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
 use testkit::http_faults::{Action, HttpFaults};
+use testkit::or_skip;
+use tokio::time::sleep;
 
 use super::harness::{MARK, MIB, Program, eventually, id, task};
 use super::places::Bucket;
@@ -62,7 +64,7 @@ async fn kept(bucket: &Bucket) -> BTreeMap<String, Value> {
 
 async fn is_emptied(bucket: &Bucket) {
     eventually("an empty bucket", async || {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        sleep(Duration::from_millis(500)).await;
         kept(bucket).await.is_empty().then_some(())
     })
     .await;
@@ -142,6 +144,83 @@ async fn files_in_a_bucket_are_delivered_and_go_with_their_jobs() {
     delete(&program, &down).await;
     is_emptied(&store).await;
     store.is_tidied().await;
+}
+
+/// A server with these settings keeps a file in the object store that it shows as `store`, gives it to whoever has a link, and removes
+/// it with its job. `names` are those of all objects that are there.
+async fn keeps_files(mut program: Program, store: &str, names: impl AsyncFn() -> Vec<String>) {
+    program.start().await;
+    eventually("readiness", async || (program.text("/readyz").await.0 == StatusCode::OK).then_some(())).await;
+    let content = "kept elsewhere";
+    let job = program
+        .job(json!({
+            "in": {"operation": "import/raw", "file": content, "filename": "a.txt"},
+            "link": {"operation": "export/url", "input": "in"},
+        }))
+        .await;
+    let url = link(&program.finished(&job).await);
+    let (status, _, body) = ask(Method::GET, &url, &[]).await;
+    assert!(status == StatusCode::OK && body == content, "{status}: {body:?}");
+    assert!(program.files().is_empty(), "nothing is kept here");
+    let prefix = format!("a fleet/{}/", id(task(&job, "in")));
+    let kept = names().await;
+    assert!(kept.contains(&format!("a fleet/{MARK}")), "{kept:?}");
+    assert_eq!(kept.iter().filter(|name| name.starts_with(&prefix)).count(), 1, "{kept:?}");
+
+    let out = program.run(&["doctor"]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains(&format!("{store} takes files")), "{said}");
+
+    delete(&program, &job).await;
+    eventually("the end of the file", async || {
+        sleep(Duration::from_millis(500)).await;
+        names().await.iter().all(|name| !name.starts_with(&prefix)).then_some(())
+    })
+    .await;
+}
+
+/// The account may stand in the address or beside it, and each secret in a setting or in a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn azure_keeps_files_by_a_key_and_by_a_token() {
+    let container = "it-azure-files";
+    let Some(azurite) = or_skip(testkit::azurite().await) else { return };
+    azurite.empty_container(container).await.unwrap();
+    let names = async || -> Vec<String> {
+        let script = format!("result = [it.name for it in service.get_container_client({container:?}).list_blobs()]");
+        serde_json::from_value(azurite.sdk(&script).await.unwrap()).unwrap()
+    };
+    let address = format!("az://{container}/a fleet?endpoint={}", azurite.endpoint);
+    let store = format!("az://{container}/a fleet/");
+    let mut by_key = Program::new(&[("FILES_URL", &format!("{address}&account={}", azurite.account))]);
+    by_key.set("FILES__STORAGE_ACCESS_KEY", &azurite.key);
+    keeps_files(by_key, &store, &names).await;
+
+    // Another database, whose files these are not.
+    azurite.empty_container(container).await.unwrap();
+    let token = azurite.container_sas(container, "racwdl", 1).await.unwrap();
+    let mut by_token = Program::new(&[("FILES_URL", &address), ("FILES__STORAGE_ACCOUNT", &azurite.account)]);
+    let file = by_token.folder().join("token");
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    by_token.set("FILES__SAS_TOKEN_FILE", file.to_str().unwrap());
+    keeps_files(by_token, &store, &names).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn google_cloud_storage_keeps_files_by_the_file_of_a_service_account() {
+    let bucket = "it-gcs-files";
+    let Some(gcs) = or_skip(testkit::gcs().await) else { return };
+    gcs.create_bucket(bucket).await.unwrap();
+    let address = format!("gs://{bucket}/a fleet?endpoint={}&token_uri={}", gcs.endpoint, gcs.token_uri);
+    // The emulator answers one request at a time, and others ask it too.
+    let mut program = Program::new(&[("FILES_URL", &address), ("TRANSFER__IDLE_TIMEOUT", "2m")]);
+    let file = program.folder().join("account.json");
+    std::fs::write(&file, gcs.key_file().to_string()).unwrap();
+    program.set("FILES__SERVICE_ACCOUNT_FILE", file.to_str().unwrap());
+    keeps_files(program, &format!("gs://{bucket}/a fleet/"), async || -> Vec<String> {
+        let script = format!("result = [it.name for it in client.list_blobs({bucket:?})]");
+        serde_json::from_value(gcs.python(&script).await.unwrap()).unwrap()
+    })
+    .await;
 }
 
 /// A start without the credentials says which setting is missing.
