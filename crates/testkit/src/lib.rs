@@ -93,7 +93,7 @@ impl std::error::Error for Missing {}
 pub fn or_skip<T>(result: Result<T>) -> Option<T> {
     match result {
         Ok(it) => Some(it),
-        Err(error) if error.is::<Missing>() && !place::in_ci() => {
+        Err(error) if error.is::<Missing>() && !in_ci() => {
             let place = std::panic::Location::caller();
             let line = format!("skipped: {} ({}:{})", error, place.file(), place.line());
             eprintln!("{line}");

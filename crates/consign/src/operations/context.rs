@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(*told.0.lock().unwrap(), [("h.test".to_owned(), Kind::Throttled)]);
     }
 
-    fn ten_pieces() -> connectors::ByteStream {
+    fn ten_pieces() -> ByteStream {
         stream::iter((0..10).map(|_| Ok(Bytes::from_static(b"0123456789")))).boxed()
     }
 

@@ -12,6 +12,8 @@ use consign::store::{Applied, Cancellation, Creation, Error, Heartbeat, Postgres
 use futures_util::future::join_all;
 use sqlx::Connection as _;
 use testkit::Postgres;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 const OPTIONS: Options = Options { connections_max: 8, listen: true };
@@ -223,7 +225,7 @@ async fn a_change_of_the_schema_that_has_to_wait_holds_up_nobody_for_long() {
     // Somebody has written to the table, and stands still.
     let mut holder = held(&url, "LOCK TABLE tasks IN ROW EXCLUSIVE MODE").await;
     let later = url.clone();
-    let upgrading = tokio::spawn(async move { open(&later).await });
+    let upgrading = spawn_blocking(move || Handle::current().block_on(open(&later)));
     for _ in 0..2 {
         wait_for_lock(&server, &url, 1).await;
         timeout(HELD_UP_MAX, scene.job("a")).await.expect("it waits no longer than the upgrade");
@@ -335,12 +337,12 @@ async fn more_callers_than_connections_take_turns() {
     let made = join_all((0..60).map(|_| scene.job("a; b: a"))).await;
     // Each of these has a transaction of its own.
     let calling = made.iter().map(|made| async move {
-        let (store, user, now) = (&scene.store, scene.user, scene.now());
+        let (store, user, now, ids) = (&scene.store, scene.user, scene.now(), [made.task("a")]);
         let (created, claims, read, listed, cancelled) = tokio::join!(
             store.create_task(scene.single(&[])),
             scene.claim(1),
             store.job(user, made.id),
-            store.tasks(user, &[made.task("a")]),
+            store.tasks(user, &ids),
             store.cancel(user, made.task("b"), now),
         );
         assert_eq!(created.unwrap(), Creation::Created);

@@ -81,7 +81,7 @@ async fn a_full_batch_is_told_though_its_sender_falls_silent() {
     let (arriving, _whole) = scratch.arriving(LIMIT_BYTES);
     let terms = Terms { announced_bytes: None, limit_bytes: LIMIT_BYTES, with_md5: false };
     // Six pieces are a batch of 1,200,000 bytes; the rest is not one.
-    let silent = stream_of(&[7; 2_200_000], 200_000).chain(streams::pending()).boxed();
+    let silent = stream_of(&vec![7; 2_200_000], 200_000).chain(streams::pending()).boxed();
     let progress = Progress::default();
     let told = async { tokio::time::timeout(SOON, arriving.arrived(1_200_000)).await };
     tokio::select! {
@@ -217,7 +217,7 @@ async fn starts_beside_writers_take_nothing_from_them() {
     });
     let mut written = 0;
     let began = std::time::Instant::now();
-    while began.elapsed() < std::time::Duration::from_secs(2) {
+    while began.elapsed() < Duration::from_secs(2) {
         let owner = task();
         let key = BlobKey::new(owner, Token(5), 1);
         let scratch = store.files.scratch(&key).await.unwrap();

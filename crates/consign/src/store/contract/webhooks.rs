@@ -133,7 +133,7 @@ async fn a_creation_that_is_run_again_makes_no_second_webhook(scene: Scene) {
     // The answer was lost after the commit. There would be no room for another one.
     let again = scene.store.create_webhook(new.clone(), 1, scene.now()).await.unwrap();
     assert_eq!(again, Some(made.clone()));
-    assert_eq!(scene.store.webhooks(scene.user).await.unwrap(), [made.clone()]);
+    assert_eq!(scene.store.webhooks(scene.user).await.unwrap(), std::slice::from_ref(&made));
     let eve = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
     let hers = scene.store.create_webhook(NewWebhook { user_id: eve, ..new }, 1, scene.now()).await.unwrap();
     assert_ne!(hers.expect("there is room").id, made.id, "nobody is given another user's");

@@ -148,18 +148,9 @@ pub(crate) const TAKE_TRASH_SQL: &str = concat!(
     " RETURNING task_id"
 );
 
-pub(crate) async fn take_trash(
-    tx: &mut Tx,
-    limit: u32,
-    now: Timestamp,
-    until: Timestamp,
-) -> sqlx::Result<Vec<TaskId>> {
-    let rows = sqlx::query(TAKE_TRASH_SQL)
-        .bind(i64::from(limit))
-        .bind(now.0)
-        .bind(until.0)
-        .fetch_all(&mut *tx.conn)
-        .await?;
+pub(crate) async fn take_trash(tx: &mut Tx, limit: u32, now: Timestamp, until: Timestamp) -> sqlx::Result<Vec<TaskId>> {
+    let rows =
+        sqlx::query(TAKE_TRASH_SQL).bind(i64::from(limit)).bind(now.0).bind(until.0).fetch_all(&mut *tx.conn).await?;
     rows.iter().map(|row| row.try_get("task_id").map(TaskId)).collect()
 }
 

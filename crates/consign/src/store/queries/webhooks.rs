@@ -169,12 +169,8 @@ pub(crate) async fn take_outbox(
     now: Timestamp,
     until: Timestamp,
 ) -> sqlx::Result<Vec<OutboxLine>> {
-    let rows = sqlx::query(TAKE_OUTBOX_SQL)
-        .bind(i64::from(limit))
-        .bind(now.0)
-        .bind(until.0)
-        .fetch_all(&mut *tx.conn)
-        .await?;
+    let rows =
+        sqlx::query(TAKE_OUTBOX_SQL).bind(i64::from(limit)).bind(now.0).bind(until.0).fetch_all(&mut *tx.conn).await?;
     let mut lines = rows.iter().map(line).collect::<sqlx::Result<Vec<_>>>()?;
     // What was changed comes back in no order; ids begin with their time.
     lines.sort_by_key(|line| line.id);
