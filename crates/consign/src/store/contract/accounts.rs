@@ -1,4 +1,4 @@
-//! Users and keys.
+//! Users, their secrets and keys.
 
 use std::time::Duration;
 
@@ -7,7 +7,12 @@ use crate::id::{KeyId, UserId};
 use crate::model::Scope;
 use crate::store::NewKey;
 
-cases!(users_are_made_once, keys_are_found_by_hash, names_of_keys_are_unique_until_revoked);
+cases!(
+    users_are_made_once,
+    secrets_of_jobs_are_made_once_and_rotated,
+    keys_are_found_by_hash,
+    names_of_keys_are_unique_until_revoked,
+);
 
 fn key(scene: &Scene, name: &str, hash: u8) -> NewKey {
     NewKey {
@@ -29,6 +34,17 @@ async fn users_are_made_once(scene: Scene) {
     assert_eq!(scene.store.user(UserId(99)).await.unwrap(), None);
     assert_eq!(scene.store.counts(scene.now()).await.unwrap().users, 2);
     scene.store.ping().await.unwrap();
+}
+
+async fn secrets_of_jobs_are_made_once_and_rotated(scene: Scene) {
+    for _ in 0..2 {
+        assert_eq!(scene.store.webhook_secret(scene.user, b"one", scene.now()).await.unwrap(), b"one");
+    }
+    assert_eq!(scene.store.webhook_secret(scene.user, b"two", scene.now()).await.unwrap(), b"one");
+    scene.store.rotate_webhook_secret(scene.user, b"three", scene.now()).await.unwrap();
+    assert_eq!(scene.store.webhook_secret(scene.user, b"two", scene.now()).await.unwrap(), b"three");
+    let eve = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
+    assert_eq!(scene.store.webhook_secret(eve, b"hers", scene.now()).await.unwrap(), b"hers");
 }
 
 async fn keys_are_found_by_hash(scene: Scene) {

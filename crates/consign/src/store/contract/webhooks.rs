@@ -14,7 +14,6 @@ use crate::store::{
 cases!(
     webhooks_are_made_listed_and_removed_by_their_owner,
     a_creation_that_is_run_again_makes_no_second_webhook,
-    secrets_of_jobs_are_made_once_and_rotated,
     nothing_is_written_for_nobody,
     each_event_is_told_once,
     lines_are_taken_for_a_while,
@@ -137,17 +136,6 @@ async fn a_creation_that_is_run_again_makes_no_second_webhook(scene: Scene) {
     let eve = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
     let hers = scene.store.create_webhook(NewWebhook { user_id: eve, ..new }, 1, scene.now()).await.unwrap();
     assert_ne!(hers.expect("there is room").id, made.id, "nobody is given another user's");
-}
-
-async fn secrets_of_jobs_are_made_once_and_rotated(scene: Scene) {
-    for _ in 0..2 {
-        assert_eq!(scene.store.webhook_secret(scene.user, b"one", scene.now()).await.unwrap(), b"one");
-    }
-    assert_eq!(scene.store.webhook_secret(scene.user, b"two", scene.now()).await.unwrap(), b"one");
-    scene.store.rotate_webhook_secret(scene.user, b"three", scene.now()).await.unwrap();
-    assert_eq!(scene.store.webhook_secret(scene.user, b"two", scene.now()).await.unwrap(), b"three");
-    let eve = scene.store.ensure_user("eve", scene.now()).await.unwrap().id;
-    assert_eq!(scene.store.webhook_secret(eve, b"hers", scene.now()).await.unwrap(), b"hers");
 }
 
 async fn nothing_is_written_for_nobody(scene: Scene) {
