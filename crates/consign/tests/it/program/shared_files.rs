@@ -148,6 +148,7 @@ async fn files_in_a_bucket_are_delivered_and_go_with_their_jobs() {
 
 /// A server with these settings keeps a file in the object store that it shows as `store`, gives it to whoever has a link, and removes
 /// it with its job. `names` are those of all objects that are there.
+#[expect(clippy::future_not_send, reason = "it is awaited where it is made")]
 async fn keeps_files(mut program: Program, store: &str, names: impl AsyncFn() -> Vec<String>) {
     program.start().await;
     eventually("readiness", async || (program.text("/readyz").await.0 == StatusCode::OK).then_some(())).await;
