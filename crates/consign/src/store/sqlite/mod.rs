@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions as _, Row as _, SqliteConnection, SqlitePool};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -32,6 +31,7 @@ mod run;
 mod methods;
 #[path = "../queries/mod.rs"]
 mod queries;
+mod schema;
 mod sets;
 mod writer;
 
@@ -65,16 +65,6 @@ const LOG_KEPT_BYTES: u32 = 64 << 20;
 
 /// The oldest SQLite that does not lose data when two connections write the log (3.7.0 to 3.51.2 may).
 const VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
-
-/// All migrations, oldest first: version, name, text. Never changed once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "start", include_str!("../../../../../migrations/sqlite/0001_start.sql")),
-    (2, "webhooks", include_str!("../../../../../migrations/sqlite/0002_webhooks.sql")),
-    (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
-    (4, "lists", include_str!("../../../../../migrations/sqlite/0004_lists.sql")),
-    (5, "taken", include_str!("../../../../../migrations/sqlite/0005_taken.sql")),
-    (6, "ready", include_str!("../../../../../migrations/sqlite/0006_ready.sql")),
-];
 
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +121,7 @@ impl SqliteStore {
     pub async fn open(path: &Path) -> std::result::Result<Self, OpenError> {
         let lock = lock_soon(path).await?;
         let mut conn = connect(path).await?;
-        migrate(&mut conn).await?;
+        schema::migrate(&mut conn).await?;
         start(path, conn, Some(lock)).await
     }
 
@@ -143,9 +133,9 @@ impl SqliteStore {
     pub async fn open_shared(path: &Path) -> std::result::Result<Self, OpenError> {
         make_folder(path)?;
         let mut conn = connect(path).await?;
-        if schema(&mut conn).await? != Some(newest_schema()) {
+        if schema::found(&mut conn).await? != Some(schema::newest()) {
             let lock = lock(path)?;
-            migrate(&mut conn).await?;
+            schema::migrate(&mut conn).await?;
             drop(lock);
         }
         start(path, conn, None).await
@@ -159,7 +149,7 @@ impl SqliteStore {
     pub async fn open_limited(path: &Path, pages: u32) -> std::result::Result<Self, OpenError> {
         let lock = lock(path)?;
         let mut conn = connect(path).await?;
-        migrate(&mut conn).await?;
+        schema::migrate(&mut conn).await?;
         let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
         sqlx::query(limit).execute(&mut conn).await.map_err(failed)?;
         start(path, conn, Some(lock)).await
@@ -226,7 +216,7 @@ impl State for SqliteStore {
     async fn export_state(&self, lines: mpsc::Sender<Line>) -> Result<()> {
         let mut read = self.read().await?;
         let found = queries::state::schema(&mut read).await.map_err(Self::failed)?;
-        state::check_schema(found, newest_schema())?;
+        state::check_schema(found, schema::newest())?;
         queries::state::export(&mut read, &lines).await.map_err(Self::failed)
     }
 
@@ -338,43 +328,6 @@ fn lock(path: &Path) -> std::result::Result<FsFile, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder(path).to_owned())),
         Err(TryLockError::Error(source)) => Err(cannot(source)),
     }
-}
-
-fn newest_schema() -> i64 {
-    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
-}
-
-/// The schema that the database has; `None` for one that is empty.
-async fn schema(conn: &mut SqliteConnection) -> std::result::Result<Option<i64>, OpenError> {
-    conn.ensure_migrations_table("_sqlx_migrations").await.map_err(migration_failed)?;
-    let row =
-        sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations").fetch_one(conn).await.map_err(failed)?;
-    let found: Option<i64> = row.try_get("version").map_err(failed)?;
-    match found {
-        Some(found) if found > newest_schema() => Err(OpenError::NewerSchema { found, known: newest_schema() }),
-        found => Ok(found),
-    }
-}
-
-async fn migrate(conn: &mut SqliteConnection) -> std::result::Result<(), OpenError> {
-    schema(conn).await?;
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|&(version, name, text)| {
-            Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
-        })
-        .collect();
-    Migrator::with_migrations(migrations).run(conn).await.map_err(migration_failed)
-}
-
-fn migration_failed(error: MigrateError) -> OpenError {
-    if let MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) = error {
-        return OpenError::OtherSchema(version);
-    }
-    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
-        return failed(error);
-    }
-    OpenError::Failed(Error::Broken(Box::new(error)))
 }
 
 fn failed(error: sqlx::Error) -> OpenError {

@@ -4,7 +4,8 @@ use sqlx::{Executor as _, QueryBuilder, Row as _};
 use tempfile::TempDir;
 
 use super::queries::{Changed, Tx, claim, deliveries, sweep, transitions};
-use super::{Db, connect, migrate, sets};
+use super::schema::migrate;
+use super::{Db, connect, sets};
 use crate::clock::Timestamp;
 use crate::id::{SessionId, TaskId, Token, UserId};
 use crate::store::{Applied, ClaimRequest};
