@@ -22,6 +22,7 @@ mod hosts;
 pub mod labels;
 mod memory;
 mod process;
+mod seconds;
 pub mod table;
 
 pub use event::{Held, LeaseLoss, Moved};
@@ -30,9 +31,8 @@ use labels::{
     BuildLabels, CallLabels, HostLabels, HostRetryLabels, KindLabels, OperationLabels, OutcomeLabels, ReasonLabels,
     RequestLabels, RetryLabels, RouteLabels, TaskLabels, TransferLabels, UserLabels,
 };
+use seconds::histogram;
 
-/// Upper bounds in seconds of the duration histograms: from a database read to a long transfer.
-const SECONDS: [f64; 12] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
 /// The prefix of our own metrics.
 const PREFIX: &str = "consign";
 /// Users with a line of their own, those with the most tasks queued.
@@ -380,10 +380,6 @@ fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, metric: &M) {
 
 fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn histogram() -> Histogram {
-    Histogram::new(SECONDS)
 }
 
 impl Default for Metrics {
