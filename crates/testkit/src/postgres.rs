@@ -61,6 +61,18 @@ impl Postgres {
         let told = tool::run("psql", &["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql]).await?;
         Ok(String::from_utf8_lossy(&told).trim().to_owned())
     }
+
+    /// Ends the sessions of a database whose last statement begins with this text.
+    ///
+    /// # Errors
+    /// What `psql` says.
+    pub async fn end_sessions(&self, database: &str, statement: &str) -> Result<()> {
+        let end = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = '{database}' AND query LIKE '{statement}%'"
+        );
+        self.psql("postgres", &end).await.map(drop)
+    }
 }
 
 /// A server of one test's own, on a disk that it waits for; stopped and removed when dropped.

@@ -28,20 +28,20 @@ const BATCH: u32 = 500;
 /// Searches until it is cancelled: at once, since the process before this one may have been killed, and then whenever it is this
 /// one's turn.
 pub(super) async fn run(runner: Runner) {
-    is_its_turn(&runner).await;
+    takes_its_turn(&runner).await;
     loop {
         search(&runner).await;
         loop {
             sleep(LOOK_EVERY).await;
-            if is_its_turn(&runner).await {
+            if takes_its_turn(&runner).await {
                 break;
             }
         }
     }
 }
 
-/// Whether a search is due that this process is to make. Then no other will make it.
-async fn is_its_turn(runner: &Runner) -> bool {
+/// Takes the next search from the others, if one is due.
+async fn takes_its_turn(runner: &Runner) -> bool {
     take_turn(runner).await.unwrap_or_else(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "the next search has to wait");
         false

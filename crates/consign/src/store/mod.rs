@@ -22,6 +22,7 @@ pub mod jobs;
 pub mod ledger;
 #[cfg(feature = "test-support")]
 pub mod memory;
+mod migrations;
 pub mod postgres;
 pub mod signed_urls;
 pub mod sqlite;

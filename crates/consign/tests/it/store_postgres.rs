@@ -317,10 +317,9 @@ async fn the_loss_of_every_connection_costs_nothing() {
     let url = server.database().await.unwrap();
     let name = url.rsplit('/').next().unwrap();
     let working = tokio::spawn(work(Arc::new(open(&url).await), Arc::default()));
-    let kill = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'");
     while !working.is_finished() {
         sleep(Duration::from_millis(100)).await;
-        server.psql("postgres", &kill).await.unwrap();
+        server.end_sessions(name, "").await.unwrap();
     }
     let (mut scene, made) = working.await.unwrap();
     check(&mut scene, &made).await;
@@ -393,8 +392,7 @@ async fn a_process_whose_connections_all_wait_goes_on_saying_that_it_lives() {
     sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
     // A connection that is lost is made anew.
     let name = url.rsplit('/').next().unwrap();
-    let kill = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'");
-    server.psql("postgres", &kill).await.unwrap();
+    server.end_sessions(name, "").await.unwrap();
     beat().await;
     let cancelled = scene.store.cancel(scene.user, made.task("a"), scene.now()).await;
     assert_eq!(cancelled.unwrap(), Cancellation::Done);
@@ -409,9 +407,6 @@ async fn what_one_process_does_another_hears_of_at_once() {
     let polling = Options { listen: false, ..OPTIONS };
     let polling = PostgresStore::open(&Secret::new(url.as_str()), polling).await.unwrap();
     let listening = open(&url).await;
-    let kill = format!(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE 'LISTEN%'"
-    );
     // Listening begins a moment after opening, and says so by announcing everything.
     sleep(Duration::from_millis(500)).await;
     for _ in 0..3 {
@@ -427,7 +422,7 @@ async fn what_one_process_does_another_hears_of_at_once() {
         scene.job("b").await;
         told.await.expect("there is work");
         // Whoever listens is cut off, and hears again a moment later.
-        server.psql("postgres", &kill).await.unwrap();
+        server.end_sessions(name, "LISTEN").await.unwrap();
         sleep(Duration::from_millis(1500)).await;
     }
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{Connection as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _};
+use sqlx::migrate::{Migrate as _, MigrateError};
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::sleep;
 
 use super::{OpenError, failed};
-use crate::store::Error;
+use crate::store::migrations::{self, Failure, Step};
 
-/// All migrations, oldest first: version, name, text. Never changed once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
+/// All migrations, oldest first.
+const MIGRATIONS: &[Step] = &[
     (1, "start", include_str!("../../../../../migrations/postgres/0001_start.sql")),
     (2, "lists", include_str!("../../../../../migrations/postgres/0002_lists.sql")),
     (3, "taken", include_str!("../../../../../migrations/postgres/0003_taken.sql")),
@@ -33,7 +33,7 @@ const LOCK: &str = "\
 
 /// The newest schema that this program knows.
 pub(super) fn newest() -> i64 {
-    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+    migrations::newest(MIGRATIONS)
 }
 
 /// Brings the schema up to date, one process at a time. A database that is ahead of this program is left as it is, if its
@@ -66,13 +66,7 @@ async fn migrate_once(conn: &mut PgConnection) -> Result<bool, OpenError> {
             return Err(OpenError::NewerSchema { found, floor, known });
         }
     }
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|&(version, name, text)| {
-            Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
-        })
-        .collect();
-    let mut migrator = Migrator::with_migrations(migrations);
+    let mut migrator = migrations::migrator(MIGRATIONS);
     migrator.set_ignore_missing(true).set_locking(false);
     match migrator.run(&mut *conn).await {
         Ok(()) => conn.commit().await.map(|()| true).map_err(failed),
@@ -90,11 +84,8 @@ fn is_held(error: &MigrateError) -> bool {
 }
 
 fn migration_failed(error: MigrateError) -> OpenError {
-    if let MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) = error {
-        return OpenError::OtherSchema(version);
+    match error.into() {
+        Failure::Foreign(version) => OpenError::OtherSchema(version),
+        Failure::Statement(error) => failed(error),
     }
-    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
-        return failed(error);
-    }
-    OpenError::Failed(Error::Broken(Box::new(error)))
 }

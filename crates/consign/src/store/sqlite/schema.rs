@@ -1,13 +1,13 @@
 //! Brings the schema of a SQLite database up to date.
 
-use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{Row as _, SqlSafeStr as _, SqliteConnection};
+use sqlx::migrate::{Migrate as _, MigrateError};
+use sqlx::{Row as _, SqliteConnection};
 
 use super::{OpenError, failed};
-use crate::store::Error;
+use crate::store::migrations::{self, Failure, Step};
 
-/// All migrations, oldest first: version, name, text. Never changed once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
+/// All migrations, oldest first.
+const MIGRATIONS: &[Step] = &[
     (1, "start", include_str!("../../../../../migrations/sqlite/0001_start.sql")),
     (2, "webhooks", include_str!("../../../../../migrations/sqlite/0002_webhooks.sql")),
     (3, "signed_urls", include_str!("../../../../../migrations/sqlite/0003_signed_urls.sql")),
@@ -18,7 +18,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 
 /// The newest schema that this program knows.
 pub(super) fn newest() -> i64 {
-    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+    migrations::newest(MIGRATIONS)
 }
 
 /// The schema that the database has; `None` for one that is empty.
@@ -36,21 +36,12 @@ pub(super) async fn found(conn: &mut SqliteConnection) -> Result<Option<i64>, Op
 /// Brings the schema up to date.
 pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), OpenError> {
     found(conn).await?;
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|&(version, name, text)| {
-            Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
-        })
-        .collect();
-    Migrator::with_migrations(migrations).run(conn).await.map_err(migration_failed)
+    migrations::migrator(MIGRATIONS).run(conn).await.map_err(migration_failed)
 }
 
 fn migration_failed(error: MigrateError) -> OpenError {
-    if let MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) = error {
-        return OpenError::OtherSchema(version);
+    match error.into() {
+        Failure::Foreign(version) => OpenError::OtherSchema(version),
+        Failure::Statement(error) => failed(error),
     }
-    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
-        return failed(error);
-    }
-    OpenError::Failed(Error::Broken(Box::new(error)))
 }
