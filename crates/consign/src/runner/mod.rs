@@ -40,9 +40,15 @@ mod retry;
 mod search;
 mod step;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use ahead::Begun;
 pub use lease::{HEARTBEAT_EVERY, SESSION_DEAD_AFTER};
+
+/// Time that attempts which a stop has cancelled may still take to give their leases back and to remove their files. What is left
+/// then is found by a search.
+const CLEAR_UP_GRACE: Duration = Duration::from_secs(5);
 
 /// What a runner works with.
 #[derive(Clone, Debug)]
@@ -86,7 +92,7 @@ struct Shared {
     attempts: TaskTracker,
     /// What waits for head starts to be gone on with; the runner can do without any of it, unlike a loop.
     hand_overs: TaskTracker,
-    /// Ends that.
+    /// Ends that, and the removal of files of attempts.
     stopping: CancellationToken,
     loops: Loops,
 }
@@ -148,10 +154,13 @@ impl Runner {
         if tokio::time::timeout(grace, shared.attempts.wait()).await.is_err() {
             tracing::info!(tasks = self.running_count(), "giving running tasks back");
             self.cancel_all();
-            shared.attempts.wait().await;
+            if tokio::time::timeout(CLEAR_UP_GRACE, shared.attempts.wait()).await.is_err() {
+                tracing::warn!("files of some attempts are not removed yet; they stay until the next search");
+            }
         }
         self.head_starts().clear();
         shared.stopping.cancel();
+        shared.attempts.wait().await;
         shared.hand_overs.close();
         shared.hand_overs.wait().await;
         shared.loops.stop().await;

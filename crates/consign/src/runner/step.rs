@@ -141,11 +141,15 @@ async fn attempt(runner: &Runner, claim: Claim, percent: Arc<AtomicU8>, cancel: 
     if recorded == Recorded::Not {
         give_back(runner, id, token).await;
     }
-    if recorded != Recorded::Kept {
-        discard(runner, id, token).await;
-    } else if number > 1 {
-        discard_earlier(runner, id).await;
-    }
+    // A file store that does not answer must not hold up a stop.
+    let clear_up = async {
+        if recorded != Recorded::Kept {
+            discard(runner, id, token).await;
+        } else if number > 1 {
+            discard_earlier(runner, id).await;
+        }
+    };
+    runner.shared.stopping.run_until_cancelled(clear_up).await;
 }
 
 /// Removes the files of an attempt, unless they are the task's: an end whose answer was lost is told as stale when it
