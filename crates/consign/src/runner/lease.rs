@@ -70,8 +70,8 @@ pub(super) async fn run(runner: Runner) {
         if is_fenced {
             if !was_fenced {
                 metrics.lease_lost(LeaseLoss::Fenced);
+                tracing::error!(tasks = runner.running_count(), "leases may be lost: all work is stopped");
             }
-            tracing::error!(tasks = runner.running_count(), "leases may be lost: all work is stopped");
             runner.cancel_all();
         }
     }
