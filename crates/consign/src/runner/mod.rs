@@ -40,8 +40,6 @@ mod retry;
 mod search;
 mod step;
 mod sweep;
-#[cfg(test)]
-mod tests;
 
 use ahead::Begun;
 pub use lease::{HEARTBEAT_EVERY, SESSION_DEAD_AFTER};
@@ -236,3 +234,6 @@ impl fmt::Debug for Runner {
         f.debug_struct("Runner").field("running", &self.running_count()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
