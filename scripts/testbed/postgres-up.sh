@@ -2,6 +2,7 @@
 # Starts a PostgreSQL server on loopback; what a client needs is then in DIR/state.json.
 #
 #   POSTGRES_PORT     its port; a free one is chosen when not given
+#   POSTGRES_BIN      the folder of the programs of another version than the machine's own, which run as they are
 #   POSTGRES_DURABLE  when set, a crash loses nothing that was acknowledged: for tests that crash it
 #
 # It refuses to run as root: started by root, it runs as `postgres` or `nobody`.
@@ -14,6 +15,7 @@ port=${POSTGRES_PORT:-$(free_port)}
 newest() { ls -d "$1"/usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1; }
 bin=$(newest '')
 [ -x "$bin/postgres" ] && [ -x "$bin/initdb" ] && [ -z "${POSTGRES_UNPACKED:-}" ] || bin=$(newest "$CACHE/deb-postgres/root")
+if [ -n "${POSTGRES_BIN:-}" ]; then bin=$POSTGRES_BIN; fi
 [ -x "$bin/postgres" ] || die "PostgreSQL is not installed: run scripts/testbed/setup.sh"
 case $bin in "$CACHE"/*) libraries=$(libraries "$CACHE/deb-postgres/root") ;; *) libraries= ;; esac
 
