@@ -36,6 +36,11 @@ pub(super) mod sqlite {
             ""
         };
     }
+    macro_rules! for_key_share {
+        ($table:literal) => {
+            ""
+        };
+    }
     macro_rules! skip_locked {
         () => {
             ""
@@ -72,7 +77,8 @@ pub(super) mod sqlite {
         };
     }
     pub(crate) use {
-        among, claimer, due_of_receiver, first_turn, for_share, for_update, in_state, listed, of, skip_locked,
+        among, claimer, due_of_receiver, first_turn, for_key_share, for_share, for_update, in_state, listed, of,
+        skip_locked,
     };
 
     /// A parameter for `listed!`: a JSON list of hexadecimal ids.
@@ -142,6 +148,13 @@ pub(super) mod postgres {
             " FOR SHARE"
         };
     }
+    /// Behind a `SELECT` that says what to insert: the rows of this table, which the new ones name, must stay until this transaction
+    /// ends. The foreign key sees to that as well, but too late: it fails where the row has gone since the `SELECT` saw it.
+    macro_rules! for_key_share {
+        ($table:literal) => {
+            concat!(" FOR KEY SHARE OF ", $table)
+        };
+    }
     /// Behind a `SELECT` that picks rows to change, and leaves those alone that another transaction is changing.
     macro_rules! skip_locked {
         () => {
@@ -193,7 +206,8 @@ pub(super) mod postgres {
         };
     }
     pub(crate) use {
-        among, claimer, due_of_receiver, first_turn, for_share, for_update, in_state, listed, of, skip_locked,
+        among, claimer, due_of_receiver, first_turn, for_key_share, for_share, for_update, in_state, listed, of,
+        skip_locked,
     };
 
     /// A parameter for `listed!`.

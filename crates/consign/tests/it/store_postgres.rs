@@ -1,14 +1,19 @@
 //! The store on PostgreSQL keeps the contract; what only PostgreSQL has: many processes, lost connections, restarts.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use connectors::Secret;
-use consign::id::{SessionId, TaskId};
+use connectors::{OpenUpload, Part, Secret};
+use consign::id::{DeliveryId, SessionId, TaskId};
+use consign::model::EventKind;
 use consign::store::contract::{Made, Scene};
 use consign::store::postgres::{OpenError, Options};
-use consign::store::{Applied, Cancellation, Creation, Error, Heartbeat, PostgresStore, Store, contract};
+use consign::store::{
+    Applied, Cancellation, Creation, Error, Heartbeat, NewDelivery, NewWebhook, PostgresStore, Recipient, Store,
+    contract,
+};
 use futures_util::future::join_all;
 use sqlx::Connection as _;
 use testkit::Postgres;
@@ -81,6 +86,43 @@ async fn the_end_of_a_task_and_the_deletion_of_its_job_come_one_after_the_other(
     assert_eq!(finishing.await.unwrap(), Applied::Done);
     deleting.await.unwrap();
     assert_no_deadlocks(&server, &[url]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_what_somebody_is_just_removing_hears_that_it_is_gone() {
+    let Some(server) = testkit::or_skip(testkit::postgres().await) else { return };
+    let url = server.database().await.unwrap();
+    let scene = Scene::new(Arc::new(open(&url).await)).await;
+    let webhook = NewWebhook {
+        user_id: scene.user,
+        url: b"sealed".to_vec(),
+        events: vec![EventKind::JobCreated],
+        secret: b"sealed".to_vec(),
+    };
+    let webhook = scene.store.create_webhook(webhook, 1, scene.now()).await.unwrap().unwrap();
+    scene.job("a").await;
+    let claim = scene.claim_one().await;
+    let (id, token, now) = (claim.task.id, claim.token, scene.now());
+    let open = OpenUpload {
+        target: "t".to_owned(),
+        handle: "h".to_owned(),
+        sha256: String::new(),
+        part_bytes: 5,
+        parts: BTreeMap::new(),
+    };
+    assert!(scene.store.ledger_open(id, token, &open, now).await.unwrap());
+    let mut remover = held(&url, "DELETE FROM ledger; DELETE FROM webhooks").await;
+    let store = Arc::clone(&scene.store);
+    let part = Part { size: 5, etag: "e".to_owned(), checksum: None };
+    let noting = tokio::spawn(async move { store.ledger_part(id, token, "t", 1, &part).await.unwrap() });
+    let (store, line) = (Arc::clone(&scene.store), scene.store.outbox(1).await.unwrap()[0]);
+    let delivery = NewDelivery { id: DeliveryId::new(now), to: Recipient::Webhook(webhook.id), body: Vec::new() };
+    let telling = tokio::spawn(async move { store.tell(line, vec![delivery], now).await.unwrap() });
+    wait_for_lock(&server, &url, 2).await;
+    sqlx::raw_sql("COMMIT").execute(&mut remover).await.unwrap();
+    assert!(!noting.await.unwrap(), "there is no upload whose part it is");
+    assert!(telling.await.unwrap(), "those who are left are told: nobody");
+    assert_eq!(scene.store.counts(now).await.unwrap().deliveries, 0);
 }
 
 /// Somebody who stands still in the middle of a transaction.

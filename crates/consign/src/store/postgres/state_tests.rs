@@ -86,7 +86,8 @@ async fn the_state_takes_its_time() {
                     SELECT 1, n, '', decode(repeat('ab', 1 << 20), 'hex'), 0 FROM generate_series(1, 24) n";
         // By a session that is not in a hurry, and that is not used again.
         let mut conn = from.writer.pool.acquire().await.unwrap().detach();
-        conn.execute("SET statement_timeout = 0").await.unwrap();
+        let unhurried = format!("SELECT set_config(name, '0', FALSE) FROM pg_settings WHERE name = '{limit}'");
+        conn.execute(sqlx::AssertSqlSafe(unhurried)).await.unwrap();
         conn.execute(fill).await.unwrap();
         conn.close().await.unwrap();
         let all = export(&from).await;

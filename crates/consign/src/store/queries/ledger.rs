@@ -4,7 +4,7 @@ use connectors::{OpenUpload, Part};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::dialect::{self, for_share, in_state, of};
+use super::dialect::{self, for_key_share, for_share, in_state, of};
 use super::rows::{bigint, number, open_upload, open_uploads};
 use super::{Conn, Tx};
 use crate::clock::Timestamp;
@@ -95,15 +95,16 @@ pub(crate) async fn write_part(
     number: u32,
     part: &Part,
 ) -> sqlx::Result<bool> {
-    let written = sqlx::query(
+    let written = sqlx::query(concat!(
         "INSERT INTO ledger_parts (task_id, target, number, size, etag, checksum) \
          SELECT l.task_id, l.target, $4, $5, $6, $7 FROM ledger l JOIN tasks t ON t.id = l.task_id \
          WHERE l.task_id = $1 AND l.target = $3 AND ((t.state = 'running' AND t.lease = $2) OR \
              (t.state = 'blocked' AND EXISTS (SELECT 1 FROM dependencies d JOIN tasks i ON i.id = d.depends_on \
-                                              WHERE d.task_id = t.id AND i.state = 'running' AND i.lease = $2))) \
-         ON CONFLICT (task_id, target, number) \
-             DO UPDATE SET size = excluded.size, etag = excluded.etag, checksum = excluded.checksum",
-    )
+                                              WHERE d.task_id = t.id AND i.state = 'running' AND i.lease = $2)))",
+        for_key_share!("l"),
+        " ON CONFLICT (task_id, target, number) \
+             DO UPDATE SET size = excluded.size, etag = excluded.etag, checksum = excluded.checksum"
+    ))
     .bind(id.0)
     .bind(token.0)
     .bind(target)

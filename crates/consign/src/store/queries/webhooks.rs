@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::dialect::{among, for_update};
+use super::dialect::{among, for_key_share, for_update};
 use super::rows::{moment, nonsense, number, user_id};
 use super::{Conn, Row, Tx};
 use crate::clock::Timestamp;
@@ -194,12 +194,13 @@ pub(crate) async fn tell(tx: &mut Tx, line: OutboxLine, new: &[NewDelivery], now
     for delivery in new {
         match &delivery.to {
             Recipient::Webhook(webhook) => {
-                sqlx::query(
+                sqlx::query(concat!(
                     "INSERT INTO deliveries (id, user_id, webhook_id, job_id, kind, receiver, body, state, sending, \
                                              attempts, tries, due_at, created_at) \
                      SELECT $1, $2, id, $3, $4, id, $5, 'pending', FALSE, 0, 0, $6, $6 FROM webhooks \
                      WHERE id = $7 AND user_id = $2 AND NOT disabled",
-                )
+                    for_key_share!("webhooks")
+                ))
                 .bind(delivery.id.0)
                 .bind(i64::from(line.user_id.0))
                 .bind(line.job_id.0)
