@@ -153,7 +153,9 @@ impl Runner {
             tracing::info!(tasks = self.running_count(), "giving running tasks back");
             self.cancel_all();
             if tokio::time::timeout(CLEAR_UP_GRACE, shared.attempts.wait()).await.is_err() {
-                tracing::warn!("files of some attempts are not removed yet; they stay until the next search");
+                tracing::warn!(
+                    "some attempts are not cleared up yet; files that they leave stay until the next search"
+                );
             }
         }
         self.head_starts().clear();
