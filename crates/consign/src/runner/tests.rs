@@ -45,10 +45,10 @@ impl Hanging {
             exclusive: true,
         };
         let runner = Runner::start(tools).await.unwrap();
-        let scene = Self { scene, stage, runner, _folder: folder };
+        let hanging = Self { scene, stage, runner, _folder: folder };
         // The search is the first to ask again.
-        scene.hangs(1).await;
-        scene
+        hanging.hangs(1).await;
+        hanging
     }
 
     /// Waits until so many wait for the file store.
